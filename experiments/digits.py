@@ -1,0 +1,75 @@
+"""scikit-learn's handwritten digits, 8x8: a minute on a laptop, nothing to download."""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config; there are no variants."""
+    if variant:
+        raise ValueError(f"experiments/digits.py has no variant {variant!r}")
+    return ConfigDict(
+        {
+            "seed": 0,
+            "data": {
+                "source": "tfds",
+                "name": "digits",
+                "data_dir": "",
+                "image_size": 8,
+                "channels": 1,
+                "random_flip": False,
+                "validation_fraction": 0.1,
+                "skip_corrupt": False,
+                "num_workers": 0,
+            },
+            "model": {
+                "num_codes": 64,
+                "num_codebooks": 1,
+                "dim": 16,
+                "stages": 1,
+                "units": 64,
+                "residual_blocks": 2,
+                "residual_units": 32,
+                "likelihood": "mse",
+                "beta": 0.25,
+                "codebook_update": "ema",
+                "ema_decay": 0.99,
+                "codebook_init": "kmeans",
+                "restart_below": 0.0,
+                "dtype": "float32",
+            },
+            "training": {
+                "steps": 2000,
+                "batch_size": 64,
+                "learning_rate": 1e-3,
+                "schedule": "cosine",
+                "warmup_steps": 0,
+                "gradient_clip": 0.0,
+                "log_every": 100,
+                "checkpoint_every": 500,
+                "keep": 2,
+                "init_batches": 16,
+            },
+            "prior": {
+                "layers": 6,
+                "units": 64,
+                "kernel_size": 3,
+                "cell_layers": 1,
+                "dropout": 0.2,
+                "dtype": "float32",
+            },
+            "prior_training": {
+                "steps": 3000,
+                "batch_size": 64,
+                "learning_rate": 1e-3,
+                "schedule": "cosine",
+                "warmup_steps": 0,
+                "gradient_clip": 1.0,
+                "log_every": 100,
+                "checkpoint_every": 500,
+                "keep": 2,
+                "init_batches": 1,
+            },
+            "samples": {"num_samples": 1000, "batch_size": 500, "temperature": 1.0},
+            "evaluation": {"batch_size": 120, "classify_samples": True},
+        }
+    )

@@ -1,0 +1,70 @@
+"""Run an experiment: python launch.py --config experiments/digits.py."""
+
+import re
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "an experiment, as experiments/cifar.py or, with a variant, experiments/cifar.py:x;"
+    " any key of it is changed by --config.section.key=value",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "where the run is kept; the same command resumes it (default: runs/<experiment>)",
+)
+_STAGES = flags.DEFINE_list(
+    "stages",
+    [],
+    "do only these of vqvae,codes,prior,samples,evaluate,report (default: all)",
+)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parse the command line; a mistake in it ends with one line and exit code 2."""
+    try:
+        rest = flags.FLAGS(argv)
+        if not flags.FLAGS["config"].present:
+            raise flags.Error("--config is missing: try experiments/digits.py")
+        if rest[1:]:
+            raise flags.Error(f"{rest[1]!r} is no flag; flags start with --")
+        _CONFIG.value.lock()
+    except AttributeError as error:
+        name = str(error).strip("\"'")
+        overrides = [a for a in argv if name in re.split(r"[.=]", a)]
+        fail(f"{overrides[0] if overrides else name}: the config has no such key")
+    except Exception as error:
+        fail(error)
+    return rest
+
+
+def fail(error: Exception | str) -> None:
+    """Tell a mistake in one line and exit with code 2."""
+    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def main(argv: list[str]) -> None:
+    """Bring the workdir to the end of the chosen stages."""
+    del argv
+    logging.set_verbosity(logging.ERROR)
+    # Heavy imports wait until the command line is known to be right.
+    from vqvae_jax.errors import UserError
+    from vqvae_jax.stages import run
+
+    file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
+    name = "-".join(filter(None, (Path(file).stem, variant)))
+    try:
+        run(_CONFIG.value.to_dict(), _WORKDIR.value or f"runs/{name}", _STAGES.value)
+    except UserError as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

@@ -1,0 +1,211 @@
+import pathlib
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vqvae_jax.data import DataConfig, first_examples, open_dataset, train_batches
+from vqvae_jax.data.folder import open_folder
+from vqvae_jax.errors import UserError
+
+IMAGENET128 = pathlib.Path(__file__).parents[3] / "shared" / "data" / "imagenet128"
+
+
+def save(path, value=0, *, size=(12, 10), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fill = (value,) * 3 if mode == "RGB" else value
+    Image.new(mode, size, fill).save(path)
+
+
+def make(root, counts, *, suffix="png"):
+    for folder, count in counts.items():
+        for i in range(count):
+            save(root / folder / f"{i:03}.{suffix}", i)
+    return root
+
+
+def open_root(root, **kwargs):
+    return open_folder(str(root), image_size=8, channels=3, **kwargs)
+
+
+def dataset(root, **kwargs):
+    return open_dataset(
+        DataConfig(
+            source="folder", data_dir=str(root), image_size=8, channels=3, **kwargs
+        )
+    )
+
+
+def refused(root, match, **kwargs):
+    with pytest.raises(UserError, match=match) as caught:
+        open_root(root, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_are_trains_folders_in_order(tmp_path):
+    make(tmp_path, {"train/dog": 3, "train/cat": 2, "val/dog": 1, "test/cat": 1})
+    splits = open_root(tmp_path)
+    assert splits.class_names == ("cat", "dog")
+    batch = first_examples(splits.sources["train"], 10)
+    assert batch["label"].tolist() == [0, 0, 1, 1, 1]
+    assert batch["image"][:, 0, 0, 0].tolist() == [0, 1, 0, 1, 2]
+    assert splits.sources["validation"][0]["label"] == 1
+    assert splits.sources["test"][0]["label"] == 0
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "bmp", "JPG"])
+def test_formats(tmp_path, suffix):
+    make(tmp_path, {"train/a": 2}, suffix=suffix)
+    (tmp_path / "train/a/.hidden.png").write_text("not looked at")
+    (tmp_path / "train/a/notes.txt").write_text("not looked at")
+    assert len(open_root(tmp_path).sources["train"]) == 2
+
+
+def test_images_without_classes_are_unlabelled(tmp_path):
+    make(tmp_path, {"train": 30, "val": 2})
+    opened = dataset(tmp_path)
+    assert opened.class_names == ()
+    assert opened.train[3]["label"] == 0
+    assert len(opened.test) == 2
+
+
+def test_a_validation_split_without_a_test_split_serves_as_test(tmp_path):
+    make(tmp_path, {"train/a": 20, "validation/a": 3})
+    opened = dataset(tmp_path, validation_fraction=0.2)
+    assert [len(s) for s in opened[:3]] == [16, 4, 3]
+
+
+def test_a_train_split_alone_is_cut_twice(tmp_path):
+    make(tmp_path, {"train/a": 20})
+    opened = dataset(tmp_path, validation_fraction=0.2)
+    assert [len(s) for s in opened[:3]] == [12, 4, 4]
+    values = [first_examples(s, 20)["image"][:, 0, 0, 0].tolist() for s in opened[:3]]
+    assert sorted(sum(values, [])) == list(range(20))
+
+
+def test_all_three_splits_are_left_alone(tmp_path):
+    make(tmp_path, {"train/a": 20, "val/a": 5, "test/a": 3})
+    assert [len(s) for s in dataset(tmp_path)[:3]] == [20, 5, 3]
+
+
+def test_too_few_images_to_cut(tmp_path):
+    make(tmp_path, {"train/a": 2})
+    with pytest.raises(UserError, match="too few"):
+        dataset(tmp_path)
+
+
+def test_missing_and_empty_folders(tmp_path):
+    refused(tmp_path / "nowhere", "is not a folder")
+    refused(tmp_path, "has no folder train")
+    (tmp_path / "train").mkdir()
+    refused(tmp_path, "train has no images")
+    (tmp_path / "train" / "cat").mkdir()
+    refused(tmp_path, "cat has no images")
+    make(tmp_path, {"train/cat": 1})
+    (tmp_path / "val" / "cat").mkdir(parents=True)
+    refused(tmp_path, "val has no images")
+    (tmp_path / "validation").mkdir()
+    refused(tmp_path, "both val and validation")
+
+
+def test_an_unknown_class_is_refused(tmp_path):
+    make(tmp_path, {"train/cat": 1, "test/dog": 1})
+    refused(tmp_path, "test has the class 'dog'")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
+def test_a_truncated_image_is_refused_or_skipped(tmp_path, suffix):
+    make(tmp_path, {"train/a": 3}, suffix=suffix)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    damaged = tmp_path / f"train/a/001.{suffix}"
+    Image.fromarray(noise).save(damaged)
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    refused(tmp_path, rf"1 of 3 .*001\.{suffix}.*data\.skip_corrupt")
+    with pytest.warns(UserWarning, match="skipped 1 of 3"):
+        splits = open_root(tmp_path, skip_corrupt=True)
+    batch = first_examples(splits.sources["train"], 3)
+    assert len(batch["label"]) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"this is no image"])
+def test_a_file_that_is_no_image_is_refused(tmp_path, content):
+    make(tmp_path, {"train/a": 2})
+    (tmp_path / "train/a/000.png").write_bytes(content)
+    refused(tmp_path, r"000\.png")
+
+
+def test_a_split_of_nothing_but_corrupt_images_is_refused(tmp_path):
+    make(tmp_path, {"train/a": 1})
+    (tmp_path / "train/a/000.png").write_bytes(b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        refused(tmp_path, "no image that can be read", skip_corrupt=True)
+
+
+def test_data_after_a_jpegs_end_is_no_damage(tmp_path):
+    make(tmp_path, {"train/a": 1}, suffix="jpg")
+    with (tmp_path / "train/a/000.jpg").open("ab") as stream:
+        stream.write(b"what a camera adds")
+    assert len(open_root(tmp_path).sources["train"]) == 1
+
+
+def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+    make(tmp_path, {"train/a": 2})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    refused(tmp_path, "decompression bomb")
+
+
+def test_an_odd_mode_is_refused_when_opening(tmp_path):
+    make(tmp_path, {"train/a": 1})
+    Image.new("F", (9, 9)).save(tmp_path / "train/a/000.png", format="TIFF")
+    refused(tmp_path, "mode 'F'")
+
+
+def test_a_file_that_breaks_after_opening_is_named(tmp_path):
+    make(tmp_path, {"train/a": 2})
+    source = open_root(tmp_path).sources["train"]
+    (tmp_path / "train/a/001.png").write_bytes(b"gone")
+    with pytest.raises(UserError, match=r"001\.png cannot be decoded"):
+        source[1]
+
+
+def test_orientation_is_applied(tmp_path):
+    array = np.zeros((8, 8, 3), np.uint8)
+    array[0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # Upside down.
+    (tmp_path / "train/a").mkdir(parents=True)
+    Image.fromarray(array).save(tmp_path / "train/a/0.png", exif=exif)
+    got = open_root(tmp_path).sources["train"][0]["image"]
+    np.testing.assert_array_equal(got, array[::-1])
+
+
+def test_a_source_can_be_pickled(tmp_path):
+    make(tmp_path, {"train/a": 2})
+    source = open_root(tmp_path).sources["train"]
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copy[1]["image"], source[1]["image"])
+
+
+@pytest.mark.skipif(not IMAGENET128.is_dir(), reason="imagenet128 is not here")
+def test_imagenet128():
+    opened = open_dataset(
+        DataConfig(
+            source="folder",
+            data_dir=str(IMAGENET128),
+            image_size=64,
+            channels=3,
+            validation_fraction=0.1,
+        )
+    )
+    assert [len(s) for s in opened[:3]] == [900, 100, 200]
+    assert len(opened.class_names) == 10
+    batches = train_batches(opened.train, batch_size=50, seed=0)
+    batch = next(batches)
+    batches.close()
+    assert batch["image"].shape == (50, 64, 64, 3)
+    # Mixed classes in validation and photos that are neither black nor flat.
+    assert len(set(first_examples(opened.validation, 100)["label"].tolist())) == 10
+    assert batch["image"].std() > 40

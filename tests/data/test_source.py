@@ -1,0 +1,71 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from vqvae_jax.data.source import Cached, Subset, cached, first_examples, read_many
+from vqvae_jax.errors import UserError
+
+
+class Counting:
+    """Examples {"image": i} that count how often each was read."""
+
+    def __init__(self, n):
+        self.reads = np.zeros(n, int)
+
+    def __len__(self):
+        return len(self.reads)
+
+    def __getitem__(self, index):
+        self.reads[index] += 1
+        return {"image": np.full((2, 2, 1), index, np.uint8)}
+
+
+def values(examples):
+    return [int(e["image"][0, 0, 0]) for e in examples]
+
+
+def test_a_subset_reads_its_indices_one_by_one_and_many_at_once():
+    subset = Subset(Counting(10), np.array([7, 2, 9]))
+    assert len(subset) == 3
+    assert values([subset[0], subset[2]]) == [7, 9]
+    assert values(read_many(subset, [1, 0])) == [2, 7]
+
+
+def test_a_cache_reads_each_example_once():
+    source = Counting(10)
+    cache = Cached(source)
+    source.reads[:] = 0
+    for _ in range(3):
+        assert values(read_many(cache, [3, 1, 3])) == [3, 1, 3]
+    assert source.reads.tolist() == [0, 1, 0, 2, 0, 0, 0, 0, 0, 0]
+    assert len(cache) == 10
+
+
+def test_a_cache_cannot_be_changed_from_outside():
+    example = Cached(Counting(3))[1]
+    with pytest.raises(ValueError, match="read-only"):
+        example["image"][:] = 0
+
+
+def test_a_pickled_cache_starts_empty():
+    cache = Cached(Counting(1000))
+    read_many(cache, range(1000))
+    copy = pickle.loads(pickle.dumps(cache))
+    assert values([copy[8]]) == [8]
+    assert not copy._known[:8].any()
+
+
+def test_only_what_fits_is_cached():
+    source = Counting(10)
+    assert isinstance(cached(source, max_bytes=40), Cached)
+    assert cached(source, max_bytes=39) is source
+    empty = Counting(0)
+    assert cached(empty) is empty
+
+
+def test_first_examples():
+    assert first_examples(Counting(5), 3)["image"].shape == (3, 2, 2, 1)
+    assert len(first_examples(Counting(2), 3)["image"]) == 2
+    with pytest.raises(UserError, match="empty"):
+        first_examples(Counting(0), 3)

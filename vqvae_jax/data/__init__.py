@@ -1,0 +1,19 @@
+"""Data: TFDS and folders of images, read by Grain as resumable batches of NumPy."""
+
+from vqvae_jax.data.config import DataConfig
+from vqvae_jax.data.dataset import Dataset, open_dataset
+from vqvae_jax.data.pipeline import TrainBatches, eval_batches, train_batches
+from vqvae_jax.data.source import Batch, Example, Source, first_examples
+
+__all__ = [
+    "Batch",
+    "DataConfig",
+    "Dataset",
+    "Example",
+    "Source",
+    "TrainBatches",
+    "eval_batches",
+    "first_examples",
+    "open_dataset",
+    "train_batches",
+]

@@ -1,0 +1,231 @@
+"""The codes that stage 1 extracts, on disk as one array_record and its metadata."""
+
+import contextlib
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python import array_record_data_source, array_record_module
+from jaxtyping import Int
+
+from vqvae_jax.data.source import Example, cached, read_many
+from vqvae_jax.errors import UserError, require
+
+_RECORDS = "codes.array_record"
+_METADATA = "metadata.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodesMetadata:
+    """What a prior must know of the codes it is trained on.
+
+    Attributes:
+        num_codes: size of the codebook; codes are in [0, num_codes).
+        grid: shape of one example's codes, such as (H, W, C).
+        class_names: one name per label, or empty.
+        fingerprint: identifies the codebook the codes belong to.
+        num_examples: how many there are.
+    """
+
+    num_codes: int
+    grid: tuple[int, ...]
+    class_names: tuple[str, ...]
+    fingerprint: str
+    num_examples: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type that codes have on disk."""
+        return np.dtype("<u2" if self.num_codes <= 2**16 else "<i4")
+
+
+def write_codes(
+    directory: str | Path,
+    *,
+    batches: Iterable[tuple[Int[np.ndarray, "b *grid"], Int[np.ndarray, " b"]]],
+    num_codes: int,
+    class_names: Sequence[str],
+    fingerprint: str,
+) -> CodesMetadata:
+    """Write codes [b, *grid] and labels [b], batch by batch, to `directory`.
+
+    Memory holds one batch at a time. Everything is written beside `directory` and
+    renamed when complete, so that a killed write leaves nothing under that name; the
+    next one cleans up. Codes that were there before are replaced.
+
+    Raises:
+        UserError: there are no batches, their shapes differ or a code is outside
+            [0, num_codes), or the disk is full or not writable.
+    """
+    directory = Path(directory)
+    partial = directory.with_name(f".{directory.name}.partial")
+    old = directory.with_name(f".{directory.name}.old")
+    with _told_plainly(directory):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    try:
+        with _told_plainly(directory):
+            writer = array_record_module.ArrayRecordWriter(
+                str(partial / _RECORDS), "group_size:1"
+            )
+        metadata = CodesMetadata(
+            num_codes=num_codes,
+            grid=(),
+            class_names=tuple(class_names),
+            fingerprint=fingerprint,
+            num_examples=0,
+        )
+        for codes, labels in batches:
+            codes, labels = np.asarray(codes), np.asarray(labels)
+            if metadata.num_examples == 0:
+                metadata = dataclasses.replace(metadata, grid=codes.shape[1:])
+            _check_batch(codes, labels, metadata)
+            with _told_plainly(directory):
+                _write_batch(writer, codes.astype(metadata.dtype), labels)
+            metadata = dataclasses.replace(
+                metadata, num_examples=metadata.num_examples + len(codes)
+            )
+        require(metadata.num_examples > 0, f"there are no codes to write: {directory}")
+        with _told_plainly(directory):
+            writer.close()
+            (partial / _METADATA).write_text(json.dumps(dataclasses.asdict(metadata)))
+            shutil.rmtree(old, ignore_errors=True)
+            if directory.exists():
+                directory.rename(old)
+            partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return metadata
+
+
+class CodesSource:
+    """Codes in `directory`: `{"codes": int32 [*grid], "label": int32 []}` by index.
+
+    Attributes:
+        metadata: what was written with them.
+
+    Raises:
+        UserError: `directory` is missing, unfinished or damaged.
+    """
+
+    def __init__(self, directory: str | Path):
+        self._directory = Path(directory)
+        self.metadata = _read_metadata(self._directory)
+        self._examples = cached(_Records(self._directory, self.metadata))
+
+    def __len__(self) -> int:
+        return self.metadata.num_examples
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        return read_many(self._examples, indices)
+
+    def require_fingerprint(self, fingerprint: str) -> None:
+        """Refuse codes of another codebook than the one with this fingerprint.
+
+        Raises:
+            UserError: the fingerprints differ.
+        """
+        require(
+            self.metadata.fingerprint == fingerprint,
+            f"the codes in {self._directory} belong to another codebook "
+            f"({self.metadata.fingerprint}) than the model's ({fingerprint}); delete "
+            "that folder and extract the codes again",
+        )
+
+
+class _Records:
+    """The records behind `CodesSource`, decoded on access."""
+
+    def __init__(self, directory: Path, metadata: CodesMetadata):
+        self._metadata = metadata
+        try:
+            self._records = array_record_data_source.ArrayRecordDataSource(
+                str(directory / _RECORDS)
+            )
+            found = len(self._records)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _damaged(directory, str(error)) from error
+        if found != metadata.num_examples:
+            raise _damaged(
+                directory, f"{found} records, expected {metadata.num_examples}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._decode(self._records[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        return [self._decode(r) for r in self._records.__getitems__(list(indices))]
+
+    def _decode(self, record: bytes) -> Example:
+        codes = np.frombuffer(record, self._metadata.dtype, offset=4)
+        return {
+            "codes": codes.astype(np.int32).reshape(self._metadata.grid),
+            "label": np.frombuffer(record, "<i4", count=1)[0].reshape(()),
+        }
+
+
+def _check_batch(codes: np.ndarray, labels: np.ndarray, metadata: CodesMetadata):
+    require(
+        codes.shape[1:] == metadata.grid and labels.shape == codes.shape[:1],
+        f"a batch has codes of shape {codes.shape} and labels of {labels.shape}; "
+        f"expected [b, {', '.join(map(str, metadata.grid))}] and [b]",
+    )
+    require(
+        codes.size == 0 or (codes.min() >= 0 and codes.max() < metadata.num_codes),
+        f"codes must lie in [0, {metadata.num_codes}); a batch has "
+        f"{codes.min(initial=0)} to {codes.max(initial=0)}",
+    )
+
+
+def _write_batch(writer: Any, codes: np.ndarray, labels: np.ndarray) -> None:
+    for code, label in zip(codes, labels.astype("<i4"), strict=True):
+        writer.write(label.tobytes() + code.tobytes())
+
+
+def _read_metadata(directory: Path) -> CodesMetadata:
+    path = directory / _METADATA
+    require(
+        path.is_file(),
+        f"there are no finished codes in {directory}; run the stage that extracts them",
+    )
+    try:
+        fields = json.loads(path.read_text())
+        return CodesMetadata(
+            **fields
+            | {
+                "grid": tuple(fields["grid"]),
+                "class_names": tuple(fields["class_names"]),
+            }
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(directory, f"{_METADATA} cannot be read") from error
+
+
+def _damaged(directory: Path, why: str) -> UserError:
+    return UserError(
+        f"the codes in {directory} are damaged ({why}); delete that folder and extract "
+        "them again"
+    )
+
+
+@contextlib.contextmanager
+def _told_plainly(directory: Path) -> Iterator[None]:
+    # array_record reports what the system refused as RuntimeError.
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the codes cannot be written to {directory} ({error}); check that the "
+            "disk has space and the folder is writable"
+        ) from error

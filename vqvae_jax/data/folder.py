@@ -1,0 +1,193 @@
+"""A folder of images: `split/class/*.jpg`, as a user brings one."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vqvae_jax.data import images
+from vqvae_jax.data.source import Example, Splits
+from vqvae_jax.errors import UserError, require
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_SPLIT_FOLDERS = {
+    "train": ("train",),
+    "validation": ("val", "validation"),
+    "test": ("test",),
+}
+
+
+def open_folder(
+    root: str, *, image_size: int, channels: int, skip_corrupt: bool = False
+) -> Splits:
+    """Open the splits under `root`: `train`, and `val` or `validation`, and `test`.
+
+    Classes are the folders within train, in alphabetical order; a split may lack
+    some. Where train holds images and no folders, the set is unlabelled and so are
+    the others. Every file is looked at before this returns, so that a run does not
+    end hours later at a damaged one; `skip_corrupt` leaves those out with a warning
+    that counts them. EXIF orientation is applied.
+
+    Raises:
+        UserError: a folder is missing or empty, a split has a class that train has
+            not, or a file is no readable image and `skip_corrupt` is off.
+    """
+    base = Path(root).expanduser()
+    require(base.is_dir(), f"data.data_dir={root!r} is not a folder")
+    folders = _split_folders(base)
+    require(
+        "train" in folders,
+        f"data.data_dir={root!r} has no folder train; expected "
+        f"{base}/train/<class>/*.jpg",
+    )
+    class_names = tuple(path.name for path in _subfolders(folders["train"]))
+    sources = {}
+    for role, path in folders.items():
+        files, labels = _list_images(path, class_names)
+        bad = _unreadable(files)
+        if bad and not skip_corrupt:
+            first = min(bad)
+            raise UserError(
+                f"{len(bad)} of {len(files)} files in {path} cannot be used, first "
+                f"{files[first]}: {bad[first]}; remove them or set "
+                "data.skip_corrupt=True"
+            )
+        if bad:
+            warnings.warn(
+                f"skipped {len(bad)} of {len(files)} files in {path} that cannot be "
+                f"used, first {files[min(bad)]}",
+                stacklevel=2,
+            )
+        kept = [i for i in range(len(files)) if i not in bad]
+        require(bool(kept), f"{path} has no image that can be read")
+        sources[role] = FolderSource(
+            [files[i] for i in kept],
+            [labels[i] for i in kept],
+            image_size=image_size,
+            channels=channels,
+        )
+    return Splits(sources, class_names)
+
+
+class FolderSource:
+    """Image files [n] and their labels [n], decoded on access."""
+
+    def __init__(
+        self,
+        files: Sequence[str],
+        labels: Sequence[int],
+        *,
+        image_size: int,
+        channels: int,
+    ):
+        self._files = files
+        self._labels = np.asarray(labels, np.int32)
+        self._size = {"image_size": image_size, "channels": channels}
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Example:
+        try:
+            with Image.open(self._files[index]) as image:
+                upright = ImageOps.exif_transpose(image)
+                array = images.fit(upright, **self._size)
+        except Exception as error:
+            raise UserError(
+                f"{self._files[index]} cannot be decoded ({error}); remove it and "
+                "start the run again"
+            ) from error
+        return {"image": array, "label": np.asarray(self._labels[index])}
+
+
+def _split_folders(base: Path) -> dict[str, Path]:
+    folders = {}
+    for role, names in _SPLIT_FOLDERS.items():
+        found = [base / name for name in names if (base / name).is_dir()]
+        require(
+            len(found) <= 1,
+            f"{base} has both {' and '.join(names)}; keep one of them",
+        )
+        if found:
+            folders[role] = found[0]
+    return folders
+
+
+def _subfolders(path: Path) -> list[Path]:
+    return sorted(
+        entry
+        for entry in path.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
+
+
+def _list_images(
+    split: Path, class_names: tuple[str, ...]
+) -> tuple[list[str], list[int]]:
+    unknown = [p.name for p in _subfolders(split) if p.name not in class_names]
+    if unknown:
+        raise UserError(
+            f"{split} has the class {unknown[0]!r}, which is none of train's "
+            f"{len(class_names)}; rename or remove that folder"
+        )
+    files: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(class_names or ("",)):
+        found = _image_files(split / name)
+        require(
+            bool(found) or split.name != "train",
+            f"{split / name} has no images ({', '.join(_SUFFIXES)}); add some or "
+            "remove the folder",
+        )
+        files += found
+        labels += [label] * len(found)
+    require(bool(files), f"{split} has no images ({', '.join(_SUFFIXES)})")
+    return files, labels
+
+
+def _image_files(path: Path) -> list[str]:
+    if not path.is_dir():
+        return []
+    with os.scandir(path) as entries:
+        return sorted(
+            entry.path
+            for entry in entries
+            if entry.name.lower().endswith(_SUFFIXES)
+            and not entry.name.startswith(".")
+            and entry.is_file()
+        )
+
+
+def _unreadable(files: Sequence[str]) -> dict[int, str]:
+    # Filters are global, so they are set once around all threads.
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        problems = pool.map(_problem, files)
+        return {i: problem for i, problem in enumerate(problems) if problem}
+
+
+def _problem(file: str) -> str:
+    """Return what is wrong with a file, or "": all of it read, most not decoded."""
+    try:
+        with Image.open(file) as image:
+            if image.format == "PNG":
+                image.verify()
+            elif image.format != "JPEG" or not _ends_as_jpeg(file):
+                image.load()
+            images.require_convertible(image)
+    except Exception as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return ""
+
+
+def _ends_as_jpeg(file: str) -> bool:
+    # A truncated JPEG lacks its end marker. Some cameras write more after it, which
+    # only means that such a file is decoded to make sure.
+    with open(file, "rb") as stream:
+        stream.seek(-2, os.SEEK_END)
+        return stream.read() == b"\xff\xd9"

@@ -1,0 +1,83 @@
+"""From any decoded image to uint8 [image_size, image_size, channels]."""
+
+import io
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from vqvae_jax.errors import require
+
+_CONVERTIBLE = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV")
+
+
+def decode(
+    encoded: bytes, *, image_size: int, channels: int
+) -> UInt8[np.ndarray, "image_size image_size channels"]:
+    """Decode a compressed image of any format Pillow knows, and `fit` it.
+
+    Raises:
+        OSError: the bytes are no image, or end too early.
+        UserError: see `fit`.
+    """
+    with Image.open(io.BytesIO(encoded)) as image:
+        return fit(image, image_size=image_size, channels=channels)
+
+
+def fit(
+    image: Image.Image, *, image_size: int, channels: int
+) -> UInt8[np.ndarray, "image_size image_size channels"]:
+    """Convert colours, resize so that the shorter side fits, and centre-crop.
+
+    Transparent parts turn white, 16-bit grey keeps its upper 8 bits, grey becomes
+    RGB and the reverse as `channels` (1 or 3) asks. The filter is Pillow's bicubic
+    one, which is antialiased. An image that has the right size keeps its pixels.
+
+    Raises:
+        UserError: the image's mode has no obvious 8-bit form, as 32-bit ones.
+    """
+    image = _eight_bit(image, "L" if channels == 1 else "RGB")
+    if image.size != (image_size, image_size):
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        image = image.resize(
+            (image_size, image_size),
+            Image.Resampling.BICUBIC,
+            # Cropping the source's central square and resizing at once equals
+            # resizing and cropping, without computing what is thrown away.
+            box=(left, top, left + side, top + side),
+        )
+    return np.asarray(image).reshape(image_size, image_size, channels)
+
+
+def fit_array(
+    array: UInt8[np.ndarray, "h w c"], *, image_size: int, channels: int
+) -> UInt8[np.ndarray, "image_size image_size channels"]:
+    """`fit` an image that is an array of 1, 3 or 4 channels already."""
+    if array.shape == (image_size, image_size, channels):
+        return array
+    squeezed = array[..., 0] if array.shape[-1] == 1 else array
+    image = Image.fromarray(np.ascontiguousarray(squeezed))
+    return fit(image, image_size=image_size, channels=channels)
+
+
+def require_convertible(image: Image.Image) -> None:
+    """Raise UserError unless the image's mode has an obvious 8-bit form."""
+    require(
+        image.mode in _CONVERTIBLE
+        or image.mode.startswith("I;16")
+        or image.has_transparency_data,
+        f"an image has Pillow mode {image.mode!r}, which has no 8-bit form; convert it "
+        "to 8-bit grey or RGB",
+    )
+
+
+def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
+    require_convertible(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    elif image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image if image.mode == mode else image.convert(mode)

@@ -1,0 +1,250 @@
+"""Batches of NumPy arrays from any source: endless and resumable, or once through."""
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from grain.experimental import index_shuffle
+from jaxtyping import Bool
+
+from vqvae_jax.data.source import Batch, Source, read_many, stack
+from vqvae_jax.errors import require
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    random_flip: bool = False,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+) -> "TrainBatches":
+    """Iterate over `source` for ever, in a new order each epoch.
+
+    Batches run across the end of an epoch, so no example is dropped and a source
+    smaller than a batch works too. Each batch stacks the examples' arrays and adds
+    "mask" bool [batch_size / process_count], all True. Which examples make up the
+    global batch of a step, and which of them are flipped, depends neither on the
+    number of processes nor on that of workers: process p takes every
+    `process_count`-th of one global order, from the p-th on.
+
+    Args:
+        source: examples as dicts of arrays of equal shapes.
+        batch_size: the global one, over all processes.
+        seed: of order and flips, in [0, 2**32).
+        random_flip: flip the array "image" [H, W, C] left to right, half the time.
+        process_index: which process this is.
+        process_count: how many there are; divides `batch_size`.
+        num_workers: processes that read and decode; 0 reads in threads.
+
+    Raises:
+        UserError: the source is empty or the sizes do not fit.
+    """
+    return TrainBatches(
+        source,
+        batch_size=batch_size,
+        seed=seed,
+        random_flip=random_flip,
+        process_index=process_index,
+        process_count=process_count,
+        num_workers=num_workers,
+    )
+
+
+class TrainBatches(Iterator[Batch]):
+    """The endless iterator that `train_batches` returns."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        seed: int,
+        random_flip: bool,
+        process_index: int,
+        process_count: int,
+        num_workers: int,
+    ):
+        _check_sizes(batch_size, process_index, process_count)
+        require(len(source) > 0, "cannot train on an empty split")
+        require(0 <= seed < 2**32, f"the seed is {seed}; expected 0 to 2**32 - 1")
+        self._identity = {
+            "batch_size": batch_size,
+            "seed": seed,
+            "num_examples": len(source),
+        }
+        self._num_workers = num_workers
+        self._next_batch = 0
+        self._iterator: grain.DatasetIterator | None = None
+        self._read = _ReadBatch(
+            source,
+            batch_size=batch_size,
+            seed=seed,
+            random_flip=random_flip,
+            process_index=process_index,
+            process_count=process_count,
+        )
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            self._iterator = self._start()
+        batch = next(self._iterator)
+        self._next_batch += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """Return the position, as JSON can hold it."""
+        return {"next_batch": self._next_batch, **self._identity}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where the iterator was that returned `state`.
+
+        Raises:
+            UserError: the state belongs to other data, seed or batch size.
+        """
+        for key, here in self._identity.items():
+            require(
+                state.get(key) == here,
+                f"the data position was saved with {key}={state.get(key)}, and now "
+                f"{key}={here}; resume with the same data and config",
+            )
+        self.close()
+        self._next_batch = int(state["next_batch"])
+
+    def close(self) -> None:
+        """Stop the threads or processes that read ahead; they start again on use."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+    def _start(self) -> grain.DatasetIterator:
+        steps = grain.MapDataset.range(self._next_batch, sys.maxsize)
+        batches = steps.map(self._read)
+        if self._num_workers == 0:
+            return iter(batches.to_iter_dataset(_threads()))
+        ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+        workers = grain.MultiprocessingOptions(num_workers=self._num_workers)
+        return iter(batches.to_iter_dataset(ahead).mp_prefetch(workers))
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Iterate over `source` once, in order, every example in exactly one batch.
+
+    Every process yields the same number of batches of the same size, and the batches
+    of a step, put together in the order of processes, are the next `batch_size`
+    examples. What is missing at the end is zeros with "mask" False; "mask" is bool
+    [batch_size / process_count].
+
+    Raises:
+        UserError: the sizes do not fit.
+    """
+    _check_sizes(batch_size, process_index, process_count)
+    return _eval_batches(source, batch_size, process_index, process_count)
+
+
+def _eval_batches(
+    source: Source, batch_size: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
+    size = batch_size // process_count
+
+    def read(step: int) -> Batch:
+        start = step * batch_size + process_index * size
+        indices = range(min(start, len(source)), min(start + size, len(source)))
+        examples = read_many(source, indices) if indices else []
+        padding = size - len(examples)
+        if padding:
+            like = examples[0] if examples else source[0]
+            examples += [{k: np.zeros_like(v) for k, v in like.items()}] * padding
+        mask: Bool[np.ndarray, " b"] = np.arange(size) < len(indices)
+        return {**stack(examples), "mask": mask}
+
+    steps = -(-len(source) // batch_size)
+    if steps == 0:
+        return
+    iterator = iter(grain.MapDataset.range(steps).map(read).to_iter_dataset(_threads()))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _ReadBatch:
+    """From a step's number to this process's part of its batch.
+
+    Positions in the endless order of examples are step * batch_size + row; everything
+    random is a function of them and the seed, which is why the position is all that
+    resuming needs.
+    """
+
+    source: Source
+    _: dataclasses.KW_ONLY
+    batch_size: int
+    seed: int
+    random_flip: bool
+    process_index: int
+    process_count: int
+
+    def __call__(self, step: int) -> Batch:
+        batch = stack(read_many(self.source, self._indices(step)))
+        if self.random_flip and "image" in batch:
+            flip = self._flips(step)
+            batch["image"][flip] = batch["image"][flip, :, ::-1]
+        size = self.batch_size // self.process_count
+        return {**batch, "mask": np.ones(size, bool)}
+
+    def _indices(self, step: int) -> list[int]:
+        start = step * self.batch_size + self.process_index
+        stop = (step + 1) * self.batch_size
+        n = len(self.source)
+        indices = []
+        for position in range(start, stop, self.process_count):
+            epoch, row = divmod(position, n)
+            seed = _epoch_seed(self.seed, epoch)
+            indices.append(index_shuffle(row, max_index=n - 1, seed=seed, rounds=4))
+        return indices
+
+    def _flips(self, step: int) -> Bool[np.ndarray, " b"]:
+        # One draw for the whole global batch, so that an example's flip does not
+        # depend on the process that reads it.
+        bits = np.random.Philox(key=self.seed, counter=[0, 0, step, 0])
+        flips = bits.random_raw(self.batch_size) >> np.uint64(63) == 1
+        return flips[self.process_index :: self.process_count]
+
+
+@functools.lru_cache(maxsize=16)
+def _epoch_seed(seed: int, epoch: int) -> int:
+    # seed + epoch would make epoch 1 of seed 0 the order of epoch 0 of seed 1.
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def _threads() -> grain.ReadOptions:
+    # The unit is a batch: more of them ahead would only cost memory.
+    count = min(8, os.cpu_count() or 1)
+    return grain.ReadOptions(num_threads=count, prefetch_buffer_size=count)
+
+
+def _check_sizes(batch_size: int, process_index: int, process_count: int) -> None:
+    require(batch_size >= 1, f"batch_size is {batch_size}; expected at least 1")
+    require(
+        0 <= process_index < process_count,
+        f"process_index is {process_index}; expected 0 to {process_count - 1}",
+    )
+    require(
+        batch_size % process_count == 0,
+        f"batch_size {batch_size} is not divisible by the {process_count} processes; "
+        "choose a multiple",
+    )

@@ -1,0 +1,134 @@
+"""Random-access sources of examples: what every reader offers and every batch uses."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from vqvae_jax.errors import require
+
+Example = dict[str, Shaped[np.ndarray, "..."]]
+Batch = dict[str, Shaped[np.ndarray, "b ..."]]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A pickleable collection of examples, read by index and from any thread.
+
+    A source may also offer `__getitems__(indices) -> list[Example]`, which reads
+    many examples in one go.
+    """
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        ...
+
+    def __getitem__(self, index: int) -> Example:
+        """Return example `index`: a dict of arrays without a batch dimension."""
+        ...
+
+
+class Splits(NamedTuple):
+    """The splits that a set brings: some of "train", "validation" and "test"."""
+
+    sources: dict[str, Source]
+    class_names: tuple[str, ...]
+
+
+class Subset:
+    """The examples of `source` at `indices` [n], in that order."""
+
+    def __init__(self, source: Source, indices: Int[np.ndarray, " n"]):
+        self._source = source
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._source[int(self._indices[index])]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        return read_many(self._source, self._indices[list(indices)].tolist())
+
+
+class Cached:
+    """A source that keeps in memory what it has read once.
+
+    Decoding a small image takes longer than a training step spends on it, so that
+    without this every epoch would wait for the same decoding again. A pickled copy,
+    as worker processes get one, starts empty.
+    """
+
+    def __init__(self, source: Source):
+        self._source = source
+        self._allocate()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        missing = [i for i in indices if not self._known[i]]
+        if missing:
+            for i, example in zip(
+                missing, read_many(self._source, missing), strict=True
+            ):
+                for key, value in example.items():
+                    self._arrays[key][i] = value
+                # Last, since other threads read what is known.
+                self._known[i] = True
+        return [{k: v[i] for k, v in self._views.items()} for i in indices]
+
+    def __getstate__(self) -> dict[str, Source]:
+        return {"_source": self._source}
+
+    def __setstate__(self, state: dict[str, Source]) -> None:
+        self.__dict__.update(state)
+        self._allocate()
+
+    def _allocate(self) -> None:
+        n = len(self._source)
+        self._known = np.zeros(n, bool)
+        self._arrays = {
+            key: np.empty((n, *value.shape), value.dtype)
+            for key, value in self._source[0].items()
+        }
+        # A caller who changed an example in place would change it for ever.
+        self._views = {key: array.view() for key, array in self._arrays.items()}
+        for view in self._views.values():
+            view.setflags(write=False)
+
+
+def cached(source: Source, *, max_bytes: int = 256 * 2**20) -> Source:
+    """Return `source` with a cache if all its examples fit into `max_bytes`."""
+    if len(source) == 0:
+        return source
+    size = len(source) * sum(value.nbytes for value in source[0].values())
+    return Cached(source) if size <= max_bytes else source
+
+
+def read_many(source: Source, indices: Sequence[int]) -> list[Example]:
+    """Return the examples at `indices`, in one read where the source can."""
+    getitems = getattr(source, "__getitems__", None)
+    if getitems is None:
+        return [source[index] for index in indices]
+    return getitems(indices)
+
+
+def stack(examples: Sequence[Example]) -> Batch:
+    """Stack examples of equal keys and shapes along a new first dimension."""
+    return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
+
+
+def first_examples(source: Source, n: int) -> Batch:
+    """Stack the first `n` examples of `source`, or all if there are fewer.
+
+    Raises:
+        UserError: the source is empty.
+    """
+    require(len(source) > 0, "cannot take the first examples of an empty split")
+    return stack(read_many(source, range(min(n, len(source)))))

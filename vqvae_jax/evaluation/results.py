@@ -1,0 +1,127 @@
+"""The figures of a run: what `results.json` holds."""
+
+import json
+import math
+
+import jax
+import numpy as np
+
+from vqvae_jax import metrics as metrics_lib
+from vqvae_jax.data.dataset import Dataset
+from vqvae_jax.data.source import first_examples
+from vqvae_jax.evaluation import bounds, classifier, usage
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.models.prior import Prior
+from vqvae_jax.models.vqvae import VQVAE
+from vqvae_jax.training import sharding
+from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.workdir import SPLITS, Workdir, restore, restore_prior
+
+Results = dict[str, float | int]
+
+
+def measure(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Results:
+    """Measure a trained VQ-VAE and its prior on the test split.
+
+    Returns a flat dict; units are part of the names.
+
+    Raises:
+      UserError: the prior belongs to another VQ-VAE, or a stage is missing.
+    """
+    model, params = restore(workdir.path)
+    prior, prior_params = restore_prior(workdir.path)
+    workdir.require_same_codebook(params)
+    replicated = sharding.replicated(sharding.data_mesh())
+    params, prior_params = jax.device_put((params, prior_params), replicated)
+    results = _of_prior(prior, prior_params, workdir, experiment)
+    results = _of_vqvae(model, params, experiment, dataset, results) | results
+    if experiment.evaluation.classify_samples:
+        results |= _of_samples(workdir, dataset)
+    return results | _of_training(workdir, experiment)
+
+
+def _of_vqvae(
+    model: VQVAE, params, experiment: Experiment, dataset: Dataset, prior: Results
+) -> Results:
+    """Reconstructions, codebook and, where p(x|z) is discrete, bits/dim."""
+    evaluation = make_evaluation(model, sharding.data_mesh())
+    values = metrics_lib.compute(
+        evaluation(params, experiment.eval_batches(dataset.test))
+    )
+    results = {
+        "test_psnr_db": values["psnr_db"],
+        "test_loss": values["loss"],
+        "codebook_perplexity": values["codebook_perplexity"],
+        "codebook_active_codes": int(values["codebook_active_codes"]),
+        "codebook_codes": model.num_codes * model.num_codebooks,
+        "image_bits": 8 * model.num_dims,
+        "code_bits": model.num_latents * math.log2(model.num_codes),
+    }
+    if "bits_per_dim_uniform_prior" not in values:
+        return results
+    for name, bits_per_code in (
+        ("uniform", math.log2(model.num_codes)),
+        ("learned", prior["prior_bits_per_code"]),
+    ):
+        results[f"test_bits_per_dim_{name}_prior"] = bounds.bits_per_dim(
+            nats_per_dim=values["reconstruction"],
+            bits_per_code=bits_per_code,
+            num_latents=model.num_latents,
+            num_dims=model.num_dims,
+        )
+    return results
+
+
+def _of_prior(
+    prior: Prior, params, workdir: Workdir, experiment: Experiment
+) -> Results:
+    """Bits per code on each split, beside those of a prior without context."""
+    evaluation = make_evaluation(prior, sharding.data_mesh())
+    results = {}
+    for split in reversed(SPLITS):
+        batches = experiment.eval_batches(workdir.codes(split))
+        bits = metrics_lib.compute(evaluation(params, batches))["bits_per_code"]
+        results["prior_bits_per_code" + ("" if split == "test" else f"_{split}")] = bits
+    counts = usage.count_codes(
+        workdir.codes("test"), num_codes=experiment.model.num_codes
+    )
+    results["marginal_bits_per_code"] = usage.marginal_bits_per_code(counts)
+    return results
+
+
+def _of_samples(workdir: Workdir, dataset: Dataset) -> Results:
+    """How many samples, and how many real test images, a classifier recognises."""
+    train = first_examples(dataset.train, len(dataset.train))
+    test = first_examples(dataset.test, len(dataset.test))
+    with np.load(workdir.samples, allow_pickle=False) as samples:
+        drawn = samples["images"], samples["labels"]
+    return {
+        name: classifier.class_accuracy(train["image"], train["label"], *those)
+        for name, those in (
+            ("sample_class_accuracy", drawn),
+            ("real_class_accuracy", (test["image"], test["label"])),
+        )
+    }
+
+
+def _of_training(workdir: Workdir, experiment: Experiment) -> Results:
+    """Steps and median speeds of both training stages."""
+    entries = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
+    results: Results = {
+        "train_steps": experiment.training.steps,
+        "prior_train_steps": experiment.prior_training.steps,
+    }
+    for stage, name in (
+        ("vqvae", "train_images_per_second"),
+        ("prior", "prior_train_grids_per_second"),
+    ):
+        results[name] = float(
+            np.median(
+                [
+                    entry["examples_per_second"]
+                    for entry in entries
+                    if entry["stage"] == stage and entry["split"] == "train"
+                ]
+            )
+        )
+    return results

@@ -1,0 +1,160 @@
+"""A whole experiment: every section of a config, checked and built."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+
+from vqvae_jax.config import section
+from vqvae_jax.data.config import DataConfig
+from vqvae_jax.data.pipeline import TrainBatches, eval_batches, train_batches
+from vqvae_jax.data.source import Batch, Source
+from vqvae_jax.errors import require
+from vqvae_jax.models.prior import Prior
+from vqvae_jax.models.vqvae import VQVAE
+from vqvae_jax.training.config import TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplesConfig:
+    """The `samples` section.
+
+    Attributes:
+      num_samples: how many to draw, shared evenly among the classes.
+      batch_size: drawn at once.
+      temperature: of the prior's logits.
+    """
+
+    num_samples: int = 100
+    batch_size: int = 100
+    temperature: float = 1.0
+
+    def __post_init__(self):
+        """Check every option."""
+        for name in ("num_samples", "batch_size", "temperature"):
+            value = getattr(self, name)
+            require(value > 0, f"{name} must be above 0, got {value}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """The `evaluation` section.
+
+    Attributes:
+      batch_size: examples evaluated, or encoded, at once.
+      classify_samples: train a classifier on the real images' pixels and report how
+        many of the samples it recognises as their class; for small, simple images.
+    """
+
+    batch_size: int = 100
+    classify_samples: bool = False
+
+    def __post_init__(self):
+        """Check every option."""
+        require(self.batch_size >= 1, f"batch_size must be >= 1, got {self.batch_size}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All sections of a config; `prior_options` wait for the sizes of stage 1's run."""
+
+    seed: int
+    data: DataConfig
+    model: VQVAE
+    training: TrainingConfig
+    prior_options: Mapping[str, Any]
+    prior_training: TrainingConfig
+    samples: SamplesConfig
+    evaluation: EvaluationConfig
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Experiment":
+        """Check a config, as from an experiment file or `config.json`.
+
+        Raises:
+          UserError: a key is unknown, missing or has a value that cannot be.
+        """
+        names = (
+            "seed",
+            "data",
+            "model",
+            "training",
+            "prior",
+            "prior_training",
+            "samples",
+            "evaluation",
+        )
+        for name in names:
+            require(name in config, f"{name} is missing from the config")
+        for name in config:
+            require(
+                name in names,
+                f"{name} is not a section of a config; there are {', '.join(names)}",
+            )
+        seed = config["seed"]
+        require(
+            isinstance(seed, int) and seed >= 0, f"seed must be an int >= 0, got {seed}"
+        )
+        data = section(DataConfig, config["data"], name="data")
+        image_shape = (data.image_size, data.image_size, data.channels)
+        model = section(VQVAE, config["model"], name="model", image_shape=image_shape)
+        experiment = cls(
+            seed=seed,
+            data=data,
+            model=model,
+            training=section(TrainingConfig, config["training"], name="training"),
+            prior_options=dict(config["prior"]),
+            prior_training=section(
+                TrainingConfig, config["prior_training"], name="prior_training"
+            ),
+            samples=section(SamplesConfig, config["samples"], name="samples"),
+            evaluation=section(
+                EvaluationConfig, config["evaluation"], name="evaluation"
+            ),
+        )
+        experiment.make_prior(model.grid, model.num_codes, class_names=())
+        return experiment
+
+    def train_batches(
+        self, source: Source, config: TrainingConfig, *, augment: bool = False
+    ) -> TrainBatches:
+        """Return this process's endless batches of a source, augmented on demand."""
+        return train_batches(
+            source,
+            batch_size=config.batch_size,
+            seed=self.seed,
+            random_flip=augment and self.data.random_flip,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_workers=self.data.num_workers,
+        )
+
+    def eval_batches(self, source: Source) -> Iterator[Batch]:
+        """Return this process's batches of a source, each example once."""
+        return eval_batches(
+            source,
+            batch_size=self.evaluation.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def make_prior(
+        self,
+        grid: tuple[int, int, int],
+        num_codes: int,
+        class_names: tuple[str, ...],
+    ) -> Prior:
+        """Build the prior for codes of these sizes.
+
+        Raises:
+          UserError: an option of the `prior` section cannot be.
+        """
+        return section(
+            Prior,
+            self.prior_options,
+            name="prior",
+            grid=grid,
+            num_codes=num_codes,
+            class_names=class_names,
+        )

@@ -1,0 +1,98 @@
+"""Metrics that add up exactly over batches, devices and processes.
+
+A model returns a dict of `Mean` and `CodeUsage`. Each holds sums, so the metrics of a
+whole set are the sums over its batches, whatever the size of the last one; ratios,
+entropies and the like are taken once, by `compute`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from vqvae_jax import quantizer
+
+
+class Mean(NamedTuple):
+    """A mean in the making.
+
+    total: `[]` the weighted sum.
+    weight: `[]` the sum of weights.
+    """
+
+    total: Float[Array, ""] | Float[np.ndarray, ""] | np.floating
+    weight: Float[Array, ""] | Float[np.ndarray, ""] | np.floating
+
+
+class CodeUsage(NamedTuple):
+    """How often each code of each codebook was used.
+
+    counts: `[G, K]`.
+    """
+
+    counts: Float[Array, "G K"] | Float[np.ndarray, "G K"]
+
+
+Metrics = Mapping[str, Mean | CodeUsage]
+
+
+def mean(
+    values: Float[Array, "B *rest"], mask: Bool[Array, " B"] | None = None
+) -> Mean:
+    """Average values of examples `[B, ...]`; those with a False mask do not count."""
+    per_example = values.reshape(values.shape[0], -1).mean(axis=1)
+    if mask is None:
+        mask = jnp.ones(per_example.shape, bool)
+    # A product with the mask would let NaN in padding through.
+    total = jnp.sum(jnp.where(mask, per_example, 0.0))
+    return Mean(total, jnp.sum(mask).astype(jnp.float32))
+
+
+def masked_mean(
+    values: Float[Array, "B *rest"], mask: Bool[Array, " B"]
+) -> Float[Array, ""]:
+    """Return the mean over the examples whose mask is True; 0 if there are none."""
+    total, weight = mean(values, mask)
+    return total / jnp.maximum(weight, 1.0)
+
+
+def code_usage(
+    codes: Int[Array, "B *grid G"], *, num_codes: int, mask: Bool[Array, " B"]
+) -> CodeUsage:
+    """Count the codes of examples `[B, ..., G]` whose mask is True."""
+    cell_mask = jnp.broadcast_to(
+        mask.reshape(-1, *(1 for _ in codes.shape[1:-1])), codes.shape[:-1]
+    )
+    return CodeUsage(quantizer.usage(codes, num_codes=num_codes, mask=cell_mask))
+
+
+def total(batches: Iterable[Metrics]) -> Metrics:
+    """Add up the metrics of batches on the host, in float64."""
+    sums: Metrics = {}
+    for metrics in batches:
+        metrics = jax.tree.map(
+            lambda x: np.asarray(x, np.float64), jax.device_get(dict(metrics))
+        )
+        sums = jax.tree.map(np.add, sums, metrics) if sums else metrics
+    return sums
+
+
+def compute(metrics: Metrics) -> dict[str, float]:
+    """Turn sums into numbers: means by name, usage as perplexity and active codes.
+
+    Perplexity is the mean over the codebooks; active codes are their sum.
+    """
+    values = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, Mean):
+            values[name] = float(metric.total) / max(float(metric.weight), 1.0)
+            continue
+        counts = np.asarray(metric.counts, np.float64)
+        p = counts / np.maximum(counts.sum(-1, keepdims=True), 1.0)
+        entropy = -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)
+        values["codebook_perplexity"] = float(np.exp(entropy).mean())
+        values["codebook_active_codes"] = float(np.sum(counts > 0))
+    return values

@@ -1,0 +1,341 @@
+"""The VQ-VAE of section 3: encoder, quantizer, decoder and likelihood as one model.
+
+`VQVAE` holds sizes and options, no arrays; its methods are pure functions of a pytree.
+
+    model = VQVAE(image_shape=(32, 32, 3), num_codes=512)
+    params = model.init(key, batch)
+    (loss, (metrics, carry)) = model.loss(params, key, batch)
+    params = model.update(params, key, carry)     # after the gradient step
+
+A batch is a dict of `image` `[B, H, W, C]` uint8 and `mask` `[B]` bool, False at
+examples that only fill up the batch.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+
+from vqvae_jax import likelihoods, metrics, quantizer
+from vqvae_jax.errors import require
+from vqvae_jax.networks.autoencoder import Decoder, Encoder
+
+
+class Params(NamedTuple):
+    """Everything that a trained VQ-VAE is.
+
+    encoder: the encoder's parameters.
+    decoder: the decoder's parameters.
+    codebook: `quantizer.Codebook`.
+    """
+
+    encoder: Any
+    decoder: Any
+    codebook: quantizer.Codebook
+
+
+class Carry(NamedTuple):
+    """What a step's forward pass hands to `VQVAE.update`.
+
+    z_e: `[B, h, w, G*D]` the encoder's output.
+    codes: `[B, h, w, G]`.
+    mask: `[B, h, w]`.
+    """
+
+    z_e: Float[Array, "B h w GD"]
+    codes: Int[Array, "B h w G"]
+    mask: Bool[Array, "B h w"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VQVAE:
+    """Sizes and options of a VQ-VAE over images.
+
+    Attributes:
+      image_shape: `(H, W, C)`.
+      num_codes: K, rows of each codebook.
+      num_codebooks: G, codes of each cell of the latent grid.
+      dim: D, numbers in a row.
+      stages: stride-2 convolutions; the grid is the image halved so many times.
+      units: channels of encoder and decoder.
+      residual_blocks: in each of encoder and decoder.
+      residual_units: channels inside a residual block.
+      likelihood: p(x|z): "categorical", "gaussian" or "mse".
+      beta: weight of the commitment loss (equation 3).
+      codebook_update: "loss" for the second term of equation 3, "ema" for appendix A.1.
+      ema_decay: gamma of the EMA, and of the running counts in either case.
+      codebook_init: "kmeans" on the first batch's z_e, or "uniform".
+      restart_below: restart codes used less often than this a step; 0 for never.
+      dtype: compute dtype, "float32" or "bfloat16"; distances, losses, likelihoods and
+        parameters are float32 all the same.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_codes: int = 512
+    num_codebooks: int = 1
+    dim: int = 64
+    stages: int = 2
+    units: int = 256
+    residual_blocks: int = 2
+    residual_units: int = 256
+    likelihood: str = "mse"
+    beta: float = 0.25
+    codebook_update: str = "loss"
+    ema_decay: float = 0.99
+    codebook_init: str = "kmeans"
+    restart_below: float = 0.0
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        """Check every option, so that a mistake is told before anything is built."""
+        for name in ("num_codes", "num_codebooks", "dim", "units", "residual_units"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be at least 1, got {value}")
+        for name in ("stages", "residual_blocks", "beta", "restart_below"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must not be negative, got {value}")
+        height, width, _ = self.image_shape
+        factor = 2**self.stages
+        require(
+            height % factor == 0 and width % factor == 0,
+            f"stages={self.stages} halves the image {self.stages} times, so its "
+            f"sides must be multiples of {factor}, but it is {height}x{width}: change "
+            "data.image_size or model.stages",
+        )
+        require(
+            0 <= self.ema_decay < 1,
+            f"ema_decay must be in [0, 1), got {self.ema_decay}",
+        )
+        for name, choices in (
+            ("codebook_update", ("loss", "ema")),
+            ("codebook_init", ("kmeans", "uniform")),
+            ("dtype", ("float32", "bfloat16")),
+        ):
+            value = getattr(self, name)
+            require(
+                value in choices,
+                f"{name} must be one of {', '.join(choices)}, got {value!r}",
+            )
+        likelihoods.by_name(self.likelihood)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The shape `(h, w, G)` of an image's codes."""
+        height, width, _ = self.image_shape
+        return height >> self.stages, width >> self.stages, self.num_codebooks
+
+    @property
+    def num_latents(self) -> int:
+        """N of equation 3: codes of one image."""
+        return math.prod(self.grid)
+
+    @property
+    def num_dims(self) -> int:
+        """Values of one image: what bits/dim divides by."""
+        return math.prod(self.image_shape)
+
+    def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
+        """Initialise networks at random, and the codebook from the batch's z_e."""
+        encoder_key, decoder_key, codebook_key, kmeans_key = jax.random.split(key, 4)
+        images = batch["image"]
+        encoder = self._encoder.init(encoder_key, self._as_input(images))
+        grid = (1, *self.grid[:2], self.num_codebooks * self.dim)
+        decoder = self._decoder.init(decoder_key, jnp.zeros(grid))
+        codebook = quantizer.init(
+            codebook_key,
+            num_codes=self.num_codes,
+            dim=self.dim,
+            num_codebooks=self.num_codebooks,
+        )
+        params = Params(encoder, decoder, codebook)
+        if self.codebook_init == "uniform":
+            return params
+        codebook = quantizer.kmeans(
+            kmeans_key,
+            codebook,
+            self._z_e(params, images),
+            mask=self._cell_mask(batch["mask"]),
+        )
+        return params._replace(codebook=codebook)
+
+    def trainable(self, params: Params) -> Params:
+        """Mark with True the leaves that follow the gradient."""
+        everything = jax.tree.map(lambda _: True, params)
+        codebook = quantizer.Codebook(self.codebook_update == "loss", False, False)
+        return everything._replace(codebook=codebook)
+
+    def loss(
+        self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
+    ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, Carry]]:
+        """Return equation 3, and its terms as metrics.
+
+        The reconstruction term is in nats for each value of the image, the other two
+        are averaged over the N latents.
+        """
+        del key  # Nothing is drawn: the encoder is deterministic.
+        quantized, terms, carry = self._forward(params, batch)
+        loss = metrics.masked_mean(self._objective(terms), batch["mask"])
+        return loss, (self._metrics(quantized, terms, batch["mask"]), carry)
+
+    def update(
+        self,
+        params: Params,
+        key: PRNGKeyArray,
+        carry: Carry,
+        *,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> Params:
+        """Do to the codebook what the gradient does not: EMA, counts, restarts."""
+        z_e, codes, mask = carry
+        move = (
+            quantizer.ema_update
+            if self.codebook_update == "ema"
+            else _count_update_of_codes
+        )
+        shared = {"mask": mask, "axis_name": axis_name}
+        codebook = move(params.codebook, z_e, codes, decay=self.ema_decay, **shared)
+        if self.restart_below > 0:
+            codebook = quantizer.restart(
+                key, codebook, z_e, min_count=self.restart_below, **shared
+            )
+        return params._replace(codebook=codebook)
+
+    def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
+        """Return the terms of the loss, PSNR, code usage and, if defined, bits/dim."""
+        quantized, terms, _ = self._forward(params, batch)
+        mask = batch["mask"]
+        results = self._metrics(quantized, terms, mask)
+        results["loss"] = metrics.mean(self._objective(terms), mask)
+        squared_error = jnp.square(terms["mean"] - batch["image"].astype(jnp.float32))
+        mse = squared_error.reshape(mask.shape[0], -1).mean(axis=1)
+        psnr = 10 * jnp.log10(255.0**2 / jnp.maximum(mse, 1e-10))
+        results["psnr_db"] = metrics.mean(psnr, mask)
+        if self._likelihood.is_discrete:
+            uniform = self.num_latents * math.log2(self.num_codes)
+            bits = terms["reconstruction"] / math.log(2) + uniform / self.num_dims
+            results["bits_per_dim_uniform_prior"] = metrics.mean(bits, mask)
+        return results
+
+    def encode(
+        self, params: Params, images: UInt8[Array, "B H W C"]
+    ) -> Int[Array, "B h w G"]:
+        """Return the codes of images.
+
+        Raises:
+          UserError: the images are not of image_shape.
+        """
+        self._check_images(images)
+        return quantizer.quantize(params.codebook, self._z_e(params, images)).codes
+
+    def decode(
+        self, params: Params, codes: Int[Array, "B h w G"]
+    ) -> UInt8[Array, "B H W C"]:
+        """Return the mean image of p(x|z) for codes, rounded to 256 values.
+
+        Raises:
+          UserError: the codes are not a grid of this model.
+        """
+        require(
+            codes.ndim == 4 and codes.shape[1:] == self.grid,
+            f"codes must have shape [B, {', '.join(map(str, self.grid))}], got "
+            f"{codes.shape}",
+        )
+        outputs = self._decoder.apply(
+            params.decoder, quantizer.lookup(params.codebook, codes)
+        )
+        return jnp.round(self._likelihood.mean(outputs)).astype(jnp.uint8)
+
+    def reconstruct(
+        self, params: Params, images: UInt8[Array, "B H W C"]
+    ) -> UInt8[Array, "B H W C"]:
+        """Return `decode(encode(images))`."""
+        return self.decode(params, self.encode(params, images))
+
+    @property
+    def _likelihood(self) -> likelihoods.Likelihood:
+        return likelihoods.by_name(self.likelihood)
+
+    @property
+    def _encoder(self) -> Encoder:
+        return Encoder(
+            out_features=self.num_codebooks * self.dim,
+            units=self.units,
+            stages=self.stages,
+            residual_blocks=self.residual_blocks,
+            residual_units=self.residual_units,
+            dtype=jnp.dtype(self.dtype),
+        )
+
+    @property
+    def _decoder(self) -> Decoder:
+        return Decoder(
+            out_channels=self.image_shape[-1] * self._likelihood.num_outputs,
+            units=self.units,
+            stages=self.stages,
+            residual_blocks=self.residual_blocks,
+            residual_units=self.residual_units,
+            dtype=jnp.dtype(self.dtype),
+        )
+
+    def _forward(self, params, batch):
+        """Encode, quantize and decode; terms are for each example, unweighted."""
+        images = batch["image"]
+        self._check_images(images)
+        z_e = self._z_e(params, images)
+        cell_mask = self._cell_mask(batch["mask"])
+        quantized = quantizer.quantize(params.codebook, z_e, cell_mask)
+        outputs = self._decoder.apply(params.decoder, quantized.z_q)
+        terms = {
+            "reconstruction": -_per_example(self._likelihood.log_prob(outputs, images)),
+            "codebook": _per_example(quantized.codebook_loss),
+            "commitment": _per_example(quantized.commitment_loss),
+            "mean": self._likelihood.mean(outputs),
+        }
+        return (
+            quantized,
+            terms,
+            Carry(lax.stop_gradient(z_e), quantized.codes, cell_mask),
+        )
+
+    def _objective(self, terms) -> Float[Array, " B"]:
+        loss = terms["reconstruction"] + self.beta * terms["commitment"]
+        # With the EMA variant the codebook has no loss (appendix A.1).
+        return loss + terms["codebook"] if self.codebook_update == "loss" else loss
+
+    def _metrics(self, quantized, terms, mask) -> dict:
+        means = {
+            name: metrics.mean(terms[name], mask)
+            for name in ("reconstruction", "codebook", "commitment")
+        }
+        used = metrics.code_usage(quantized.codes, num_codes=self.num_codes, mask=mask)
+        return {**means, "usage": used}
+
+    def _z_e(self, params: Params, images) -> Float[Array, "B h w GD"]:
+        return self._encoder.apply(params.encoder, self._as_input(images))
+
+    def _as_input(self, images) -> Float[Array, "B H W C"]:
+        return likelihoods.scaled(images.astype(jnp.float32))
+
+    def _cell_mask(self, mask: Bool[Array, " B"]) -> Bool[Array, "B h w"]:
+        return jnp.broadcast_to(mask[:, None, None], (mask.shape[0], *self.grid[:2]))
+
+    def _check_images(self, images):
+        require(
+            images.ndim == 4 and images.shape[1:] == self.image_shape,
+            f"images must have shape [B, {', '.join(map(str, self.image_shape))}], got "
+            f"{images.shape}",
+        )
+
+
+def _count_update_of_codes(codebook, z_e, codes, **options):
+    del z_e  # The loss has moved the embeddings already.
+    return quantizer.count_update(codebook, codes, **options)
+
+
+def _per_example(x: Float[Array, "B *rest"]) -> Float[Array, " B"]:
+    return x.reshape(x.shape[0], -1).mean(axis=1)

@@ -1,0 +1,257 @@
+"""Convolutions in two dimensions, each in the form that its platform runs fast.
+
+XLA has a fast convolution on GPU and TPU. On CPU its forward pass is fair, but the
+gradients of strided and transposed convolutions fall back to scalar loops, up to a
+hundred times slower. There the same sums are written as matrix products, one for
+each tap of the kernel, so that their gradients are matrix products too.
+"""
+
+import functools
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from vqvae_jax.errors import require
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+Padding = Literal["SAME", "VALID"] | Pads
+
+# Below this width a matrix product per tap is bound by memory, not arithmetic, and
+# copying all taps into one wide matrix first is cheaper.
+_NARROW = 64
+
+
+def conv2d(
+    x: Float[Array, "B H W C_in"],
+    kernel: Float[Array, "kh kw C_in C_out"],
+    *,
+    stride: int = 1,
+    padding: Padding = "SAME",
+) -> Float[Array, "B h w C_out"]:
+    """Convolve images with a kernel, as `lax.conv_general_dilated` does.
+
+    `padding` is "SAME", "VALID" or ((top, bottom), (left, right)); the result has
+    the dtype of `x`, sums are accumulated in float32.
+
+    Raises:
+        UserError: if the padded image is smaller than the kernel.
+    """
+    window = kernel.shape[:2]
+    require(stride >= 1, f"stride {stride}: expected a positive integer")
+    if isinstance(padding, str):
+        pads = lax.padtype_to_pads(x.shape[1:3], window, (stride, stride), padding)
+        padding = tuple(tuple(pair) for pair in pads)
+    for size, extent, pair in zip(x.shape[1:3], window, padding, strict=True):
+        require(
+            size + sum(pair) >= extent,
+            f"an image side of {size} padded by {pair} is smaller than the kernel's "
+            f"{extent}: use larger images or fewer strided stages",
+        )
+    # Chosen when the program is lowered, not by jax.default_backend() when it is
+    # traced, so that jit on another device and exports take their own platform's
+    # form. Lowering for one platform keeps one branch: the choice costs nothing.
+    return lax.platform_dependent(
+        x,
+        kernel.astype(x.dtype),
+        cpu=functools.partial(_conv_as_products, stride=stride, pads=padding),
+        default=functools.partial(_conv_by_xla, stride=stride, pads=padding),
+    )
+
+
+def conv2d_transpose(
+    x: Float[Array, "B H W C_in"],
+    kernel: Float[Array, "kh kw C_in C_out"],
+    *,
+    stride: int = 2,
+) -> Float[Array, "B h w C_out"]:
+    """Upsample images `stride` times, as `lax.conv_transpose` with "SAME" does.
+
+    The result [B, stride * H, stride * W, C_out] has the dtype of `x`; sums are
+    accumulated in float32. On CPU this is a sub-pixel convolution (Shi et al.,
+    2016): each of the stride² output phases is a small dense convolution.
+
+    Raises:
+        UserError: if `stride` does not divide both sides of the kernel.
+    """
+    require(stride >= 1, f"stride {stride}: expected a positive integer")
+    require(
+        all(extent % stride == 0 for extent in kernel.shape[:2]),
+        f"a transposed convolution needs kernel sides that its stride divides, got "
+        f"{kernel.shape[0]}x{kernel.shape[1]} with stride {stride}",
+    )
+    return lax.platform_dependent(
+        x,
+        kernel.astype(x.dtype),
+        cpu=functools.partial(_transpose_as_products, stride=stride),
+        default=functools.partial(_transpose_by_xla, stride=stride),
+    )
+
+
+def _conv_by_xla(x, kernel, *, stride, pads):
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _transpose_by_xla(x, kernel, *, stride):
+    return lax.conv_transpose(x, kernel, (stride, stride), "SAME")
+
+
+# The taps are kh * kw copies of the image; jax.checkpoint cuts them again in the
+# backward pass rather than keep them from the forward one.
+@functools.partial(jax.checkpoint, static_argnums=(2, 3))
+def _products(x, kernel, stride, pads):
+    """Convolve by matrix products over taps, in float32."""
+    x = x.astype(jnp.float32)
+    kernel = kernel.astype(jnp.float32)
+    kh, kw, c_in, c_out = kernel.shape
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    batch, height, width, _ = x.shape
+    h, w = (height - kh) // stride + 1, (width - kw) // stride + 1
+    last_row, last_col = stride * (h - 1) + 1, stride * (w - 1) + 1
+    taps = [
+        x[:, i : i + last_row : stride, j : j + last_col : stride]
+        for i in range(kh)
+        for j in range(kw)
+    ]
+    if c_in < _NARROW:
+        taps = [jnp.concatenate(taps, axis=-1)]
+        kernel = kernel.reshape(1, kh * kw * c_in, c_out)
+    else:
+        kernel = kernel.reshape(kh * kw, c_in, c_out)
+    # Two-dimensional operands: with three contracted dimensions XLA transposes them
+    # before it computes the kernel's gradient.
+    products = [
+        tap.reshape(batch * h * w, -1) @ weights
+        for tap, weights in zip(taps, kernel, strict=True)
+    ]
+    return sum(products[1:], products[0]).reshape(batch, h, w, c_out)
+
+
+def _conv_as_products(x, kernel, *, stride, pads):
+    return _products(x, kernel, stride, pads).astype(x.dtype)
+
+
+def _transpose_as_products(x, kernel, *, stride):
+    narrow = kernel.shape[3] * stride**2 < _NARROW
+    form = _transpose_by_taps if narrow else _transpose_by_phases
+    return form(x, kernel, stride).astype(x.dtype)
+
+
+# lax.conv_transpose: y[o] = sum over u of K[u] x[(o + u - lead) / stride], where the
+# fraction is whole.
+def _lead(extent: int, stride: int) -> int:
+    return extent - 1 if stride >= extent else (extent + stride - 1) // 2
+
+
+def _transpose_by_phases(x, kernel, stride):
+    """Compute each phase o % stride of the result by a dense convolution."""
+    batch, height, width, _ = x.shape
+
+    def phase(extent: int, remainder: int):
+        first = (_lead(extent, stride) - remainder) % stride
+        before = (_lead(extent, stride) - remainder - first) // stride
+        return first, (before, extent // stride - 1 - before)
+
+    rows = [phase(kernel.shape[0], remainder) for remainder in range(stride)]
+    columns = [phase(kernel.shape[1], remainder) for remainder in range(stride)]
+    y = jnp.stack(
+        [
+            jnp.stack(
+                [
+                    _products(x, kernel[u::stride, v::stride], 1, (above, left))
+                    for v, left in columns
+                ],
+                axis=3,
+            )
+            for u, above in rows
+        ],
+        axis=2,
+    )
+    return y.reshape(batch, stride * height, stride * width, -1)
+
+
+def _transpose_by_taps(x, kernel, stride):
+    """Multiply once by all taps side by side, then shift each tap into place."""
+    batch, height, width, c_in = x.shape
+    kh, kw, _, c_out = kernel.shape
+    matrix = kernel.transpose(2, 0, 1, 3).reshape(c_in, kh * kw * c_out)
+    products = x.reshape(-1, c_in).astype(jnp.float32) @ matrix.astype(jnp.float32)
+    products = products.reshape(batch, height, width, kh, kw, c_out)
+
+    def shift(extent: int, tap: int):
+        low = _lead(extent, stride) - tap
+        return low, stride - 1 - low, stride - 1
+
+    zero = jnp.zeros((), products.dtype)
+    whole = (0, 0, 0)
+    shifted = [
+        lax.pad(
+            products[:, :, :, u, v], zero, (whole, shift(kh, u), shift(kw, v), whole)
+        )
+        for u in range(kh)
+        for v in range(kw)
+    ]
+    return sum(shifted[1:], shifted[0])
+
+
+class Conv(nn.Module):
+    """Convolve [B, H, W, C_in] to [B, h, w, features] and add a bias.
+
+    Parameters are float32: `kernel` [kh, kw, C_in, features], drawn by `kernel_init`
+    with fan-in kh * kw * C_in, and `bias` [features], zeros. The sums run in `dtype`,
+    which is also the result's.
+    """
+
+    features: int
+    kernel_size: tuple[int, int] = (3, 3)
+    stride: int = 1
+    padding: Padding = "SAME"
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C_in"]) -> Float[Array, "B h w C_out"]:
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param(
+            "bias", nn.initializers.zeros_init(), (self.features,), jnp.float32
+        )
+        y = conv2d(
+            x.astype(self.dtype), kernel, stride=self.stride, padding=self.padding
+        )
+        return y + bias.astype(self.dtype)[None, None, None, :]
+
+
+class ConvTranspose(nn.Module):
+    """Upsample [B, H, W, C_in] to [B, stride * H, stride * W, features], add a bias.
+
+    Parameters are float32: `kernel` [kh, kw, C_in, features] and `bias` [features],
+    zeros. One output sums over kh * kw / stride² taps of the kernel, so `kernel_init`
+    draws with fan-in kh * kw * C_in / stride². The sums run in `dtype`, which is also
+    the result's.
+    """
+
+    features: int
+    kernel_size: tuple[int, int] = (4, 4)
+    stride: int = 2
+    dtype: jnp.dtype = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C_in"]) -> Float[Array, "B h w C_out"]:
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+
+        def init(key, shape, dtype):
+            return self.stride * self.kernel_init(key, shape, dtype)
+
+        kernel = self.param("kernel", init, shape, jnp.float32)
+        bias = self.param(
+            "bias", nn.initializers.zeros_init(), (self.features,), jnp.float32
+        )
+        y = conv2d_transpose(x.astype(self.dtype), kernel, stride=self.stride)
+        return y + bias.astype(self.dtype)[None, None, None, :]

@@ -1,0 +1,85 @@
+"""The report of a run, from what its stages left in the workdir."""
+
+import json
+
+import jax
+import numpy as np
+
+from vqvae_jax.data.dataset import Dataset
+from vqvae_jax.data.source import first_examples
+from vqvae_jax.evaluation.usage import count_codes
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.report import figures
+from vqvae_jax.report.page import Picture, Section, render
+from vqvae_jax.workdir import Workdir, restore
+
+_COLUMNS = 16
+
+
+def build(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> str:
+    """Return the report as one HTML page.
+
+    Raises:
+      UserError: an earlier stage has not left its results.
+    """
+    sections = [
+        _reconstructions(workdir, dataset),
+        _samples(workdir),
+        _codebook(workdir, experiment),
+        *_learning_curves(workdir),
+    ]
+    return render(
+        f"VQ-VAE: {workdir.path.resolve().name}",
+        results=workdir.read_json(workdir.results),
+        sections=sections,
+        config=workdir.read_json(workdir.config),
+    )
+
+
+def _reconstructions(workdir: Workdir, dataset: Dataset) -> Section:
+    model, params = restore(workdir.path)
+    originals = first_examples(dataset.test, 2 * _COLUMNS)["image"]
+    decoded = np.asarray(jax.jit(model.reconstruct)(params, originals))
+    picture = Picture(
+        figures.reconstructions(originals, decoded, columns=_COLUMNS),
+        "Rows of test images, each above the row of its reconstructions",
+    )
+    text = "Test images; below each row, what the decoder makes of its codes."
+    return Section("Reconstructions", text, [picture])
+
+
+def _samples(workdir: Workdir) -> Section:
+    with np.load(workdir.samples, allow_pickle=False) as samples:
+        images, labels = samples["images"], samples["labels"]
+        class_names = samples["class_names"]
+    pictures = []
+    for label in np.unique(labels):
+        row = images[labels == label][:_COLUMNS]
+        name = str(class_names[label]) if len(class_names) else ""
+        png = figures.image_grid(row, columns=_COLUMNS)
+        pictures.append(Picture(png, f"Samples {name}".strip(), name))
+    return Section("Samples", "Codes drawn from the prior, decoded.", pictures)
+
+
+def _codebook(workdir: Workdir, experiment: Experiment) -> Section:
+    counts = count_codes(workdir.codes("test"), num_codes=experiment.model.num_codes)
+    picture = Picture(figures.codebook_usage(counts), "Code usage, most used first")
+    text = "How often each code occurs in the test split. The dotted line is even use."
+    return Section("Codebook usage", text, [picture])
+
+
+def _learning_curves(workdir: Workdir) -> list[Section]:
+    entries = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
+    return [
+        Section(
+            f"Learning curves of the {name}",
+            "",
+            [
+                Picture(
+                    figures.learning_curves(entries, stage),
+                    f"Each logged term of the {name} against the step",
+                )
+            ],
+        )
+        for stage, name in (("vqvae", "VQ-VAE"), ("prior", "prior"))
+    ]

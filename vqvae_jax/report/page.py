@@ -1,0 +1,120 @@
+"""A run's web page: one file that needs nothing else."""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class Picture(NamedTuple):
+    """A PNG of the page, with its text alternative."""
+
+    png: bytes
+    alt: str
+    caption: str = ""
+
+
+class Section(NamedTuple):
+    """A heading, a sentence below it, and pictures."""
+
+    heading: str
+    text: str
+    pictures: Sequence[Picture]
+
+
+def render(
+    title: str,
+    *,
+    results: Mapping[str, float],
+    sections: Sequence[Section],
+    config: Mapping[str, Any],
+) -> str:
+    """Return the page as HTML with its pictures inside."""
+    rows = "\n".join(
+        f"<tr><th scope=row>{html.escape(_readable(name))}</th>"
+        f"<td>{html.escape(_number(value))}</td></tr>"
+        for name, value in results.items()
+    )
+    body = "\n".join(_section(section) for section in sections)
+    config_text = html.escape(json.dumps(config, indent=2))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{html.escape(title)}</h1>
+<section>
+<h2>Results</h2>
+<table>
+{rows}
+</table>
+</section>
+{body}
+<section>
+<h2>Config</h2>
+<details><summary>config.json</summary><pre>{config_text}</pre></details>
+</section>
+</main>
+</body>
+</html>
+"""
+
+
+def _section(section: Section) -> str:
+    pictures = "\n".join(_figure(picture) for picture in section.pictures)
+    text = f"<p>{html.escape(section.text)}</p>" if section.text else ""
+    return (
+        f"<section>\n<h2>{html.escape(section.heading)}</h2>\n{text}\n{pictures}\n"
+        "</section>"
+    )
+
+
+def _figure(picture: Picture) -> str:
+    data = base64.b64encode(picture.png).decode("ascii")
+    caption = (
+        f"<figcaption>{html.escape(picture.caption)}</figcaption>"
+        if picture.caption
+        else ""
+    )
+    return (
+        f'<figure>{caption}<img src="data:image/png;base64,{data}" '
+        f'alt="{html.escape(picture.alt)}"></figure>'
+    )
+
+
+def _readable(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1a202c; --paper: #fdfdfc; --line: #d9dde3;
+  --soft: #4a5568; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --paper: #14171c;
+  --line: #333a45; --soft: #a3adba; } }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 56rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.7rem; margin: 0 0 1rem; }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
+p { color: var(--soft); margin: 0 0 1rem; max-width: 42rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem 1.5rem .3rem 0;
+  text-align: left; font-weight: 400; }
+td { text-align: right; padding-right: 0; }
+figure { margin: 0 0 .75rem; overflow-x: auto; }
+figcaption { color: var(--soft); font-size: .9rem; }
+img { max-width: 100%; height: auto; border-radius: 4px; display: block; }
+pre { overflow-x: auto; font-size: .8rem; }
+"""

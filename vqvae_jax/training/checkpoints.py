@@ -1,0 +1,187 @@
+"""Checkpoints through Orbax: asynchronous, atomic, arrays and JSON only.
+
+Each step keeps three items apart: `params`, which is all that a user of the model
+reads; `training`, the optimiser, key and step; and `data`, the place in the data.
+"""
+
+import contextlib
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from vqvae_jax.errors import UserError
+from vqvae_jax.training.state import TrainState
+
+
+class Restored(NamedTuple):
+    """A training state and the JSON state of the data iterator that goes with it."""
+
+    state: TrainState
+    data: dict
+
+
+class Checkpoints:
+    """The checkpoints of one stage: the last `keep`, and the best by validation."""
+
+    def __init__(self, directory: Path, *, keep: int):
+        """Open or create the directory; remains of interrupted saves are removed."""
+        self._directory = Path(directory).absolute()
+        policy = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(keep),
+                preservation_policy.BestN(
+                    get_metric_fn=_validation_loss, reverse=True, n=1
+                ),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy,
+            best_fn=_validation_loss,
+            best_mode="min",
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error_type, error, traceback):
+        if error_type is None:
+            self.wait()
+        self._manager.close()
+
+    @property
+    def last_step(self) -> int | None:
+        """The newest checkpoint's step, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, data: dict, *, validation_loss: float) -> None:
+        """Start to write a checkpoint; the step after it may go on at once.
+
+        Raises:
+          UserError: this or the previous checkpoint could not be written.
+        """
+        training = state.replace(params=None)
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            training=ocp.args.StandardSave(training),
+            data=ocp.args.JsonSave(data),
+        )
+        step = int(state.step)
+        with _told_in_one_line(f"checkpoint {step} in {self._directory}"):
+            self._manager.save(
+                step, args=items, metrics={"validation_loss": validation_loss}
+            )
+
+    def wait(self) -> None:
+        """Wait until what was saved is on disk.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        with _told_in_one_line(f"the last checkpoint in {self._directory}"):
+            self._manager.wait_until_finished()
+
+    def restore_latest(self, abstract: TrainState) -> Restored | None:
+        """Return the newest state that can be read, None if there is no checkpoint.
+
+        A checkpoint that is damaged is passed over with a warning, and removed, so that
+        training can write that step again.
+
+        Raises:
+          UserError: there are checkpoints, and none can be read.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        items = ocp.args.Composite(
+            params=ocp.args.StandardRestore(abstract.params),
+            training=ocp.args.StandardRestore(abstract.replace(params=None)),
+            data=ocp.args.JsonRestore(),
+        )
+        damaged = []
+        for step in steps:
+            try:
+                found = self._manager.restore(step, args=items)
+            except Exception as error:
+                _warn_damaged(self._directory / str(step), error)
+                damaged.append(step)
+                continue
+            for bad in damaged:
+                self._manager.delete(bad)
+            state = found["training"].replace(params=found["params"])
+            return Restored(state, found["data"])
+        if steps:
+            raise UserError(
+                f"none of the {len(steps)} checkpoints in {self._directory} can be "
+                "read: remove the directory to start this stage again"
+            )
+        return None
+
+
+def restore_params(directory: Path, abstract_params: Any) -> Any:
+    """Read the parameters of the best checkpoint by validation, or of the next best.
+
+    Only arrays and JSON are read.
+
+    Raises:
+      UserError: there is no checkpoint, or none can be read.
+    """
+    directory = Path(directory).absolute()
+    if not directory.is_dir():
+        raise UserError(
+            f"there is no checkpoint in {directory}: train this stage first"
+        )
+    options = ocp.CheckpointManagerOptions(
+        read_only=True, best_fn=_validation_loss, best_mode="min"
+    )
+    with ocp.CheckpointManager(directory, options=options) as manager:
+        best = manager.best_step()
+        others = sorted(manager.all_steps(), reverse=True)
+        steps = (
+            [best, *(s for s in others if s != best)] if best is not None else others
+        )
+        items = ocp.args.Composite(params=ocp.args.StandardRestore(abstract_params))
+        for step in steps:
+            try:
+                return manager.restore(step, args=items)["params"]
+            except Exception as error:
+                _warn_damaged(directory / str(step), error)
+    raise UserError(f"no checkpoint in {directory} can be read: train this stage first")
+
+
+def on_devices(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
+    """Say where the arrays of an abstract pytree are to be restored."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
+    )
+
+
+def _validation_loss(metrics: dict) -> float:
+    return metrics["validation_loss"]
+
+
+def _warn_damaged(path: Path, error: Exception) -> None:
+    reason = str(error).strip().splitlines()
+    warnings.warn(
+        f"checkpoint {path} cannot be read and is passed over: "
+        f"{reason[0][:200] if reason else type(error).__name__}",
+        stacklevel=3,
+    )
+
+
+@contextlib.contextmanager
+def _told_in_one_line(what: str):
+    """Turn whatever Orbax or the file system raises into one UserError."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        full = "No space left" in text or "RESOURCE_EXHAUSTED" in text
+        reason = "the disk is full" if full else (text.splitlines() or [""])[0][:300]
+        raise UserError(
+            f"cannot write {what}: {reason}; earlier checkpoints are untouched, the "
+            "same command goes on from them"
+        ) from error

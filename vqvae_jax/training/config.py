@@ -1,0 +1,59 @@
+"""How a model is trained: the `training` and `prior_training` sections of a config."""
+
+import dataclasses
+
+from vqvae_jax.errors import require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Options of one training run.
+
+    Attributes:
+      steps: gradient steps.
+      batch_size: examples of one step, over all devices.
+      learning_rate: Adam's, at its peak.
+      schedule: "constant" (the paper's) or "cosine" down to 0 at the last step.
+      warmup_steps: steps of linear growth from 0 to learning_rate.
+      gradient_clip: largest global norm of a gradient; 0 for no clipping.
+      log_every: steps between two lines of metrics.
+      checkpoint_every: steps between two validations, each followed by a checkpoint.
+      keep: checkpoints kept besides the best by validation.
+      init_batches: batches that data-dependent initialisation sees at once.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float = 2e-4
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    gradient_clip: float = 0.0
+    log_every: int = 100
+    checkpoint_every: int = 1000
+    keep: int = 2
+    init_batches: int = 1
+
+    def __post_init__(self):
+        """Check every option, so that a mistake is told before anything is built."""
+        at_least_1 = (
+            "steps",
+            "batch_size",
+            "log_every",
+            "checkpoint_every",
+            "keep",
+            "init_batches",
+        )
+        for name in at_least_1:
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be at least 1, got {value}")
+        require(
+            self.learning_rate > 0,
+            f"learning_rate must be above 0, got {self.learning_rate}",
+        )
+        for name in ("warmup_steps", "gradient_clip"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must not be negative, got {value}")
+        require(
+            self.schedule in ("constant", "cosine"),
+            f"schedule must be constant or cosine, got {self.schedule!r}",
+        )

@@ -1,0 +1,107 @@
+"""Where metrics go: `metrics.jsonl`, TensorBoard events and the terminal."""
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import rich.console
+import rich.progress
+from tensorboardX import SummaryWriter
+
+
+class MetricsLog:
+    """Writes one stage's metrics to `metrics.jsonl` and to TensorBoard."""
+
+    def __init__(self, workdir: Path, stage: str, *, start_step: int):
+        """Open the logs and drop what an interrupted run wrote after `start_step`."""
+        self._stage = stage
+        path = Path(workdir) / "metrics.jsonl"
+        _drop_after(path, stage, start_step)
+        self._file = path.open("a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(
+            str(Path(workdir) / "tensorboard" / stage), purge_step=start_step + 1
+        )
+
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Append the values of a step; `split` is "train" or "validation"."""
+        line = {"stage": self._stage, "split": split, "step": step, **values}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._file.close()
+        self._tensorboard.close()
+
+
+class Progress:
+    """A progress bar with speed and time left, or plain lines without a terminal."""
+
+    def __init__(self, stage: str, start_step: int, steps: int, batch_size: int):
+        """Show a stage that has done `start_step` of `steps`."""
+        self._stage, self._steps, self._batch_size = stage, steps, batch_size
+        self._console = rich.console.Console()
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("[bold]{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[status]}"),
+            rich.progress.TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(
+            stage, total=steps, completed=start_step, status=""
+        )
+        self._last = (time.monotonic(), start_step)
+
+    def __enter__(self):
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error):
+        self._bar.stop()
+
+    def advance(self, step: int, values: Mapping[str, float]) -> float:
+        """Show a step's metrics; return examples per second since the last call."""
+        now = time.monotonic()
+        then, done = self._last
+        self._last = (now, step)
+        speed = (step - done) * self._batch_size / max(now - then, 1e-9)
+        status = f"loss {values['loss']:.4f}, {speed:,.0f} examples/s"
+        self._bar.update(self._task, completed=step, status=status)
+        if not self._console.is_terminal:
+            self._console.print(
+                f"{self._stage} {step}/{self._steps}: {status}", highlight=False
+            )
+        return speed
+
+    @contextlib.contextmanager
+    def paused(self):
+        """Leave what happens inside out of the speed."""
+        start = time.monotonic()
+        yield
+        then, done = self._last
+        self._last = (then + time.monotonic() - start, done)
+
+
+def _drop_after(path: Path, stage: str, start_step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:  # The last line of a run that was killed while writing.
+            continue
+        if entry["stage"] != stage or entry["step"] <= start_step:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,168 @@
+"""The training loop: one for every model, none of which it knows by name."""
+
+import collections
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import optax
+
+from vqvae_jax import metrics as metrics_lib
+from vqvae_jax.errors import UserError
+from vqvae_jax.training import sharding
+from vqvae_jax.training.checkpoints import Checkpoints, on_devices
+from vqvae_jax.training.config import TrainingConfig
+from vqvae_jax.training.evaluate import HostBatch, make_evaluation
+from vqvae_jax.training.logs import MetricsLog, Progress
+from vqvae_jax.training.optimizer import make_optimizer
+from vqvae_jax.training.state import Model, TrainState, init_state, make_train_step
+
+
+class DataIterator(Protocol):
+    """An endless iterator over batches whose place can be kept as JSON."""
+
+    def __next__(self) -> HostBatch:
+        """Return this process's share of the next global batch."""
+
+    def get_state(self) -> dict:
+        """Return the place in the data."""
+
+    def set_state(self, state: dict) -> None:
+        """Go to a place in the data."""
+
+
+class Run(NamedTuple):
+    """What the loop is given besides a model and its options.
+
+    stage: the name under which checkpoints and metrics are kept.
+    workdir: the run's directory.
+    seed: decides initialisation, dropout and the like.
+    train: endless batches.
+    validation: makes a finite iterator over batches, the same each time.
+    init_batch: the batch that parameters are initialised on.
+    """
+
+    stage: str
+    workdir: Path
+    seed: int
+    train: DataIterator
+    validation: Callable[[], Iterable[HostBatch]]
+    init_batch: HostBatch
+
+
+def checkpoint_directory(workdir: Path, stage: str) -> Path:
+    """Return where a stage keeps its checkpoints."""
+    return Path(workdir) / "checkpoints" / stage
+
+
+def fit(model: Model, config: TrainingConfig, run: Run) -> None:
+    """Train to `config.steps`, going on from the newest checkpoint if there is one.
+
+    Raises:
+      UserError: a loss term became NaN or infinite, the batch does not split over the
+        devices, or a checkpoint cannot be written or read.
+    """
+    mesh = sharding.data_mesh()
+    sharding.require_divisible(config.batch_size, mesh, key="training.batch_size")
+    directory = checkpoint_directory(run.workdir, run.stage)
+    with Checkpoints(directory, keep=config.keep) as checkpoints:
+        state, optimizer = _start(model, config, run, mesh, checkpoints)
+        step = int(state.step)
+        if step >= config.steps:
+            return
+        train_step = jax.jit(
+            make_train_step(model, optimizer),
+            out_shardings=sharding.replicated(mesh),
+            donate_argnums=0,
+        )
+        evaluation = make_evaluation(model, mesh)
+        window: list[metrics_lib.Metrics] = []
+        with (
+            MetricsLog(run.workdir, run.stage, start_step=step) as log,
+            Progress(run.stage, step, config.steps, config.batch_size) as progress,
+        ):
+            for batch, place in _prefetch(run.train, mesh):
+                state, metrics = train_step(state, batch)
+                window.append(metrics)
+                step += 1
+                is_due = step == config.steps or step % config.checkpoint_every == 0
+                if is_due or step % config.log_every == 0:
+                    values = _window_values(window, step, run, checkpoints)
+                    window = []
+                    values["examples_per_second"] = progress.advance(step, values)
+                    log.write(step, "train", values)
+                if is_due:
+                    with progress.paused():
+                        sums = evaluation(state.params, run.validation())
+                        values = metrics_lib.compute(sums)
+                        _require_finite(values, step, run, checkpoints)
+                        log.write(step, "validation", values)
+                        checkpoints.save(state, place, validation_loss=values["loss"])
+                if step == config.steps:
+                    break
+
+
+def _start(
+    model: Model,
+    config: TrainingConfig,
+    run: Run,
+    mesh: jax.sharding.Mesh,
+    checkpoints: Checkpoints,
+) -> tuple[TrainState, optax.GradientTransformation]:
+    """Return the state to go on from, with the data iterator moved to its place."""
+    key = jax.random.key(run.seed)
+    init_batch = sharding.put_batch(run.init_batch, mesh)
+    abstract_params = jax.eval_shape(model.init, key, init_batch)
+    optimizer = make_optimizer(config, model.trainable(abstract_params))
+
+    def init(key, batch):
+        return init_state(model, optimizer, key, batch)
+
+    replicated = sharding.replicated(mesh)
+    abstract = on_devices(jax.eval_shape(init, key, init_batch), replicated)
+    restored = checkpoints.restore_latest(abstract)
+    if restored is None:
+        return jax.jit(init, out_shardings=replicated)(key, init_batch), optimizer
+    run.train.set_state(restored.data)
+    return restored.state, optimizer
+
+
+def _prefetch(
+    iterator: DataIterator, mesh: jax.sharding.Mesh, *, ahead: int = 2
+) -> Iterator[tuple[Any, dict]]:
+    """Yield device batches, each with the place in the data just after it."""
+    queue = collections.deque()
+    while True:
+        while len(queue) <= ahead:
+            batch = sharding.put_batch(next(iterator), mesh)
+            queue.append((batch, iterator.get_state()))
+        yield queue.popleft()
+
+
+def _window_values(
+    window: list[metrics_lib.Metrics], step: int, run: Run, checkpoints: Checkpoints
+) -> dict[str, float]:
+    """Fetch the metrics of the last steps, check each step's and average them."""
+    window = jax.device_get(window)
+    for number, metrics in enumerate(window, start=step - len(window) + 1):
+        _require_finite(metrics_lib.compute(metrics), number, run, checkpoints)
+    return metrics_lib.compute(metrics_lib.total(window))
+
+
+def _require_finite(
+    values: dict[str, float], step: int, run: Run, checkpoints: Checkpoints
+) -> None:
+    term = next((n for n, v in values.items() if not math.isfinite(v)), None)
+    if term is None:
+        return
+    checkpoints.wait()
+    last = checkpoints.last_step
+    directory = checkpoint_directory(run.workdir, run.stage)
+    good = f"{directory}/{last}" if last is not None else "none yet"
+    raise UserError(
+        f"{run.stage}: {term} is {values[term]} at step {step}; the last good "
+        f"checkpoint is {good}. Lower the learning rate, clip gradients or compute in "
+        "float32, in a new workdir"
+    )

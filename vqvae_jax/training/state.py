@@ -1,0 +1,109 @@
+"""The training state, the protocol of a model, and one pure training step."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from vqvae_jax import metrics as metrics_lib
+
+Batch = Mapping[str, Any]
+
+
+class Model(Protocol):
+    """What the training loop asks of a model; all of it is pure."""
+
+    def init(self, key, batch):
+        """Return parameters, any pytree; the batch may be used to initialise them."""
+
+    def trainable(self, params):
+        """Return params with True for each leaf that follows the gradient."""
+
+    def loss(self, params, key, batch):
+        """Return (loss, (metrics, carry))."""
+
+    def update(self, params, key, carry, *, axis_name=None):
+        """Return params after what the gradient does not do, such as an EMA."""
+
+    def evaluate(self, params, batch):
+        """Return metrics without dropout or any change."""
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step reads and writes.
+
+    step: `[]` int32, steps done.
+    params: the model's parameters, its codebook among them.
+    opt_state: the optimiser's.
+    key: the run's key; each step folds its number into it.
+    """
+
+    step: Int[Array, ""]
+    params: Any
+    opt_state: Any
+    key: PRNGKeyArray
+
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, metrics_lib.Metrics]]
+
+
+def init_state(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    key: PRNGKeyArray,
+    batch: Batch,
+) -> TrainState:
+    """Initialise parameters and optimiser."""
+    params_key, run_key = jax.random.split(key)
+    params = model.init(params_key, batch)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        key=run_key,
+    )
+
+
+def make_train_step(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    axis_name: str | None = None,
+) -> TrainStep:
+    """Return the pure function (state, batch) -> (state, metrics).
+
+    Under jit with a batch sharded over devices its sums are sums over all devices.
+    Inside pmap or shard_map give the mapped `axis_name`: gradients are averaged over
+    it, statistics and metrics summed.
+    """
+
+    def train_step(state: TrainState, batch: Batch):
+        step_key = jax.random.fold_in(state.key, state.step)
+        loss_key, update_key = jax.random.split(step_key)
+        if axis_name is not None:
+            loss_key = jax.random.fold_in(loss_key, lax.axis_index(axis_name))
+
+        def loss_fn(params):
+            return model.loss(params, loss_key, batch)
+
+        (loss, (metrics, carry)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        metrics = {**metrics, "loss": metrics_lib.mean(loss[None])}
+        if axis_name is not None:
+            gradient = lax.pmean(gradient, axis_name)
+            metrics = lax.psum(metrics, axis_name)
+        metrics["gradient_norm"] = metrics_lib.mean(optax.global_norm(gradient)[None])
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        params = model.update(params, update_key, carry, axis_name=axis_name)
+        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+        return state, metrics
+
+    return train_step

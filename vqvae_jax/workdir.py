@@ -1,0 +1,197 @@
+"""A run's directory: what is where, written whole or not at all, and read back."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vqvae_jax import config as config_lib
+from vqvae_jax.data.codes import CodesSource
+from vqvae_jax.errors import UserError, require
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.models import vqvae as vqvae_lib
+from vqvae_jax.models.prior import Prior
+from vqvae_jax.models.vqvae import VQVAE
+from vqvae_jax.training.checkpoints import restore_params
+from vqvae_jax.training.loop import checkpoint_directory
+
+SPLITS = ("train", "validation", "test")
+
+# These say where this machine has things, not what is computed.
+_MACHINE_KEYS = frozenset({"data.data_dir", "data.num_workers"})
+
+
+class Workdir:
+    """Paths inside a run's directory."""
+
+    def __init__(self, path: str | os.PathLike):
+        """Name a directory; nothing is read or written."""
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.prior = self.path / "prior.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.samples = self.path / "samples.npz"
+        self.pictures = self.path / "samples"
+        self.results = self.path / "results.json"
+        self.report = self.path / "report.html"
+
+    def checkpoints(self, stage: str) -> Path:
+        """Return where a stage's checkpoints are."""
+        return checkpoint_directory(self.path, stage)
+
+    def codes_directory(self, split: str) -> Path:
+        """Return where the codes of a split are."""
+        return self.path / "codes" / split
+
+    def codes(self, split: str) -> CodesSource:
+        """Open the codes of a split.
+
+        Raises:
+          UserError: stage `codes` has not written them, or they are damaged.
+        """
+        return CodesSource(self.codes_directory(split))
+
+    def require_same_codebook(self, params: vqvae_lib.Params) -> None:
+        """Raise UserError unless the prior was trained on this VQ-VAE's codes."""
+        theirs, ours = self.read_json(self.prior)["fingerprint"], fingerprint(params)
+        require(
+            theirs == ours,
+            f"the prior in {self.path} was trained on the codes of another VQ-VAE "
+            f"({theirs}, now {ours}): remove {self.path / 'codes'}, {self.prior} and "
+            f"{self.checkpoints('prior')}, and run the stages codes and prior again",
+        )
+
+    def experiment(self) -> Experiment:
+        """Read the config that this directory was made with.
+
+        Raises:
+          UserError: there is no run here, or its config is not of this version.
+        """
+        return Experiment.from_config(self.read_json(self.config))
+
+    def claim(self, config: Mapping[str, Any]) -> None:
+        """Make the directory this config's, or see that it already is.
+
+        Raises:
+          UserError: it cannot be written to, or holds the run of another config; the
+            message lists the differing keys.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"--workdir={self.path} cannot be written to: {error.strerror}"
+            ) from error
+        if self.config.exists():
+            _require_same(self.read_json(self.config), config, self.path)
+        self.write_json(self.config, config)
+
+    def read_json(self, path: Path) -> dict:
+        """Read a JSON file of this run.
+
+        Raises:
+          UserError: it is missing or damaged.
+        """
+        require(
+            path.exists(), f"{path} does not exist: is {self.path} a run's workdir?"
+        )
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged: {error}") from error
+
+    def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
+        """Write a JSON file, whole or not at all."""
+        self.write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
+
+    def write_bytes(self, path: Path, content: bytes) -> None:
+        """Write a file, whole or not at all.
+
+        Raises:
+          UserError: the disk is full or the like.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def restore(workdir: str | os.PathLike) -> tuple[VQVAE, vqvae_lib.Params]:
+    """Load the VQ-VAE of a finished or running workdir, best by validation.
+
+    Only arrays and JSON are read.
+
+    Raises:
+      UserError: there is no run, or no checkpoint yet.
+    """
+    run = Workdir(workdir)
+    model = run.experiment().model
+    images = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.uint8)
+    batch = {"image": images, "mask": jax.ShapeDtypeStruct((1,), bool)}
+    abstract = jax.eval_shape(model.init, jax.random.key(0), batch)
+    return model, restore_params(run.checkpoints("vqvae"), _on_host(abstract))
+
+
+def restore_prior(workdir: str | os.PathLike) -> tuple[Prior, Any]:
+    """Load the prior of a finished or running workdir, best by validation.
+
+    Only arrays and JSON are read. `prior.class_names` says what its labels mean.
+
+    Raises:
+      UserError: there is no run, or no checkpoint of the prior yet.
+    """
+    run = Workdir(workdir)
+    facts = run.read_json(run.prior)
+    prior = run.experiment().make_prior(
+        grid=tuple(facts["grid"]),
+        num_codes=facts["num_codes"],
+        class_names=tuple(facts["class_names"]),
+    )
+    codes = jax.ShapeDtypeStruct((1, *prior.grid), jnp.int32)
+    batch = {"codes": codes, "label": jax.ShapeDtypeStruct((1,), jnp.int32)}
+    abstract = jax.eval_shape(prior.init, jax.random.key(0), batch)
+    return prior, restore_params(run.checkpoints("prior"), _on_host(abstract))
+
+
+def fingerprint(params: vqvae_lib.Params) -> str:
+    """Return a hash of what decides the codes: encoder and embeddings."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((params.encoder, params.codebook.embeddings)):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _on_host(abstract: Any) -> Any:
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract
+    )
+
+
+def _require_same(
+    old: Mapping[str, Any], new: Mapping[str, Any], workdir: Path
+) -> None:
+    old, new = config_lib.flatten(old), config_lib.flatten(new)
+    differing = [
+        f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in _MACHINE_KEYS
+    ]
+    require(
+        not differing,
+        f"{workdir} holds the run of another config ({'; '.join(differing)}): choose "
+        "another --workdir, or the config it was made with",
+    )
