@@ -6,7 +6,10 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8"
+    # Programs here run for milliseconds; optimising them takes most of the time.
+    + " --xla_backend_optimization_level=0"
 )
 
 import jaxtyping
@@ -17,3 +20,69 @@ _hook.__enter__()
 import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Sizes that train in seconds: what is tested is the path, not the result.
+TINY = {
+    "model.units": 8,
+    "model.residual_units": 8,
+    "model.dim": 4,
+    "model.num_codes": 16,
+    "training.steps": 20,
+    "training.log_every": 5,
+    "training.checkpoint_every": 10,
+    "training.init_batches": 1,
+    "prior.layers": 1,
+    "prior.units": 8,
+    "prior_training.steps": 20,
+    "prior_training.log_every": 5,
+    "prior_training.checkpoint_every": 10,
+    "samples.num_samples": 40,
+    "samples.batch_size": 40,
+}
+
+
+def experiment_config(name: str, changes: dict) -> dict:
+    """Return the config of experiments/`name`.py[:variant] with keys changed."""
+    name, _, variant = name.partition(":")
+    path = ROOT / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"experiments_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(variant)
+    config.update_from_flattened_dict(changes)
+    return config.to_dict()
+
+
+@pytest.fixture(scope="session")
+def tiny_changes() -> dict:
+    """Overrides that make any image experiment tiny."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory) -> str:
+    """Where the digits are prepared, once for all tests."""
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+@pytest.fixture(scope="session")
+def tiny_config(digits_dir) -> dict:
+    """The digits experiment, a few steps of small networks."""
+    return experiment_config("digits", TINY | {"data.data_dir": digits_dir})
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_config, tmp_path_factory) -> Path:
+    """The workdir of a tiny digits run through all stages; tests only read it."""
+    from vqvae_jax import stages
+
+    workdir = tmp_path_factory.mktemp("runs") / "digits"
+    stages.run(tiny_config, str(workdir))
+    return workdir

@@ -94,7 +94,7 @@ class Experiment:
             )
         seed = config["seed"]
         require(
-            isinstance(seed, int) and seed >= 0, f"seed must be an int >= 0, got {seed}"
+            type(seed) is int and seed >= 0, f"seed must be an int >= 0, got {seed!r}"
         )
         data = section(DataConfig, config["data"], name="data")
         image_shape = (data.image_size, data.image_size, data.channels)

@@ -7,7 +7,7 @@ it trains the paper's ImageNet and Lab models and never becomes bits/dim.
 """
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from vqvae_jax.errors import UserError, require
 NUM_VALUES = 256
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """What a model asks of p(x|z)."""
 
@@ -51,6 +52,8 @@ class Categorical:
     ) -> Float[Array, "B H W C"]:
         """Return nats of each channel."""
         logits = _per_channel(outputs, self.num_outputs)
+        # Else a large common offset would take the digits of their differences.
+        logits -= jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
         values = images.astype(jnp.int32)[..., None]
         chosen = jnp.take_along_axis(logits, values, axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits, axis=-1)
@@ -74,9 +77,11 @@ class DiscretizedGaussian:
 
     The first and last bin reach to infinity, so the 256 probabilities sum to 1. The
     decoder's two outputs are the mean, on a scale where -1 ... 1 spans the values, and
-    the logarithm of the standard deviation on that scale.
+    the logarithm of the standard deviation on that scale. Both are clipped: further out
+    float32 cannot tell the ends of a bin apart.
     """
 
+    mean_range: tuple[float, float] = (-100.0, 100.0)
     log_scale_range: tuple[float, float] = (-6.0, 3.0)
     num_outputs: int = 2
     is_discrete: bool = True
@@ -90,8 +95,8 @@ class DiscretizedGaussian:
         lower = (scaled(x - 0.5) - mean) / scale
         upper = (scaled(x + 0.5) - mean) / scale
         inner = _log_normal_interval(lower, upper)
-        first = jax.scipy.special.log_ndtr(upper)
-        last = jax.scipy.special.log_ndtr(-lower)
+        first = _log_ndtr(upper)
+        last = _log_ndtr(-lower)
         return jnp.where(x == 0, first, jnp.where(x == NUM_VALUES - 1, last, inner))
 
     def mean(self, outputs: Float[Array, "B H W CP"]) -> Float[Array, "B H W C"]:
@@ -108,7 +113,8 @@ class DiscretizedGaussian:
 
     def _parameters(self, outputs):
         mean, log_scale = jnp.moveaxis(_per_channel(outputs, self.num_outputs), -1, 0)
-        return mean, jnp.exp(jnp.clip(log_scale, *self.log_scale_range))
+        scale = jnp.exp(jnp.clip(log_scale, *self.log_scale_range))
+        return jnp.clip(mean, *self.mean_range), scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,10 +196,28 @@ def _unscaled(x):
 def _log_normal_interval(lower, upper):
     """Return log(Phi(upper) - Phi(lower)) without cancellation in either tail."""
     # By symmetry an interval in the right tail is one in the left tail, where
-    # log_ndtr keeps its precision.
+    # _log_ndtr keeps its precision.
     right = lower > 0
     low = jnp.where(right, -upper, lower)
     high = jnp.where(right, -lower, upper)
-    log_high = jax.scipy.special.log_ndtr(high)
-    log_low = jax.scipy.special.log_ndtr(low)
+    log_high, log_low = _log_ndtr(high), _log_ndtr(low)
     return log_high + jnp.log1p(-jnp.exp(log_low - log_high))
+
+
+@jax.custom_jvp
+def _log_ndtr(x):
+    """Return log Phi(x), with a derivative that holds in the left tail too."""
+    return jax.scipy.special.log_ndtr(x)
+
+
+@_log_ndtr.defjvp
+def _log_ndtr_jvp(primals, tangents):
+    (x,), (x_dot,) = primals, tangents
+    log_p = _log_ndtr(x)
+    # The derivative is phi(x) / Phi(x). JAX takes the exponential of a difference of
+    # logarithms, which grow as x^2 / 2: at x = -10 000 nothing of it is right. There
+    # the asymptotic series of the ratio is exact to float32.
+    near, far = jnp.maximum(x, -10.0), jnp.minimum(x, -10.0)
+    ratio = jnp.exp(jax.scipy.stats.norm.logpdf(near) - log_p)
+    series = -far - 1 / far + 2 / far**3
+    return log_p, jnp.where(x > -10.0, ratio, series) * x_dot

@@ -120,7 +120,17 @@ def quantize(
 def lookup(
     codebook: Codebook, codes: Int[Array, "*batch G"]
 ) -> Float[Array, "*batch GD"]:
-    """Return the rows that codes stand for, `[..., G]` -> `[..., G*D]` float32."""
+    """Return the rows that codes stand for, `[..., G]` -> `[..., G*D]` float32.
+
+    Raises:
+      ValueError: the last axis of codes is not the codebooks.
+    """
+    num_codebooks = codebook.embeddings.shape[0]
+    if codes.shape[-1] != num_codebooks:
+        raise ValueError(
+            f"the last axis of codes must be the {num_codebooks} codebooks, but their "
+            f"shape is {codes.shape}"
+        )
     rows = _gather(codebook.embeddings, codes)
     return rows.reshape(*codes.shape[:-1], -1)
 
@@ -333,13 +343,7 @@ def _split_groups(
 def _gather(
     embeddings: Float[Array, "G K D"], codes: Int[Array, "*batch G"]
 ) -> Float[Array, "*batch G D"]:
-    num_codebooks = embeddings.shape[0]
-    if codes.shape[-1] != num_codebooks:
-        raise ValueError(
-            f"the last axis of codes must be the {num_codebooks} codebooks, but its "
-            f"shape is {codes.shape}"
-        )
-    groups = jnp.arange(num_codebooks).reshape((1,) * (codes.ndim - 1) + (-1,))
+    groups = jnp.arange(embeddings.shape[0]).reshape((1,) * (codes.ndim - 1) + (-1,))
     return embeddings[groups, codes]
 
 

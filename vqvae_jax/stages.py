@@ -191,7 +191,7 @@ def _draw_samples(context: Context) -> None:
     labels = labels[: config.num_samples]
     for label in np.unique(labels):
         row = figures.image_grid(images[labels == label][:16], columns=16)
-        name = _file_name(dataset.class_names, label)
+        name = _file_name(dataset.class_names, int(label))
         workdir.write_bytes(workdir.pictures / f"{name}.png", row)
     buffer = io.BytesIO()
     np.savez_compressed(

@@ -1,5 +1,5 @@
 import json
-import os
+import pathlib
 import pickle
 import resource
 import signal
@@ -130,7 +130,9 @@ write_codes(
 )
 """
     result = subprocess.run(
-        [sys.executable, "-c", script], cwd=os.getcwd(), check=False
+        [sys.executable, "-c", script],
+        cwd=pathlib.Path(__file__).parents[2],
+        check=False,
     )
     assert result.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 1

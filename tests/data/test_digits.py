@@ -1,4 +1,5 @@
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -60,22 +61,24 @@ def test_each_split_has_every_class(dataset):
 
 
 def test_a_fresh_machine_needs_no_tensorflow_and_hears_nothing(tmp_path):
-    # Preparing, opening and drawing, in TFDS_DATA_DIR; then once more, prepared.
+    # Preparing, opening and drawing, in TFDS_DATA_DIR; then once more, prepared, with a
+    # worker process that no one closes.
     script = """
 import sys
 from vqvae_jax.data import DataConfig, eval_batches, open_dataset, train_batches
-for _ in range(2):
+for workers in (0, 1):
     dataset = open_dataset(
         DataConfig(source="tfds", name="digits", image_size=8, channels=1)
     )
-    next(train_batches(dataset.train, batch_size=8, seed=0))
+    batches = train_batches(dataset.train, batch_size=8, seed=0, num_workers=workers)
+    next(batches)
     assert sum(b["mask"].sum() for b in eval_batches(dataset.test, batch_size=8)) == 355
 assert "tensorflow" not in sys.modules
 """
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         env={**os.environ, "TFDS_DATA_DIR": str(tmp_path)},
-        cwd=os.getcwd(),
+        cwd=pathlib.Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,

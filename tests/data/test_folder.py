@@ -1,3 +1,4 @@
+import itertools
 import pathlib
 import pickle
 import warnings
@@ -82,7 +83,7 @@ def test_a_train_split_alone_is_cut_twice(tmp_path):
     opened = dataset(tmp_path, validation_fraction=0.2)
     assert [len(s) for s in opened[:3]] == [12, 4, 4]
     values = [first_examples(s, 20)["image"][:, 0, 0, 0].tolist() for s in opened[:3]]
-    assert sorted(sum(values, [])) == list(range(20))
+    assert sorted(itertools.chain(*values)) == list(range(20))
 
 
 def test_all_three_splits_are_left_alone(tmp_path):

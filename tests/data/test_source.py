@@ -49,8 +49,8 @@ def test_a_cache_cannot_be_changed_from_outside():
 
 
 def test_a_pickled_cache_starts_empty():
-    cache = Cached(Counting(1000))
-    read_many(cache, range(1000))
+    cache = Cached(Counting(200))
+    read_many(cache, range(200))
     copy = pickle.loads(pickle.dumps(cache))
     assert values([copy[8]]) == [8]
     assert not copy._known[:8].any()

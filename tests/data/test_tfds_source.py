@@ -1,5 +1,5 @@
+import io
 import json
-import os
 import pathlib
 import pickle
 import socket
@@ -8,13 +8,16 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
 
 from vqvae_jax.data import DataConfig, first_examples, open_dataset
 from vqvae_jax.data.source import read_many
 from vqvae_jax.data.tfds_source import open_tfds
 from vqvae_jax.errors import UserError
 
-TFDS = pathlib.Path(__file__).parents[3] / "shared" / "data" / "tfds"
+REPOSITORY = pathlib.Path(__file__).parents[2]
+TFDS = REPOSITORY.parent / "shared" / "data" / "tfds"
 needs_cifar10 = pytest.mark.skipif(
     not (TFDS / "cifar10").is_dir(), reason="CIFAR-10 is not here"
 )
@@ -90,8 +93,6 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 
 
 def test_features_are_found_by_type(tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
-
     class Oddly(tfds.core.GeneratorBasedBuilder):
         """No key is called image or label; the test labels are withheld."""
 
@@ -102,7 +103,8 @@ def test_features_are_found_by_type(tmp_path):
                 features=tfds.features.FeaturesDict(
                     {
                         "depth": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.int64),
-                        "photo": tfds.features.Tensor(shape=(8, 8, 3), dtype=np.uint8),
+                        "mask": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
+                        "photo": tfds.features.Image(),
                         "kind": tfds.features.ClassLabel(names=["a", "b"]),
                     }
                 )
@@ -116,12 +118,15 @@ def test_features_are_found_by_type(tmp_path):
             }
 
         def _generate_examples(self, n, label):
+            photo = io.BytesIO()
+            Image.new("RGB", (12, 8), (7, 8, 9)).save(photo, "PNG")
             for i in range(n):
                 yield (
                     i,
                     {
                         "depth": np.zeros((8, 8, 1), np.int64),
-                        "photo": np.full((8, 8, 3), 7, np.uint8),
+                        "mask": np.zeros((8, 8, 1), np.uint8),
+                        "photo": io.BytesIO(photo.getvalue()),
                         "kind": label,
                     },
                 )
@@ -142,54 +147,60 @@ def test_features_are_found_by_type(tmp_path):
     assert splits.class_names == ("a", "b")
     example = splits.sources["train"][0]
     assert example["label"] == 1
-    assert (example["image"] == 7).all()
+    assert (example["image"] == [7, 8, 9]).all()
+    assert example["image"].shape == (8, 8, 3)
     with pytest.raises(UserError, match="no uint8 image feature, only x"):
         open_at(tmp_path, "soundless")
 
 
-@needs_cifar10
-class TestCifar10:
-    @pytest.fixture(scope="class")
-    def dataset(self):
-        return open_dataset(
-            DataConfig(
-                source="tfds",
-                name="cifar10",
-                data_dir=str(TFDS),
-                image_size=32,
-                channels=3,
-            )
+@pytest.fixture(scope="module")
+def cifar10():
+    return open_dataset(
+        DataConfig(
+            source="tfds",
+            name="cifar10",
+            data_dir=str(TFDS),
+            image_size=32,
+            channels=3,
         )
+    )
 
-    def test_shapes_and_names(self, dataset):
-        assert [len(s) for s in dataset[:3]] == [47_500, 2_500, 10_000]
-        assert dataset.class_names[:3] == ("airplane", "automobile", "bird")
-        assert dataset.image_shape == (32, 32, 3)
-        batch = first_examples(dataset.test, 10)
-        assert batch["image"].shape == (10, 32, 32, 3)
-        assert batch["image"].dtype == np.uint8
 
-    def test_validation_is_cut_from_train_and_test_is_whole(self, dataset):
-        tfds = pytest.importorskip("tensorflow_datasets")
-        train, validation = dataset.train._indices, dataset.validation._indices
-        assert sorted([*train, *validation]) == list(range(50_000))
-        builder = tfds.builder("cifar10", data_dir=str(TFDS))
-        theirs = builder.as_data_source("test")
-        for i in (0, 1, 4_999, 9_999):
-            example = theirs[i]
-            np.testing.assert_array_equal(dataset.test[i]["image"], example["image"])
-            assert dataset.test[i]["label"] == example["label"]
-        counts = np.bincount(first_examples(dataset.validation, 2_500)["label"])
-        assert counts.min() > 200
+@needs_cifar10
+def test_cifar10s_shapes_and_names(cifar10):
+    assert [len(s) for s in cifar10[:3]] == [47_500, 2_500, 10_000]
+    assert cifar10.class_names[:3] == ("airplane", "automobile", "bird")
+    assert cifar10.image_shape == (32, 32, 3)
+    batch = first_examples(cifar10.test, 10)
+    assert batch["image"].shape == (10, 32, 32, 3)
+    assert batch["image"].dtype == np.uint8
 
-    def test_many_at_once_equal_one_by_one_also_when_pickled(self, dataset):
-        source = pickle.loads(pickle.dumps(dataset.train))
-        indices = [5, 40_000, 5, 0]
-        for got, index in zip(read_many(source, indices), indices, strict=True):
-            np.testing.assert_array_equal(got["image"], dataset.train[index]["image"])
 
-    def test_reading_imports_no_tensorflow_and_says_nothing(self):
-        script = f"""
+@needs_cifar10
+def test_cifar10s_validation_is_cut_from_train_and_test_is_whole(cifar10):
+    train, validation = cifar10.train._indices, cifar10.validation._indices
+    assert sorted([*train, *validation]) == list(range(50_000))
+    builder = tfds.builder("cifar10", data_dir=str(TFDS))
+    theirs = builder.as_data_source("test")
+    for i in (0, 1, 4_999, 9_999):
+        example = theirs[i]
+        np.testing.assert_array_equal(cifar10.test[i]["image"], example["image"])
+        assert cifar10.test[i]["label"] == example["label"]
+    counts = np.bincount(first_examples(cifar10.validation, 2_500)["label"])
+    assert counts.min() > 200
+
+
+@needs_cifar10
+def test_many_at_once_equal_one_by_one_also_when_pickled(cifar10):
+    source = pickle.loads(pickle.dumps(cifar10.train))
+    indices = [5, 40_000, 5, 0]
+    for got, index in zip(read_many(source, indices), indices, strict=True):
+        np.testing.assert_array_equal(got["image"], cifar10.train[index]["image"])
+
+
+@needs_cifar10
+def test_reading_imports_no_tensorflow_and_says_nothing():
+    script = f"""
 import sys
 from vqvae_jax.data import DataConfig, open_dataset, train_batches
 dataset = open_dataset(
@@ -203,12 +214,12 @@ for _ in range(3):
 batches.close()
 assert "tensorflow" not in sys.modules
 """
-        result = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script],
-            cwd=os.getcwd(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr
-        assert result.stdout + result.stderr == ""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout + result.stderr == ""

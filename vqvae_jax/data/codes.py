@@ -175,16 +175,18 @@ class _Records:
         }
 
 
-def _check_batch(codes: np.ndarray, labels: np.ndarray, metadata: CodesMetadata):
+def _check_batch(
+    codes: np.ndarray, labels: np.ndarray, metadata: CodesMetadata
+) -> None:
     require(
         codes.shape[1:] == metadata.grid and labels.shape == codes.shape[:1],
         f"a batch has codes of shape {codes.shape} and labels of {labels.shape}; "
         f"expected [b, {', '.join(map(str, metadata.grid))}] and [b]",
     )
+    low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
     require(
-        codes.size == 0 or (codes.min() >= 0 and codes.max() < metadata.num_codes),
-        f"codes must lie in [0, {metadata.num_codes}); a batch has "
-        f"{codes.min(initial=0)} to {codes.max(initial=0)}",
+        low >= 0 and high < metadata.num_codes,
+        f"codes must lie in [0, {metadata.num_codes}); a batch has {low} to {high}",
     )
 
 

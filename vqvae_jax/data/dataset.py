@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
 
 from vqvae_jax.data import folder, tfds_source
 from vqvae_jax.data.config import DataConfig
-from vqvae_jax.data.source import Source, Splits, Subset, cached
+from vqvae_jax.data.source import Source, Splits, Subset, cached, permutation
 from vqvae_jax.errors import require
 
 
@@ -84,14 +83,8 @@ def _three_splits(splits: Splits, fraction: float) -> tuple[Source, Source, Sour
         f"train has {len(train)} images, too few to cut {parts} × {size} from "
         "for validation; add images",
     )
-    order = _permutation(len(train))
+    order = permutation(len(train), 0)
     validation = Subset(train, np.sort(order[:size]))
     if test is None:
         test = Subset(train, np.sort(order[size : 2 * size]))
     return Subset(train, np.sort(order[parts * size :])), validation, test
-
-
-def _permutation(n: int) -> Int[np.ndarray, " n"]:
-    # Raw bits of a named generator are the one stream that NumPy promises never to
-    # change, and a split must not change under a run that is resumed after years.
-    return np.argsort(np.random.PCG64(0).random_raw(n), kind="stable")

@@ -4,15 +4,16 @@ import dataclasses
 import functools
 import os
 import sys
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
 import numpy as np
-from grain.experimental import index_shuffle
-from jaxtyping import Bool
+from absl import flags
+from jaxtyping import Bool, Int
 
-from vqvae_jax.data.source import Batch, Source, read_many, stack
+from vqvae_jax.data.source import Batch, Source, permutation, read_many, stack
 from vqvae_jax.errors import require
 
 
@@ -82,7 +83,9 @@ class TrainBatches(Iterator[Batch]):
         }
         self._num_workers = num_workers
         self._next_batch = 0
-        self._iterator: grain.DatasetIterator | None = None
+        self._running: list[grain.DatasetIterator] = []
+        # When the interpreter ends, Grain's own clean-up comes too late and complains.
+        weakref.finalize(self, _close_all, self._running)
         self._read = _ReadBatch(
             source,
             batch_size=batch_size,
@@ -93,9 +96,9 @@ class TrainBatches(Iterator[Batch]):
         )
 
     def __next__(self) -> Batch:
-        if self._iterator is None:
-            self._iterator = self._start()
-        batch = next(self._iterator)
+        if not self._running:
+            self._running.append(self._start())
+        batch = next(self._running[0])
         self._next_batch += 1
         return batch
 
@@ -120,9 +123,7 @@ class TrainBatches(Iterator[Batch]):
 
     def close(self) -> None:
         """Stop the threads or processes that read ahead; they start again on use."""
-        if self._iterator is not None:
-            self._iterator.close()
-            self._iterator = None
+        _close_all(self._running)
 
     def _start(self) -> grain.DatasetIterator:
         steps = grain.MapDataset.range(self._next_batch, sys.maxsize)
@@ -130,6 +131,9 @@ class TrainBatches(Iterator[Batch]):
         if self._num_workers == 0:
             return iter(batches.to_iter_dataset(_threads()))
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+        if not flags.FLAGS.is_parsed():
+            # Grain reads flags of its own here, which no one parses in a notebook.
+            flags.FLAGS.mark_as_parsed()
         workers = grain.MultiprocessingOptions(num_workers=self._num_workers)
         return iter(batches.to_iter_dataset(ahead).mp_prefetch(workers))
 
@@ -202,7 +206,7 @@ class _ReadBatch:
         batch = stack(read_many(self.source, self._indices(step)))
         if self.random_flip and "image" in batch:
             flip = self._flips(step)
-            batch["image"][flip] = batch["image"][flip, :, ::-1]
+            batch["image"][flip] = batch["image"][flip][:, :, ::-1]
         size = self.batch_size // self.process_count
         return {**batch, "mask": np.ones(size, bool)}
 
@@ -210,12 +214,10 @@ class _ReadBatch:
         start = step * self.batch_size + self.process_index
         stop = (step + 1) * self.batch_size
         n = len(self.source)
-        indices = []
-        for position in range(start, stop, self.process_count):
-            epoch, row = divmod(position, n)
-            seed = _epoch_seed(self.seed, epoch)
-            indices.append(index_shuffle(row, max_index=n - 1, seed=seed, rounds=4))
-        return indices
+        return [
+            int(_order(n, self.seed, position // n)[position % n])
+            for position in range(start, stop, self.process_count)
+        ]
 
     def _flips(self, step: int) -> Bool[np.ndarray, " b"]:
         # One draw for the whole global batch, so that an example's flip does not
@@ -225,10 +227,15 @@ class _ReadBatch:
         return flips[self.process_index :: self.process_count]
 
 
-@functools.lru_cache(maxsize=16)
-def _epoch_seed(seed: int, epoch: int) -> int:
-    # seed + epoch would make epoch 1 of seed 0 the order of epoch 0 of seed 1.
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+def _close_all(iterators: list[grain.DatasetIterator]) -> None:
+    while iterators:
+        iterators.pop().close()
+
+
+# Two epochs meet in a batch, and two iterators may take turns.
+@functools.lru_cache(maxsize=4)
+def _order(n: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
+    return permutation(n, seed, epoch)
 
 
 def _threads() -> grain.ReadOptions:

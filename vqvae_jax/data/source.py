@@ -111,6 +111,15 @@ def cached(source: Source, *, max_bytes: int = 256 * 2**20) -> Source:
     return Cached(source) if size <= max_bytes else source
 
 
+def permutation(n: int, *seed: int) -> Int[np.ndarray, " n"]:
+    """Return the numbers 0 to n - 1 in an order that only `n` and `seed` decide.
+
+    It never changes: raw bits of a named generator are the one stream that NumPy
+    promises to keep, and neither a split nor the order of a resumed run may move.
+    """
+    return np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")
+
+
 def read_many(source: Source, indices: Sequence[int]) -> list[Example]:
     """Return the examples at `indices`, in one read where the source can."""
     getitems = getattr(source, "__getitems__", None)

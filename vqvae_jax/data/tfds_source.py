@@ -152,7 +152,7 @@ def _builder(name: str, data_dir: str) -> Any:
     except Exception as error:
         known = [*tfds.list_builders(with_community_datasets=False), "digits"]
         stem = name.split("/")[0].split(":")[0]
-        close = difflib.get_close_matches(stem, known)
+        close = difflib.get_close_matches(stem, known) if stem not in known else []
         reason = (
             "TFDS knows no set of that name"
             if isinstance(error, tfds.core.DatasetNotFoundError)
@@ -241,4 +241,4 @@ def _label_key(builder: Any) -> str | None:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}"
+    return text[:400] or type(error).__name__

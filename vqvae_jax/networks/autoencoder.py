@@ -6,6 +6,7 @@ and what the decoder's outputs mean, is the models' business.
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from vqvae_jax.networks.convolution import Conv, ConvTranspose
@@ -20,7 +21,7 @@ class ResidualBlock(nn.Module):
 
     units: int
     residual_units: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W units"]:
@@ -47,7 +48,7 @@ class Encoder(nn.Module):
     stages: int = 2
     residual_blocks: int = 2
     residual_units: int = 256
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -85,7 +86,7 @@ class Decoder(nn.Module):
     stages: int = 2
     residual_blocks: int = 2
     residual_units: int = 256
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

@@ -15,6 +15,7 @@ of each kernel is not computed in vain, and there is no blind spot.
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from vqvae_jax.errors import require
@@ -44,7 +45,7 @@ class PixelCNN(nn.Module):
     kernel_size: int = 5
     cell_layers: int = 1
     dropout: float = 0.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -109,7 +110,7 @@ class GatedLayer(nn.Module):
     units: int
     kernel_size: int
     dropout: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, vertical, horizontal, condition=None):
@@ -156,7 +157,7 @@ class CellDecoder(nn.Module):
     units: int
     layers: int
     dropout: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -187,12 +188,10 @@ class CellDecoder(nn.Module):
         bias = self.param(
             "bias", nn.initializers.zeros, (self.codes_per_cell, self.num_codes)
         )
-        logits = jnp.einsum(
-            "...cf,cfk->...ck",
-            nn.relu(x),
-            kernel.astype(self.dtype),
-            preferred_element_type=jnp.float32,
-        )
+        # Float32 operands, not only sums: XLA:CPU has no such product of bfloat16s, and
+        # elsewhere the default precision rounds them as it multiplies.
+        x = nn.relu(x).astype(jnp.float32)
+        logits = jnp.einsum("...cf,cfk->...ck", x, kernel)
         return logits + bias.reshape((1,) * (codes.ndim - 1) + bias.shape)
 
 
@@ -202,7 +201,7 @@ class CodeEmbedding(nn.Module):
     num_codes: int
     codes_per_cell: int
     units: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(self, codes: Int[Array, "*cells C"]) -> Float[Array, "*cells C F"]:

@@ -26,7 +26,7 @@ class Section(NamedTuple):
 def render(
     title: str,
     *,
-    results: Mapping[str, float],
+    results: Mapping[str, float | int],
     sections: Sequence[Section],
     config: Mapping[str, Any],
 ) -> str:
@@ -92,7 +92,7 @@ def _readable(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _number(value: float) -> str:
+def _number(value: float | int) -> str:
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,}"
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

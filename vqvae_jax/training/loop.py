@@ -4,7 +4,7 @@ import collections
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import optax
@@ -20,6 +20,7 @@ from vqvae_jax.training.optimizer import make_optimizer
 from vqvae_jax.training.state import Model, TrainState, init_state, make_train_step
 
 
+@runtime_checkable
 class DataIterator(Protocol):
     """An endless iterator over batches whose place can be kept as JSON."""
 
@@ -124,9 +125,22 @@ def _start(
     abstract = on_devices(jax.eval_shape(init, key, init_batch), replicated)
     restored = checkpoints.restore_latest(abstract)
     if restored is None:
-        return jax.jit(init, out_shardings=replicated)(key, init_batch), optimizer
+        initialise = jax.jit(
+            init, out_shardings=replicated, compiler_options=_for_one_run(mesh)
+        )
+        return initialise(key, init_batch), optimizer
     run.train.set_state(restored.data)
     return restored.state, optimizer
+
+
+def _for_one_run(mesh: jax.sharding.Mesh) -> dict[str, int] | None:
+    """Return options that compile fast where the program runs once.
+
+    On a CPU, LLVM takes two seconds to optimise the random numbers of each parameter.
+    """
+    if mesh.devices.flat[0].platform == "cpu":
+        return {"xla_backend_optimization_level": 0}
+    return None
 
 
 def _prefetch(

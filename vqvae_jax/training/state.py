@@ -1,9 +1,8 @@
 """The training state, the protocol of a model, and one pure training step."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,6 +14,7 @@ from vqvae_jax import metrics as metrics_lib
 Batch = Mapping[str, Any]
 
 
+@runtime_checkable
 class Model(Protocol):
     """What the training loop asks of a model; all of it is pure."""
 
@@ -34,8 +34,7 @@ class Model(Protocol):
         """Return metrics without dropout or any change."""
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(NamedTuple):
     """All that a step reads and writes.
 
     step: `[]` int32, steps done.
@@ -99,11 +98,11 @@ def make_train_step(
         if axis_name is not None:
             gradient = lax.pmean(gradient, axis_name)
             metrics = lax.psum(metrics, axis_name)
-        metrics["gradient_norm"] = metrics_lib.mean(optax.global_norm(gradient)[None])
+        metrics["gradient_norm"] = metrics_lib.mean(optax.tree.norm(gradient)[None])
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params = model.update(params, update_key, carry, axis_name=axis_name)
-        state = state.replace(step=state.step + 1, params=params, opt_state=opt_state)
+        state = state._replace(step=state.step + 1, params=params, opt_state=opt_state)
         return state, metrics
 
     return train_step

@@ -1,0 +1,329 @@
+"""Training speed of the paper's CIFAR-10 model, here and in PyTorch, in one run.
+
+    python benchmarks/training.py [--likelihood categorical] [--output training.json]
+
+A step is forward, backward and Adam, in float32, on random images. The contestants
+take turns, so that a busy machine slows all of them alike; medians are compared. Where
+PyTorch is not installed (benchmarks/requirements.txt), only this project is measured.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from vqvae_jax.models.vqvae import VQVAE
+from vqvae_jax.training.config import TrainingConfig
+from vqvae_jax.training.optimizer import make_optimizer
+from vqvae_jax.training.state import init_state, make_train_step
+
+try:
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+except ImportError:
+    torch = None
+
+OURS = "vqvae_jax"
+TORCH = "PyTorch eager"
+TORCH_CHANNELS_LAST = "PyTorch eager, channels_last"
+MATMUL = "matrix multiply"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Section 4.1's model; 8x8x10 latents come from two stages and ten codebooks."""
+
+    likelihood: str
+    batch: int = 64
+    side: int = 32
+    units: int = 256
+    num_codebooks: int = 10
+    num_codes: int = 512
+    dim: int = 64
+    matmul_side: int = 2048
+
+    @property
+    def outputs(self) -> int:
+        """Channels that the decoder ends in."""
+        return 3 * (256 if self.likelihood == "categorical" else 1)
+
+    @property
+    def features(self) -> int:
+        """Channels of z_e."""
+        return self.num_codebooks * self.dim
+
+
+def training_flops(sizes: Sizes) -> int:
+    """Count a step's multiplications and additions in convolutions and distances.
+
+    The backward pass costs two forward passes, but for the first layer, whose input
+    needs no gradient, and for the distances, which have none.
+    """
+    units, features = sizes.units, sizes.features
+    full, half, quarter = (sizes.side // 2**i for i in range(3))
+    block = quarter**2 * (9 + 1) * units**2
+    first = half**2 * 16 * 3 * units
+    others = (
+        quarter**2 * 16 * units**2
+        + 2 * block
+        + quarter**2 * units * features
+        + quarter**2 * 9 * features * units
+        + 2 * block
+        + half**2 * 4 * units**2
+        + full**2 * 4 * units * sizes.outputs
+    )
+    distances = quarter**2 * features * sizes.num_codes
+    return 2 * sizes.batch * (2 * first + 3 * others + distances)
+
+
+def random_batch(sizes: Sizes) -> dict[str, np.ndarray]:
+    """Return a batch as the input pipelines give it."""
+    shape = (sizes.batch, sizes.side, sizes.side, 3)
+    return {
+        "image": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
+        "label": np.zeros(sizes.batch, np.int32),
+        "mask": np.ones(sizes.batch, bool),
+    }
+
+
+def our_step(sizes: Sizes) -> Callable[[], None]:
+    """Return a function that trains for one step of this project's own loop."""
+    model = VQVAE(
+        image_shape=(sizes.side, sizes.side, 3),
+        num_codes=sizes.num_codes,
+        num_codebooks=sizes.num_codebooks,
+        dim=sizes.dim,
+        units=sizes.units,
+        residual_units=sizes.units,
+        likelihood=sizes.likelihood,
+        codebook_init="uniform",
+    )
+    batch = jax.device_put(random_batch(sizes))
+    key = jax.random.key(0)
+    trainable = model.trainable(jax.eval_shape(model.init, key, batch))
+    optimizer = make_optimizer(
+        TrainingConfig(steps=1, batch_size=sizes.batch), trainable
+    )
+    init = jax.jit(functools.partial(init_state, model, optimizer))
+    train_step = jax.jit(make_train_step(model, optimizer), donate_argnums=0)
+    state = init(key, batch)
+
+    def step():
+        nonlocal state
+        state, metrics = train_step(state, batch)
+        jax.block_until_ready((state, metrics))
+
+    return step
+
+
+def matmul_step(sizes: Sizes) -> Callable[[], None]:
+    """Return a function that multiplies two large square matrices."""
+    matrix = jnp.ones((sizes.matmul_side, sizes.matmul_side))
+    multiply = jax.jit(jnp.dot)
+    return lambda: multiply(matrix, matrix).block_until_ready()
+
+
+def torch_step(sizes: Sizes, *, channels_last: bool) -> Callable[[], None]:
+    """Return a function that trains the same model for one step in PyTorch."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    torch.manual_seed(0)
+    model = _torch_model(sizes).to(memory_format=layout)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
+    images = torch.from_numpy(random_batch(sizes)["image"]).permute(0, 3, 1, 2)
+    images = images.contiguous(memory_format=layout)
+
+    def step():
+        optimizer.zero_grad()
+        model(images).backward()
+        optimizer.step()
+
+    return step
+
+
+def _torch_model(sizes: Sizes):
+    units, features = sizes.units, sizes.features
+
+    class ResidualBlock(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(
+                nn.ReLU(),
+                nn.Conv2d(units, units, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(units, units, 1),
+            )
+
+        def forward(self, x):
+            return x + self.layers(x)
+
+    class TorchVQVAE(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Sequential(
+                nn.Conv2d(3, units, 4, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(units, units, 4, stride=2, padding=1),
+                ResidualBlock(),
+                ResidualBlock(),
+                nn.ReLU(),
+                nn.Conv2d(units, features, 1),
+            )
+            self.decoder = nn.Sequential(
+                nn.Conv2d(features, units, 3, padding=1),
+                ResidualBlock(),
+                ResidualBlock(),
+                nn.ReLU(),
+                nn.ConvTranspose2d(units, units, 4, stride=2, padding=1),
+                nn.ReLU(),
+                nn.ConvTranspose2d(units, sizes.outputs, 4, stride=2, padding=1),
+            )
+            self.codebooks = nn.Parameter(
+                torch.randn(sizes.num_codebooks, sizes.num_codes, sizes.dim)
+            )
+
+        def forward(self, images):
+            x = images.float() / 127.5 - 1
+            z_e = self.encoder(x)
+            z_q = self.quantize(z_e)
+            quantization = F.mse_loss(z_q, z_e.detach())
+            quantization = quantization + 0.25 * F.mse_loss(z_e, z_q.detach())
+            outputs = self.decoder(z_e + (z_q - z_e).detach())
+            if sizes.likelihood == "mse":
+                return F.mse_loss(outputs, x) + quantization
+            logits = outputs.unflatten(1, (3, 256)).transpose(1, 2)
+            return F.cross_entropy(logits, images.long()) + quantization
+
+        def quantize(self, z_e):
+            batch, _, height, width = z_e.shape
+            cells = z_e.permute(0, 2, 3, 1).reshape(-1, sizes.num_codebooks, sizes.dim)
+            with torch.no_grad():
+                dots = torch.einsum("ngd,gkd->ngk", cells, self.codebooks)
+                codes = (self.codebooks.square().sum(-1) - 2 * dots).argmin(-1)
+            chosen = self.codebooks[torch.arange(sizes.num_codebooks), codes]
+            return chosen.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+
+    return TorchVQVAE()
+
+
+def measure(
+    contestants: dict[str, Callable[[], None]], *, rounds: int
+) -> dict[str, list[float]]:
+    """Return each contestant's seconds a step, all of them once a round."""
+    for step in contestants.values():
+        step()
+        step()
+    seconds = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, step in contestants.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summarise(sizes: Sizes, seconds: dict[str, list[float]]) -> dict:
+    """Return the figures that are printed and written."""
+    peak = 2 * sizes.matmul_side**3 / statistics.median(seconds.pop(MATMUL))
+    flops = training_flops(sizes)
+    results = {}
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        results[name] = {
+            "median_seconds_per_step": median,
+            "fastest_seconds_per_step": min(times),
+            "slowest_seconds_per_step": max(times),
+            "images_per_second": sizes.batch / median,
+            "share_of_matmul_rate": flops / median / peak,
+        }
+    return {
+        "sizes": dataclasses.asdict(sizes),
+        "jax": jax.__version__,
+        "torch": torch.__version__ if torch else None,
+        "torch_threads": torch.get_num_threads() if torch else None,
+        "device": jax.devices()[0].device_kind,
+        "processor": platform.machine(),
+        "flops_per_step": flops,
+        "matmul_flops_per_second": peak,
+        "results": results,
+        "ours_over_torch": {
+            name: results[OURS]["images_per_second"] / figures["images_per_second"]
+            for name, figures in results.items()
+            if name != OURS
+        },
+    }
+
+
+def print_table(report: dict) -> None:
+    """Print one row a contestant."""
+    sizes = report["sizes"]
+    table = Table(
+        title=f"Training, batch {sizes['batch']}, {sizes['likelihood']} decoder; matrix "
+        f"multiply {report['matmul_flops_per_second'] / 1e9:.0f} GFLOP/s; PyTorch "
+        f"threads: {report['torch_threads'] or 'not installed'}"
+    )
+    headers = (
+        "",
+        "images/s",
+        "s/step",
+        "spread",
+        "of matmul rate",
+        "ours is faster by",
+    )
+    for header in headers:
+        table.add_column(header, justify="right" if header else "left")
+    for name in (OURS, TORCH, TORCH_CHANNELS_LAST):
+        if name not in report["results"]:
+            table.add_row(name, "not installed")
+            continue
+        row = report["results"][name]
+        ratio = report["ours_over_torch"].get(name)
+        table.add_row(
+            name,
+            f"{row['images_per_second']:.1f}",
+            f"{row['median_seconds_per_step']:.3f}",
+            f"{row['fastest_seconds_per_step']:.3f}-"
+            f"{row['slowest_seconds_per_step']:.3f}",
+            f"{row['share_of_matmul_rate']:.0%}",
+            f"{ratio:.2f}x" if ratio else "",
+        )
+    Console().print(table)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--likelihood", choices=("mse", "categorical"), default="mse")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="steps of each contestant"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: a smoke test")
+    parser.add_argument("--output", type=Path, help="write the figures here as JSON")
+    arguments = parser.parse_args()
+    sizes = Sizes(arguments.likelihood, batch=arguments.batch_size)
+    if arguments.quick:
+        sizes = Sizes(arguments.likelihood, 4, 16, 8, 2, 16, 4, 64)
+    contestants = {MATMUL: matmul_step(sizes), OURS: our_step(sizes)}
+    if torch:
+        contestants[TORCH] = torch_step(sizes, channels_last=False)
+        contestants[TORCH_CHANNELS_LAST] = torch_step(sizes, channels_last=True)
+    report = summarise(sizes, measure(contestants, rounds=arguments.rounds))
+    print_table(report)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The gated PixelCNN sees every earlier code and no other.
+
+Numbers in brackets are rows of the list of known defects in docs/conformance.md.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vqvae_jax.errors import UserError
+from vqvae_jax.networks.pixelcnn import PixelCNN
+
+K = 4
+
+
+def build(grid, **options):
+    """A network, random parameters and a batch of random codes."""
+    rng = np.random.default_rng(0)
+    sizes = {"layers": 2, "units": 8, "kernel_size": 3} | options
+    network = PixelCNN(num_codes=K, codes_per_cell=grid[-1], **sizes)
+    codes = jnp.asarray(rng.integers(K, size=(2, *grid)), "int32")
+    labels = jnp.array([0, 1]) if network.num_classes else None
+    shapes = jax.eval_shape(network.init, jax.random.key(0), codes, labels)
+
+    # Compiling the initialisation would take longer than all that is tested here.
+    def draw(leaf):
+        fan_in = max(2, np.prod(leaf.shape[:-1]))
+        return jnp.asarray(rng.normal(size=leaf.shape) / fan_in**0.5, "float32")
+
+    return network, jax.tree.map(draw, shapes), codes
+
+
+class TestDependence:
+    @pytest.mark.parametrize(
+        ("grid", "options"),
+        [
+            # Enough layers that the first code of the last column reaches the end.
+            ((5, 4, 3), {"layers": 5}),
+            ((4, 5, 1), {"layers": 3, "kernel_size": 5}),
+            ((3, 4, 10), {"layers": 4}),
+            # Without the layers of a cell, and with two.
+            ((2, 3, 2), {"layers": 3, "cell_layers": 0}),
+            ((2, 3, 2), {"layers": 3, "cell_layers": 2}),
+        ],
+        ids=["5x4x3", "4x5x1", "3x4x10", "0 cell layers", "2 cell layers"],
+    )
+    def test_on_every_earlier_code_and_no_other(self, grid, options):
+        """[16, 17] Changing a code changes the logits after it, all of them.
+
+        No bit of the logits at the code or before it may change.
+        """
+        network, params, codes = build(grid, **options)
+        apply = jax.jit(network.apply)
+        before = np.asarray(apply(params, codes)).reshape(2, -1, K)
+        num_places = before.shape[1]
+        flat = np.asarray(codes).reshape(2, -1)
+        for place in range(num_places):
+            reached = np.zeros(num_places, bool)
+            for other in range(1, K):
+                changed = flat.copy()
+                changed[:, place] = (changed[:, place] + other) % K
+                logits = apply(params, jnp.asarray(changed).reshape(codes.shape))
+                after = np.asarray(logits).reshape(2, -1, K)
+                reached |= (after != before).any(axis=(0, 2))
+            np.testing.assert_array_equal(reached, np.arange(num_places) > place)
+
+    def test_on_the_label_and_no_other_example(self):
+        network, params, codes = build((3, 4, 2), num_classes=3)
+        apply = jax.jit(network.apply)
+        logits = np.asarray(apply(params, codes, jnp.array([0, 1])))
+        others = np.asarray(apply(params, codes, jnp.array([0, 2])))
+        np.testing.assert_array_equal(others[0], logits[0])
+        # The label reaches every place, the first one included.
+        assert (others[1] != logits[1]).any(axis=-1).all()
+        codes = codes.at[1].set((codes[1] + 1) % K)
+        neighbour = np.asarray(apply(params, codes, jnp.array([0, 1])))
+        np.testing.assert_array_equal(neighbour[0], logits[0])
+
+
+class TestErrors:
+    def test_labels_and_classes_go_together(self):
+        codes = jnp.zeros((1, 2, 3, 1), jnp.int32)
+        key = jax.random.key(0)
+        with pytest.raises(UserError, match="labels are needed.* 5 classes"):
+            PixelCNN(K, num_classes=5).init(key, codes)
+        with pytest.raises(UserError, match="without classes"):
+            PixelCNN(K).init(key, codes, jnp.zeros(1, jnp.int32))
+
+    def test_shapes_and_sizes(self):
+        codes = jnp.zeros((1, 2, 3, 2), jnp.int32)
+        with pytest.raises(UserError, match=r"\[B, H, W, 1\], got \(1, 2, 3, 2\)"):
+            PixelCNN(K).init(jax.random.key(0), codes)
+        with pytest.raises(UserError, match="kernel_size must be odd, got 4"):
+            PixelCNN(K, 2, kernel_size=4).init(jax.random.key(0), codes)
+
+
+def test_dropout_needs_a_key():
+    network, params, codes = build((2, 3, 1), dropout=0.5)
+    apply = jax.jit(network.apply)
+    plain = apply(params, codes)
+    np.testing.assert_array_equal(apply(params, codes), plain)
+    dropped = [
+        np.asarray(apply(params, codes, rngs={"dropout": jax.random.key(n)}))
+        for n in (0, 0, 1)
+    ]
+    np.testing.assert_array_equal(dropped[0], dropped[1])
+    assert (dropped[0] != plain).any()
+    assert (dropped[0] != dropped[2]).any()
+
+
+def dense(inputs, outputs):
+    return inputs * outputs + outputs
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_parameters_are_counted_by_hand(layers):
+    """[14] Each layer has parameters of its own."""
+    c, f, classes, reach = 3, 8, 5, 1
+    network = PixelCNN(
+        K, c, num_classes=classes, layers=layers, units=f, kernel_size=3, cell_layers=2
+    )
+    params = jax.eval_shape(
+        network.init,
+        jax.random.key(0),
+        jnp.zeros((1, 2, 3, c), jnp.int32),
+        jnp.zeros(1, jnp.int32),
+    )
+    layer = (
+        dense((reach + 1) * 3 * f, 2 * f)  # the vertical stack's 2x3 convolution
+        + dense((reach + 1) * f, 2 * f)  # the horizontal stack's 1x2
+        + dense(2 * f, 2 * f)  # from the vertical to the horizontal
+        + dense(f, 4 * f)  # the label, to the gates of both
+        + dense(f, 2 * f)  # residual and skip
+    )
+    cell = (
+        c * K * f  # embeddings
+        + c * f  # the place in the cell
+        + 2 * (dense(f, 2 * f) + dense(f, f))  # two layers
+        + c * dense(f, K)  # logits
+    )
+    expected = c * K * f + classes * f + layers * layer + dense(f, f) + cell
+    leaves = jax.tree.leaves(params)
+    assert sum(leaf.size for leaf in leaves) == expected
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+
+
+def test_bfloat16_gives_float32_logits():
+    network, params, codes = build((3, 2, 2))
+    exact = jax.jit(network.apply)(params, codes)
+    coarse = jax.jit(network.clone(dtype=jnp.bfloat16).apply)(params, codes)
+    assert exact.dtype == coarse.dtype == jnp.float32
+    np.testing.assert_allclose(coarse, exact, atol=0.05)
+    # It has been computed in bfloat16.
+    assert (np.asarray(coarse) != np.asarray(exact)).any()

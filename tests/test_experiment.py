@@ -1,0 +1,132 @@
+"""Whole configs: every experiment is valid, every mistake is told with its key."""
+
+import ast
+import copy
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from vqvae_jax.errors import UserError
+from vqvae_jax.experiment import Experiment
+
+EXPERIMENTS = sorted(
+    (Path(__file__).parent.parent / "experiments").glob("[!_]*.py"),
+    key=lambda path: path.name,
+)
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def strings(path: Path):
+    """All short string literals of a file, the names of its variants among them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    return sorted(text for text in texts if text.isidentifier())
+
+
+@pytest.fixture
+def config():
+    path = next(path for path in EXPERIMENTS if path.stem == "digits")
+    return load(path).get_config().to_dict()
+
+
+class TestExperiments:
+    def test_there_are_some(self):
+        assert EXPERIMENTS
+
+    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+    def test_default_and_variants_are_valid(self, path):
+        get_config = load(path).get_config
+        configs = {"": get_config()}
+        for name in strings(path):
+            try:
+                configs[name] = get_config(name)
+            except (ValueError, KeyError):
+                continue
+        for config in configs.values():
+            plain = config.to_dict()
+            experiment = Experiment.from_config(plain)
+            # `config.json` says the same.
+            assert Experiment.from_config(json.loads(json.dumps(plain))) == experiment
+
+    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+    def test_other_variants_are_refused(self, path):
+        with pytest.raises(ValueError, match="no_such_variant"):
+            load(path).get_config("no_such_variant")
+
+
+def test_sections_reach_their_dataclasses(config):
+    experiment = Experiment.from_config(config)
+    size, channels = config["data"]["image_size"], config["data"]["channels"]
+    assert experiment.model.image_shape == (size, size, channels)
+    assert experiment.model.num_codes == config["model"]["num_codes"]
+    assert experiment.seed == config["seed"]
+    assert experiment.training.steps == config["training"]["steps"]
+    assert experiment.prior_training.steps == config["prior_training"]["steps"]
+    prior = experiment.make_prior((2, 3, 1), 7, class_names=("a", "b"))
+    assert (prior.grid, prior.num_codes, prior.num_classes) == ((2, 3, 1), 7, 2)
+    assert prior.layers == config["prior"]["layers"]
+
+
+MISTAKES = [
+    # key, value, what the message says after the key
+    ("seed", -1, "must be"),
+    ("seed", True, "must be"),
+    ("seed", "0", "must be"),
+    ("data.channels", 2, "is 2"),
+    ("data.image_size", 8.0, "must be of type int"),
+    ("data.random_flip", 1, "must be of type bool"),
+    ("data.colour", True, "is not an option"),
+    ("model.stages", 4, ""),
+    ("model.num_codes", 0, "must be at least 1"),
+    ("model.num_codes", True, "must be of type int"),
+    ("model.beta", "0.25", "must be of type float"),
+    ("model.likelihood", "cosine", "'cosine' does not exist"),
+    ("model.num_code", 3, "is not an option"),
+    ("model.image_shape", (8, 8, 1), "is not an option"),
+    ("training.learning_rate", 0.0, "must be above 0"),
+    ("training.schedule", 1, "must be of type str"),
+    ("prior_training.steps", 0, "must be at least 1"),
+    ("prior.kernel_size", 4, "must be odd"),
+    ("prior.grid", (2, 2, 1), "is not an option"),
+    ("samples.temperature", 0.0, "must be above 0"),
+    ("evaluation.batch_size", 0, "must be >= 1"),
+    ("sample", {}, "is not a section"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), MISTAKES)
+def test_mistakes_name_their_key(config, key, value, message):
+    config = copy.deepcopy(config)
+    *section, name = key.split(".")
+    (config[section[0]] if section else config)[name] = value
+    with pytest.raises(UserError) as error:
+        Experiment.from_config(config)
+    assert str(error.value).startswith(key)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["seed", "data", "prior", "evaluation"])
+def test_missing_sections_are_told(config, key):
+    del config[key]
+    with pytest.raises(UserError, match=f"^{key} is missing"):
+        Experiment.from_config(config)
+
+
+@pytest.mark.parametrize("key", ["data.source", "training.steps"])
+def test_missing_keys_are_told(config, key):
+    section, name = key.split(".")
+    del config[section][name]
+    with pytest.raises(UserError, match=f"^{key} is missing"):
+        Experiment.from_config(config)

@@ -1,0 +1,127 @@
+"""Metrics add up over batches of any size, against NumPy over the whole set.
+
+Numbers in brackets are rows of the list of known defects in docs/conformance.md.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vqvae_jax import metrics
+
+G, K = 2, 11
+EXAMPLES, BATCH = 1003, 64
+
+
+@functools.partial(jax.jit, static_argnames="num_codes")
+def evaluate(values, codes, mask, *, num_codes):
+    return {
+        "nats": metrics.mean(values, mask),
+        "usage": metrics.code_usage(codes, num_codes=num_codes, mask=mask),
+    }
+
+
+def padded_batches(values, codes):
+    """Batches of 64, the last filled up with NaN and code 0 and masked."""
+    for start in range(0, EXAMPLES, BATCH):
+        part = slice(start, start + BATCH)
+        missing = BATCH - len(values[part])
+        yield (
+            np.pad(
+                values[part], ((0, missing), (0, 0), (0, 0)), constant_values=np.nan
+            ),
+            np.pad(codes[part], ((0, missing), (0, 0), (0, 0))),
+            np.arange(BATCH) < BATCH - missing,
+        )
+
+
+def perplexity(codes):
+    p = np.bincount(codes.ravel(), minlength=K) / codes.size
+    return np.exp(-np.sum(p[p > 0] * np.log(p[p > 0])))
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(EXAMPLES, 2, 3)).astype(np.float32)
+    # The codes drift, so that a batch sees fewer of them than the set does.
+    drift = np.arange(EXAMPLES)[:, None, None] // 150
+    codes = (drift + rng.integers(3, size=(EXAMPLES, 4, G))) % K
+    codes[codes == 5] = 4
+    return values, codes.astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def batches(data):
+    return [
+        evaluate(*map(jnp.asarray, batch), num_codes=K)
+        for batch in padded_batches(*data)
+    ]
+
+
+class TestWholeSet:
+    def test_each_example_counts_once(self, data, batches):
+        """[21] 1003 examples in batches of 64; NaN in padding does not leak."""
+        values, codes = data
+        sums = metrics.total(batches)
+        assert sums["nats"].weight == EXAMPLES
+        np.testing.assert_allclose(
+            sums["nats"].total,
+            values.mean(axis=(1, 2), dtype=np.float64).sum(),
+            atol=1e-4,
+        )
+        counts = [np.bincount(codes[..., g].ravel(), minlength=K) for g in range(G)]
+        np.testing.assert_array_equal(sums["usage"].counts, counts)
+        assert np.asarray(sums["usage"].counts).dtype == np.float64
+
+    def test_numbers_are_those_of_the_set(self, data, batches):
+        """[12] Perplexity of the summed counts, not the batches' mean perplexity."""
+        values, codes = data
+        computed = metrics.compute(metrics.total(batches))
+        expected = np.mean([perplexity(codes[..., g]) for g in range(G)])
+        active = sum(len(np.unique(codes[..., g])) for g in range(G))
+        assert computed == pytest.approx(
+            {
+                "nats": values.mean(dtype=np.float64),
+                "codebook_perplexity": expected,
+                "codebook_active_codes": active,
+            },
+            rel=1e-6,
+        )
+        of_batches = [
+            metrics.compute(batch)["codebook_perplexity"] for batch in batches
+        ]
+        assert np.mean(of_batches) < 0.7 * expected
+
+    def test_batches_of_other_sizes_give_the_same(self, data, batches):
+        values, codes = data
+        whole = evaluate(
+            jnp.asarray(values),
+            jnp.asarray(codes),
+            jnp.ones(EXAMPLES, bool),
+            num_codes=K,
+        )
+        assert metrics.compute(whole) == pytest.approx(
+            metrics.compute(metrics.total(batches)), rel=1e-5
+        )
+
+
+def test_means_without_mask_and_of_nothing():
+    values = jnp.array([[1.0, 3.0], [5.0, 7.0]])
+    assert [float(x) for x in metrics.mean(values)] == [8.0, 2.0]
+    nothing = jnp.zeros(2, bool)
+    assert float(metrics.masked_mean(values, nothing)) == 0
+    assert metrics.compute({"m": metrics.mean(values, nothing)}) == {"m": 0.0}
+    assert metrics.total([]) == {}
+
+
+def test_gradient_of_a_masked_mean_stays_clean():
+    """NaN in padding reaches neither the mean nor its gradient."""
+    values = jnp.array([[1.0], [jnp.nan], [4.0]])
+    mask = jnp.array([True, False, True])
+    mean, slope = jax.value_and_grad(metrics.masked_mean)(values, mask)
+    assert float(mean) == 2.5
+    np.testing.assert_array_equal(slope, [[0.5], [0.0], [0.5]])

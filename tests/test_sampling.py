@@ -1,0 +1,89 @@
+"""Ancestral sampling against probabilities enumerated from a table."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from vqvae_jax import sampling
+from vqvae_jax.errors import UserError
+
+H, W, C, K = 2, 2, 1, 3
+PLACES = H * W * C
+DRAWS = 20_000
+
+# A row of logits for each place and each possible history of it.
+TABLE = 1.5 * np.random.default_rng(0).normal(size=(PLACES, K**PLACES, K))
+
+
+def logits_fn(codes):
+    """Logits of each place, a function of the places before it and no other."""
+    flat = codes.reshape(-1, PLACES)
+    powers = K ** jnp.arange(PLACES)
+    history = jnp.cumsum(flat * powers[None], axis=1) - flat * powers[None]
+    logits = jnp.asarray(TABLE, "float32")[jnp.arange(PLACES)[None], history]
+    return logits.reshape(*codes.shape, K)
+
+
+@functools.partial(jax.jit, static_argnames="temperature")
+def draw(key, *, temperature=1.0):
+    return sampling.ancestral(
+        logits_fn, key, shape=(DRAWS, H, W, C), temperature=temperature
+    )
+
+
+def enumerate_grids(temperature=1.0):
+    """All K^4 grids with their probabilities, by the chain rule."""
+    grids = list(itertools.product(range(K), repeat=PLACES))
+    probabilities = []
+    for grid in grids:
+        p, history = 1.0, 0
+        for place, code in enumerate(grid):
+            p *= special.softmax(TABLE[place, history] / temperature)[code]
+            history += code * K**place
+        probabilities.append(p)
+    assert sum(probabilities) == pytest.approx(1)
+    return np.array(grids), np.array(probabilities)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_grids_come_as_often_as_they_should(temperature):
+    codes = np.asarray(draw(jax.random.key(0), temperature=temperature))
+    assert (codes.shape, codes.dtype) == ((DRAWS, H, W, C), np.int32)
+    grids, p = enumerate_grids(temperature)
+    index = codes.reshape(DRAWS, PLACES) @ K ** np.arange(PLACES)[::-1]
+    assert np.array_equal(grids @ K ** np.arange(PLACES)[::-1], np.arange(len(grids)))
+    counts = np.bincount(index, minlength=len(grids))
+    # Grids with fewer than 5 expected draws are tested as one.
+    seldom = DRAWS * p < 5
+    group = np.where(seldom, 0, 1 + np.cumsum(~seldom))
+    counts = [counts[group == g].sum() for g in np.unique(group)]
+    expected = [DRAWS * p[group == g].sum() for g in np.unique(group)]
+    assert stats.chisquare(counts, expected).pvalue > 1e-3
+
+
+def test_low_temperature_takes_the_likeliest_code_each_time():
+    best, history = [], 0
+    for place in range(PLACES):
+        best.append(int(TABLE[place, history].argmax()))
+        history += best[-1] * K**place
+    codes = draw(jax.random.key(1), temperature=1e-4).reshape(DRAWS, PLACES)
+    np.testing.assert_array_equal(codes, np.broadcast_to(best, codes.shape))
+
+
+def test_the_key_decides():
+    first, again, other = (draw(jax.random.key(n)) for n in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert np.any(np.asarray(first) != np.asarray(other))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_temperature_must_be_positive(temperature):
+    with pytest.raises(UserError, match=r"temperature must be above 0, got"):
+        sampling.ancestral(
+            logits_fn, jax.random.key(0), shape=(1, H, W, C), temperature=temperature
+        )

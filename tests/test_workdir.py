@@ -1,0 +1,76 @@
+"""Reading a workdir back, and writing it whole or not at all."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import vqvae_jax
+from vqvae_jax.errors import UserError
+from vqvae_jax.workdir import Workdir, fingerprint
+
+
+def test_restored_models_encode_decode_sample_and_score(finished_run):
+    model, params = vqvae_jax.restore(finished_run)
+    images = np.random.default_rng(0).integers(256, size=(3, 8, 8, 1), dtype=np.uint8)
+    codes = jax.jit(model.encode)(params, images)
+    assert codes.shape == (3, 4, 4, 1)
+    assert model.decode(params, codes).shape == images.shape
+    prior, prior_params = vqvae_jax.restore_prior(finished_run)
+    labels = np.array([1, 2, 3], np.int32)
+    drawn = prior.sample(prior_params, jax.random.key(0), labels=labels)
+    assert drawn.shape == (3, 4, 4, 1)
+    assert prior.log_prob(prior_params, drawn, labels=labels).shape == (3,)
+
+
+def test_restores_on_one_device_what_eight_wrote(finished_run):
+    _, params = vqvae_jax.restore(finished_run)
+    assert {len(x.sharding.device_set) for x in jax.tree.leaves(params)} == {1}
+
+
+def test_fingerprint_depends_on_encoder_and_embeddings(finished_run):
+    _, params = vqvae_jax.restore(finished_run)
+    codebook = params.codebook
+    other = params._replace(
+        codebook=codebook._replace(embeddings=codebook.embeddings + 1)
+    )
+    counted = params._replace(codebook=codebook._replace(counts=codebook.counts + 1))
+    assert fingerprint(params) == fingerprint(counted) != fingerprint(other)
+
+
+def test_no_run_and_no_prior_yet(finished_run, tmp_path):
+    with pytest.raises(UserError, match=r"config.json does not exist: is .* a run's"):
+        vqvae_jax.restore(tmp_path)
+    shutil.copytree(finished_run, tmp_path / "run")
+    (tmp_path / "run" / "prior.json").unlink()
+    with pytest.raises(UserError, match=r"prior.json does not exist"):
+        vqvae_jax.restore_prior(tmp_path / "run")
+
+
+def test_a_damaged_config_is_told(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": ')
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        vqvae_jax.restore(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    place = Workdir(tmp_path)
+    place.write_json(place.results, {"a": 1})
+
+    def full(self, content):
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(UserError, match=r"cannot write .*results.json: No space left"):
+        place.write_json(place.results, {"a": 2})
+    assert json.loads(place.results.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_workdir_that_cannot_be_written_to(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--workdir=.*file/run cannot be written to"):
+        Workdir(tmp_path / "file" / "run").claim({})
