@@ -35,10 +35,10 @@ def parse(argv: list[str]) -> list[str]:
         if rest[1:]:
             raise flags.Error(f"{rest[1]!r} is no flag; flags start with --")
         _CONFIG.value.lock()
-    except AttributeError as error:
-        name = str(error).strip("\"'")
-        overrides = [a for a in argv if name in re.split(r"[.=]", a)]
-        fail(f"{overrides[0] if overrides else name}: the config has no such key")
+    except AttributeError as error:  # What ml_collections raises for an unknown key.
+        key = re.search(r"\w+", str(error)).group()
+        override = next((a for a in argv if key in re.split(r"[.=]", a)), key)
+        fail(f"{override}: the config has no key {key!r}")
     except Exception as error:
         fail(error)
     return rest
@@ -46,8 +46,7 @@ def parse(argv: list[str]) -> list[str]:
 
 def fail(error: Exception | str) -> None:
     """Tell a mistake in one line and exit with code 2."""
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(print("error:", " ".join(str(error).split()), file=sys.stderr) or 2)
 
 
 def main(argv: list[str]) -> None:

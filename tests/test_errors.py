@@ -7,6 +7,6 @@ from vqvae_jax.errors import UserError, require
 
 def test_require():
     require(True, "never told")
-    with pytest.raises(UserError, match="^the message$"):
+    with pytest.raises(UserError, match=r"^the message$"):
         require(False, "the message")
     assert issubclass(UserError, ValueError)

@@ -33,7 +33,10 @@ def launch(*args, **options) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("digits.py", {"model.unit": 3}), "--config.model.unit=3: the config has no"),
+        (
+            ("digits.py", {"model.unit": 3}),
+            "--config.model.unit=3: the config has no key 'unit'",
+        ),
         (("digits.py", {"model.units": "x"}), "model.units"),
         (("digits.py", {"model.num_codes": 0}), "model.num_codes must be at least 1"),
         (("digits.py", {"data.image_size": 9}), "model.stages=1 halves the image"),

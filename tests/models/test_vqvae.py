@@ -148,7 +148,6 @@ class TestLoss:
         assert_trees_equal(
             ema_gradient.codebook, jax.tree.map(jnp.zeros_like, params.codebook)
         )
-        assert np.abs(gradient.codebook.embeddings).max() > 1e-3
         for ours, others in zip(gradient[:2], ema_gradient[:2], strict=True):
             jax.tree.map(
                 lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
@@ -163,6 +162,15 @@ class TestLoss:
             for g in range(G):
                 used[g, row[g]] += 1
                 sums[g, row[g]] += vector[g]
+        # [1, 2] d |z - e|^2 of each owner: beta weighs the encoder's and no other.
+        pull = 2 * (sums - used[..., None] * params.codebook.embeddings) / used.sum()
+        np.testing.assert_allclose(
+            gradient.codebook.embeddings, -pull, rtol=1e-4, atol=1e-5
+        )
+        _, without = step(dataclasses.replace(MODEL, beta=0.0), params, batch)
+        biases = [g.encoder["params"]["project"]["bias"] for g in (gradient, without)]
+        expected = 0.4 * pull.sum(axis=1).reshape(-1)
+        np.testing.assert_allclose(biases[0] - biases[1], expected, atol=1e-4)
         counts = 0.9 + 0.1 * used
         updated = update(MODEL, params, carry).codebook
         np.testing.assert_array_equal(updated.embeddings, params.codebook.embeddings)
@@ -281,9 +289,8 @@ class TestInit:
         keys = jax.random.split(KEY, 3)
         stacked = jax.eval_shape(jax.vmap(UNIFORM.init, (0, None)), keys, make_batch())
         alone = jax.eval_shape(UNIFORM.init, KEY, make_batch())
-        jax.tree.map(
-            lambda s, a: s.shape == (3, *a.shape) or pytest.fail(), stacked, alone
-        )
+        shapes = jax.tree.map(lambda leaf: (3, *leaf.shape), alone)
+        assert jax.tree.map(lambda leaf: leaf.shape, stacked) == shapes
 
 
 def test_bfloat16_computes_near_float32(params):

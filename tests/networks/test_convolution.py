@@ -215,11 +215,11 @@ def test_modules_hold_float32_parameters_and_compute_in_their_dtype():
         }
         assert {p.dtype for p in params.values()} == {jnp.dtype(jnp.float32)}
         params["bias"] = params["bias"] + 1.5
-        y = module.apply({"params": params}, x)
+        y = jax.jit(module.apply)({"params": params}, x)
         op = conv2d_transpose if isinstance(module, ConvTranspose) else conv2d
-        expected = op(x, params["kernel"], stride=2) + 1.5
-        np.testing.assert_allclose(y, expected, atol=1e-6)
-        low = bfloat.apply({"params": params}, x)
+        expected = jax.jit(op, static_argnames="stride")(x, params["kernel"], stride=2)
+        np.testing.assert_allclose(y, expected + 1.5, atol=1e-6)
+        low = jax.jit(bfloat.apply)({"params": params}, x)
         assert low.dtype == jnp.bfloat16
         np.testing.assert_allclose(low.astype(jnp.float32), y, atol=0.05)
 

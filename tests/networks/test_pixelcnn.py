@@ -82,7 +82,7 @@ class TestErrors:
     def test_labels_and_classes_go_together(self):
         codes = jnp.zeros((1, 2, 3, 1), jnp.int32)
         key = jax.random.key(0)
-        with pytest.raises(UserError, match="labels are needed.* 5 classes"):
+        with pytest.raises(UserError, match=r"labels are needed.* 5 classes"):
             PixelCNN(K, num_classes=5).init(key, codes)
         with pytest.raises(UserError, match="without classes"):
             PixelCNN(K).init(key, codes, jnp.zeros(1, jnp.int32))

@@ -35,6 +35,7 @@ def measure(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Resul
     params, prior_params = jax.device_put((params, prior_params), replicated)
     results = _of_prior(prior, prior_params, workdir, experiment)
     results = _of_vqvae(model, params, experiment, dataset, results) | results
+    results["sample_temperature"] = experiment.samples.temperature
     if experiment.evaluation.classify_samples:
         results |= _of_samples(workdir, dataset)
     return results | _of_training(workdir, experiment)

@@ -12,11 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vqvae_jax import metrics, sampling
 from vqvae_jax.errors import require
 from vqvae_jax.networks.pixelcnn import PixelCNN
+
+AnyArray = Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -105,9 +108,9 @@ class Prior:
     def log_prob(
         self,
         params: Any,
-        codes: Int[Array, "B H W C"],
+        codes: Int[AnyArray, "B H W C"],
         *,
-        labels: Int[Array, " B"] | None = None,
+        labels: Int[AnyArray, " B"] | None = None,
     ) -> Float[Array, " B"]:
         """Return log p(z) in nats, exactly, for each grid of codes.
 
@@ -115,6 +118,7 @@ class Prior:
           UserError: the codes are not a grid of this model, or labels are missing.
         """
         self._check_codes(codes)
+        codes = jnp.asarray(codes)
         return self._log_prob(params, codes, self._check_labels(labels, codes.shape[0]))
 
     def sample(
@@ -122,7 +126,7 @@ class Prior:
         params: Any,
         key: PRNGKeyArray,
         *,
-        labels: Int[Array, " B"] | None = None,
+        labels: Int[AnyArray, " B"] | None = None,
         num_samples: int | None = None,
         temperature: float = 1.0,
     ) -> Int[Array, "B H W C"]:
@@ -196,4 +200,4 @@ class Prior:
             labels.shape == (batch_size,),
             f"labels must have shape [{batch_size}], got {labels.shape}",
         )
-        return labels
+        return jnp.asarray(labels)

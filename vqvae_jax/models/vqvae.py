@@ -18,12 +18,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from vqvae_jax import likelihoods, metrics, quantizer
 from vqvae_jax.errors import require
 from vqvae_jax.networks.autoencoder import Decoder, Encoder
+
+AnyArray = Array | np.ndarray
 
 
 class Params(NamedTuple):
@@ -222,7 +225,7 @@ class VQVAE:
         return results
 
     def encode(
-        self, params: Params, images: UInt8[Array, "B H W C"]
+        self, params: Params, images: UInt8[AnyArray, "B H W C"]
     ) -> Int[Array, "B h w G"]:
         """Return the codes of images.
 
@@ -233,7 +236,7 @@ class VQVAE:
         return quantizer.quantize(params.codebook, self._z_e(params, images)).codes
 
     def decode(
-        self, params: Params, codes: Int[Array, "B h w G"]
+        self, params: Params, codes: Int[AnyArray, "B h w G"]
     ) -> UInt8[Array, "B H W C"]:
         """Return the mean image of p(x|z) for codes, rounded to 256 values.
 
@@ -245,13 +248,12 @@ class VQVAE:
             f"codes must have shape [B, {', '.join(map(str, self.grid))}], got "
             f"{codes.shape}",
         )
-        outputs = self._decoder.apply(
-            params.decoder, quantizer.lookup(params.codebook, codes)
-        )
+        z_q = quantizer.lookup(params.codebook, jnp.asarray(codes))
+        outputs = self._decoder.apply(params.decoder, z_q)
         return jnp.round(self._likelihood.mean(outputs)).astype(jnp.uint8)
 
     def reconstruct(
-        self, params: Params, images: UInt8[Array, "B H W C"]
+        self, params: Params, images: UInt8[AnyArray, "B H W C"]
     ) -> UInt8[Array, "B H W C"]:
         """Return `decode(encode(images))`."""
         return self.decode(params, self.encode(params, images))
@@ -319,7 +321,7 @@ class VQVAE:
         return self._encoder.apply(params.encoder, self._as_input(images))
 
     def _as_input(self, images) -> Float[Array, "B H W C"]:
-        return likelihoods.scaled(images.astype(jnp.float32))
+        return likelihoods.scaled(jnp.asarray(images, jnp.float32))
 
     def _cell_mask(self, mask: Bool[Array, " B"]) -> Bool[Array, "B h w"]:
         return jnp.broadcast_to(mask[:, None, None], (mask.shape[0], *self.grid[:2]))

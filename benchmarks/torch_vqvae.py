@@ -1,0 +1,108 @@
+"""The paper's CIFAR-10 model written plainly in PyTorch: training.py's peer."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class ResidualBlock(nn.Module):
+    """ReLU, 3x3, ReLU, 1x1, added to the input."""
+
+    def __init__(self, units: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(units, units, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(units, units, 1),
+        )
+
+    def forward(self, x):
+        """Map [B, units, h, w] to the same shape."""
+        return x + self.layers(x)
+
+
+class VQVAE(nn.Module):
+    """Encoder, codebooks and decoder of section 4.1; calling it gives the loss."""
+
+    def __init__(
+        self,
+        units: int,
+        num_codebooks: int,
+        num_codes: int,
+        dim: int,
+        categorical: bool,
+    ):
+        super().__init__()
+        features = num_codebooks * dim
+        outputs = 3 * 256 if categorical else 3
+        self.categorical = categorical
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, units, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(units, units, 4, stride=2, padding=1),
+            ResidualBlock(units),
+            ResidualBlock(units),
+            nn.ReLU(),
+            nn.Conv2d(units, features, 1),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(features, units, 3, padding=1),
+            ResidualBlock(units),
+            ResidualBlock(units),
+            nn.ReLU(),
+            nn.ConvTranspose2d(units, units, 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.ConvTranspose2d(units, outputs, 4, stride=2, padding=1),
+        )
+        self.codebooks = nn.Parameter(torch.randn(num_codebooks, num_codes, dim))
+
+    def forward(self, images):
+        """Return equation 3 of images [B, 3, H, W] uint8."""
+        x = images.float() / 127.5 - 1
+        z_e = self.encoder(x)
+        z_q = self.quantize(z_e)
+        quantization = F.mse_loss(z_q, z_e.detach())
+        quantization = quantization + 0.25 * F.mse_loss(z_e, z_q.detach())
+        outputs = self.decoder(z_e + (z_q - z_e).detach())
+        if not self.categorical:
+            return F.mse_loss(outputs, x) + quantization
+        logits = outputs.unflatten(1, (3, 256)).transpose(1, 2)
+        return F.cross_entropy(logits, images.long()) + quantization
+
+    def quantize(self, z_e):
+        """Return the nearest codes of z_e [B, features, h, w]."""
+        batch, _, height, width = z_e.shape
+        num_codebooks, _, dim = self.codebooks.shape
+        cells = z_e.permute(0, 2, 3, 1).reshape(-1, num_codebooks, dim)
+        with torch.no_grad():
+            dots = torch.einsum("ngd,gkd->ngk", cells, self.codebooks)
+            codes = (self.codebooks.square().sum(-1) - 2 * dots).argmin(-1)
+        chosen = self.codebooks[torch.arange(num_codebooks), codes]
+        return chosen.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def training_step(
+    images: np.ndarray, *, channels_last: bool, **sizes
+) -> Callable[[], None]:
+    """Return a function that trains `VQVAE(**sizes)` for one step of Adam.
+
+    images: [B, H, W, 3] uint8. Both memory layouts of PyTorch give the same numbers;
+    which one is faster depends on the processor.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    torch.manual_seed(0)
+    model = VQVAE(**sizes).to(memory_format=layout)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2)
+    batch = batch.contiguous(memory_format=layout)
+
+    def step():
+        optimizer.zero_grad()
+        model(batch).backward()
+        optimizer.step()
+
+    return step

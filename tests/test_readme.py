@@ -1,0 +1,28 @@
+"""The README's Python runs as printed, on the workdir of a tiny run."""
+
+import re
+from pathlib import Path
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_python_blocks_run(finished_run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits").symlink_to(finished_run)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    namespace: dict = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert namespace["images"].shape == (5, 8, 8, 1)
+    assert namespace["nats"].shape == (5,)
+    assert namespace["gradient"][0].shape == (1, 512, 64)
+    assert "(8, 16, 16, 1)" in capsys.readouterr().out
+
+
+def test_the_two_commands_are_there():
+    first, second = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    assert "requirements.txt" in first
+    assert first.endswith("launch.py --config experiments/digits.py\n")
+    assert second.endswith("-m pytest\n")
