@@ -13,6 +13,7 @@ import functools
 import json
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
 
 from vqvae_jax.models.vqvae import VQVAE
 from vqvae_jax.training.config import TrainingConfig

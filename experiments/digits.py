@@ -51,14 +51,14 @@ def get_config(variant: str = "") -> ConfigDict:
             },
             "prior": {
                 "layers": 4,
-                "units": 64,
+                "units": 128,
                 "kernel_size": 3,
                 "cell_layers": 1,
-                "dropout": 0.5,
+                "dropout": 0.6,
                 "dtype": "float32",
             },
             "prior_training": {
-                "steps": 800,
+                "steps": 500,
                 "batch_size": 64,
                 "learning_rate": 1e-3,
                 "schedule": "cosine",

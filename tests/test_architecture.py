@@ -113,7 +113,10 @@ def test_there_is_no_cycle():
 
 
 def test_the_quantizer_needs_jax_alone():
-    assert packages(PACKAGE / "quantizer.py") == {"jax", "jaxtyping", "typing"}
+    files = list((PACKAGE / "quantizer").glob("*.py"))
+    assert {room(name) for path in files for name in internal(path)} == {"quantizer"}
+    external = {name for path in files for name in packages(path)} - {"vqvae_jax"}
+    assert external == {"jax", "jaxtyping", "typing"}
 
 
 def test_training_knows_no_model_and_no_data():

@@ -73,4 +73,4 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 def test_a_workdir_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--workdir=.*file/run cannot be written to"):
-        Workdir(tmp_path / "file" / "run").claim({})
+        Workdir(tmp_path / "file" / "run").require_usable({})

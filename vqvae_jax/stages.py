@@ -66,12 +66,14 @@ def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> 
     for key, batch_size in _batch_sizes(experiment):
         sharding.require_divisible(batch_size, sharding.data_mesh(), key=key)
     place = Workdir(workdir)
-    place.claim(config)
+    place.require_usable(config)
     pending = _pending(chosen, place, experiment)
     if not pending:
         rich.print(f"{workdir}: {', '.join(chosen)} finished before; nothing to do")
         return
     context = Context(place, experiment, open_dataset(experiment.data))
+    # Written last: a config in a workdir is one that a run has started with.
+    place.write_json(place.config, config)
     for name in pending:
         rich.print(f"[bold]{name}[/bold]")
         STAGES[name].run(context)

@@ -76,8 +76,8 @@ class Workdir:
         """
         return Experiment.from_config(self.read_json(self.config))
 
-    def claim(self, config: Mapping[str, Any]) -> None:
-        """Make the directory this config's, or see that it already is.
+    def require_usable(self, config: Mapping[str, Any]) -> None:
+        """Make the directory, or see that it is empty or holds this config's run.
 
         Raises:
           UserError: it cannot be written to, or holds the run of another config; the
@@ -93,7 +93,6 @@ class Workdir:
             ) from error
         if self.config.exists():
             _require_same(self.read_json(self.config), config, self.path)
-        self.write_json(self.config, config)
 
     def read_json(self, path: Path) -> dict:
         """Read a JSON file of this run.

@@ -11,6 +11,10 @@ from jaxtyping import Array, Float, Float32
 
 from vqvae_jax.networks.convolution import Conv, ConvTranspose
 
+# An untrained decoder's outputs are near zero, so that p(x|z) starts broad: a Gaussian
+# whose scale starts at random has a first loss in the thousands.
+_NEAR_ZERO = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
+
 
 class ResidualBlock(nn.Module):
     """Add ReLU, 3x3 convolution, ReLU, 1x1 convolution to the input.
@@ -99,13 +103,20 @@ class Decoder(nn.Module):
             )(x)
         x = nn.relu(x)
         if self.stages == 0:
-            x = Conv(self.out_channels, (3, 3), dtype=self.dtype, name="conv")(x)
+            x = Conv(
+                self.out_channels,
+                (3, 3),
+                dtype=self.dtype,
+                kernel_init=_NEAR_ZERO,
+                name="conv",
+            )(x)
         for stage in range(self.stages):
             last = stage == self.stages - 1
             x = nn.relu(x) if stage else x
             x = ConvTranspose(
                 self.out_channels if last else self.units,
                 dtype=self.dtype,
+                kernel_init=_NEAR_ZERO if last else nn.initializers.he_normal(),
                 name=f"stage_{stage}",
             )(x)
         return x.astype(jnp.float32)

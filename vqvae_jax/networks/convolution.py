@@ -1,9 +1,9 @@
 """Convolutions in two dimensions, each in the form that its platform runs fast.
 
 XLA has a fast convolution on GPU and TPU. On CPU its forward pass is fair, but the
-gradients of transposed convolutions fall back to scalar loops, a hundred times slower.
-There the same sums are written as patches times a matrix, whose gradients are matrix
-products too.
+kernel's gradient of a transposed convolution takes fifty times longer than its matrix
+product would. There the same sums are written as patches times a matrix, whose
+gradients are matrix products too.
 """
 
 import functools
@@ -26,7 +26,8 @@ Padding = Literal["SAME", "VALID"] | Pads
 _NARROW = 64
 
 # Patches of so many bytes at a time stay in a CPU's cache between the copy and the
-# product: 1.3 times faster than all at once, and in a fourth of the memory.
+# product: on 256 channels 1.3 to 1.7 times faster than all at once, in a fourth of the
+# memory.
 _CHUNK_BYTES = 8 * 2**20
 
 

@@ -5,9 +5,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -21,20 +21,7 @@ def image_grid(
     images: UInt8[np.ndarray, "N H W C"], *, columns: int, gap: int = 4
 ) -> bytes:
     """Lay images out in rows; pixels are enlarged by a whole factor, never smoothed."""
-    count, height, width, channels = images.shape
-    factor = max(1, _TILE // max(height, width))
-    images = images.repeat(factor, axis=1).repeat(factor, axis=2)
-    height, width = height * factor, width * factor
-    rows = math.ceil(count / columns)
-    canvas = np.zeros(
-        (rows * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8
-    )
-    for i, image in enumerate(images):
-        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        tile = canvas[top : top + height, left : left + width]
-        tile[..., :3] = image if channels == 3 else image[..., :1]
-        tile[..., 3] = 255
-    return _png(Image.fromarray(canvas, "RGBA"))
+    return _grid_of_rows(_in_rows(images, columns), columns, gap)
 
 
 def reconstructions(
@@ -42,37 +29,23 @@ def reconstructions(
     decoded: UInt8[np.ndarray, "N H W C"],
     *,
     columns: int,
+    gap: int = 4,
 ) -> bytes:
     """Lay out rows of originals, each with the row of its reconstructions below."""
-    rows = [
-        part[i : i + columns]
-        for i in range(0, len(originals), columns)
-        for part in (originals, decoded)
-    ]
-    return image_grid(np.concatenate(rows), columns=columns)
-
-
-def samples_of_class(
-    images: UInt8[np.ndarray, "N H W C"],
-    labels: Int[np.ndarray, " N"],
-    label: int,
-    *,
-    count: int,
-) -> bytes:
-    """Lay out a row of the first samples of a class."""
-    return image_grid(images[labels == label][:count], columns=count)
+    pairs = zip(_in_rows(originals, columns), _in_rows(decoded, columns), strict=True)
+    return _grid_of_rows([row for pair in pairs for row in pair], columns, gap)
 
 
 def learning_curves(entries: Sequence[Mapping[str, Any]], stage: str) -> bytes:
     """Plot the terms that a stage logged, on train and validation."""
     entries = [e for e in entries if e["stage"] == stage]
     skip = {"stage", "split", "step", "examples_per_second"}
-    names = [n for n in entries[0] if n not in skip]
+    names = [n for n in dict.fromkeys(n for e in entries for n in e) if n not in skip]
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
     figure = _figure(3.4 * columns, 2.3 * rows)
     for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(rows, columns, place)
+        axes = _axes(figure, rows, columns, place)
         for split, colour in zip(("train", "validation"), _COLOURS, strict=False):
             points = [
                 (e["step"], e[name])
@@ -82,7 +55,6 @@ def learning_curves(entries: Sequence[Mapping[str, Any]], stage: str) -> bytes:
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, label=split)
         axes.set_title(name.replace("_", " "), fontsize=10, color=_INK)
-        _plain(axes)
         if place == 1:
             axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
     return _rendered(figure)
@@ -91,7 +63,7 @@ def learning_curves(entries: Sequence[Mapping[str, Any]], stage: str) -> bytes:
 def codebook_usage(counts: Float[np.ndarray, "G K"]) -> bytes:
     """Plot how often each code is used, most used first, a line a codebook."""
     figure = _figure(7.0, 2.6)
-    axes = figure.add_subplot()
+    axes = _axes(figure)
     for row in counts:
         share = np.sort(row)[::-1] / max(row.sum(), 1.0)
         axes.fill_between(np.arange(1, len(row) + 1), share, step="mid", alpha=0.25)
@@ -101,21 +73,44 @@ def codebook_usage(counts: Float[np.ndarray, "G K"]) -> bytes:
     axes.axhline(1 / counts.shape[1], color=_INK, linewidth=0.8, linestyle=":")
     axes.set_xlim(1, max(2, counts.shape[1]))
     axes.set_ylim(bottom=0)
-    _plain(axes)
     return _rendered(figure)
 
 
+def _in_rows(images: np.ndarray, columns: int) -> list[np.ndarray]:
+    return [images[i : i + columns] for i in range(0, len(images), columns)]
+
+
+def _grid_of_rows(rows: Sequence[np.ndarray], columns: int, gap: int) -> bytes:
+    """Lay out rows of up to `columns` images; what is not an image is transparent."""
+    _, height, width, channels = rows[0].shape
+    factor = max(1, _TILE // max(height, width))
+    height, width = height * factor, width * factor
+    canvas = np.zeros(
+        (len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8
+    )
+    for i, row in enumerate(rows):
+        enlarged = row.repeat(factor, axis=1).repeat(factor, axis=2)
+        for j, image in enumerate(enlarged):
+            top, left = i * (height + gap), j * (width + gap)
+            tile = canvas[top : top + height, left : left + width]
+            tile[..., :3] = image if channels == 3 else image[..., :1]
+            tile[..., 3] = 255
+    return _png(Image.fromarray(canvas, "RGBA"))
+
+
 def _figure(width: float, height: float) -> Figure:
-    matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(color=_COLOURS)
     return Figure(figsize=(width, height), dpi=144, layout="constrained")
 
 
-def _plain(axes) -> None:
+def _axes(figure: Figure, *place: int) -> Axes:
+    axes = figure.add_subplot(*place)
+    axes.set_prop_cycle(color=_COLOURS)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=_INK, labelsize=8)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(_INK)
     axes.grid(alpha=0.2)
+    return axes
 
 
 def _rendered(figure: Figure) -> bytes:

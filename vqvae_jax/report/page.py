@@ -6,6 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+# Results whose names need more than their words.
+_TITLES = {
+    "codebook_active_codes": "Codes in use (test)",
+    "codebook_codes": "Codebook size",
+    "code_bits": "Bits of an image's codes",
+    "image_bits": "Bits of an image",
+    "marginal_bits_per_code": "Bits per code by frequency alone (test)",
+    "prior_bits_per_code": "Prior bits per code (test)",
+    "test_bits_per_dim_learned_prior": "Test bits/dim, learned prior",
+    "test_bits_per_dim_uniform_prior": "Test bits/dim, uniform prior",
+}
+_WORDS = {"psnr": "PSNR", "db": "(dB)", "train": "training"}
+_SPLITS = ("train", "validation", "test")
+
 
 class Picture(NamedTuple):
     """A PNG of the page, with its text alternative."""
@@ -33,7 +47,7 @@ def render(
     """Return the page as HTML with its pictures inside."""
     rows = "\n".join(
         f"<tr><th scope=row>{html.escape(_readable(name))}</th>"
-        f"<td>{html.escape(_number(value))}</td></tr>"
+        f"<td>{html.escape(_formatted(name, value))}</td></tr>"
         for name, value in results.items()
     )
     body = "\n".join(_section(section) for section in sections)
@@ -89,7 +103,16 @@ def _figure(picture: Picture) -> str:
 
 
 def _readable(name: str) -> str:
-    return name.replace("_", " ")
+    if name in _TITLES:
+        return _TITLES[name]
+    *words, last = name.split("_")
+    words.append(f"({last})" if last in _SPLITS else last)
+    text = " ".join(_WORDS.get(word, word) for word in words)
+    return text[:1].upper() + text[1:]
+
+
+def _formatted(name: str, value: float | int) -> str:
+    return f"{value:.1%}" if name.endswith("_accuracy") else _number(value)
 
 
 def _number(value: float | int) -> str:

@@ -5,6 +5,7 @@ reads; `training`, the optimiser, key and step; and `data`, the place in the dat
 """
 
 import contextlib
+import math
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ class Checkpoints:
             best_mode="min",
             cleanup_tmp_directories=True,
         )
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self._directory, options=options, item_handlers=_item_handlers()
         )
 
@@ -52,9 +53,13 @@ class Checkpoints:
         return self
 
     def __exit__(self, error_type, error, traceback):
-        if error_type is None:
-            self.wait()
-        self._manager.close()
+        try:
+            with _told_in_one_line(f"the last checkpoint in {self._directory}"):
+                self._manager.close()
+        except UserError:
+            # What ended the training says more than what it left half-written.
+            if error is None:
+                raise
 
     @property
     def last_step(self) -> int | None:
@@ -67,7 +72,8 @@ class Checkpoints:
         Raises:
           UserError: this or the previous checkpoint could not be written.
         """
-        training = state._replace(params=None)
+        # Given a typed key, the array handler below returns bare numbers for it.
+        training = state._replace(params=None, key=jax.random.key_data(state.key))
         items = ocp.args.Composite(
             params=ocp.args.PyTreeSave(state.params),
             training=ocp.args.PyTreeSave(training),
@@ -98,9 +104,11 @@ class Checkpoints:
           UserError: there are checkpoints, and none can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
+        key = jax.eval_shape(jax.random.key_data, abstract.key)
+        key = on_devices(key, abstract.key.sharding)
         items = ocp.args.Composite(
             params=_restore_args(abstract.params),
-            training=_restore_args(abstract._replace(params=None)),
+            training=_restore_args(abstract._replace(params=None, key=key)),
             data=ocp.args.JsonRestore(),
         )
         damaged = []
@@ -113,7 +121,8 @@ class Checkpoints:
                 continue
             for bad in damaged:
                 self._manager.delete(bad)
-            state = found["training"]._replace(params=found["params"])
+            key = jax.random.wrap_key_data(found["training"].key)
+            state = found["training"]._replace(params=found["params"], key=key)
             return Restored(state, found["data"])
         if steps:
             raise UserError(
@@ -142,16 +151,16 @@ def restore_params(directory: Path, abstract_params: Any) -> Any:
         best_fn=_validation_loss,
         best_mode="min",
     )
-    with ocp.CheckpointManager(
+    with _Manager(
         directory, options=options, item_handlers=_item_handlers()
     ) as manager:
-        best = manager.best_step()
-        others = sorted(manager.all_steps(), reverse=True)
-        steps = (
-            [best, *(s for s in others if s != best)] if best is not None else others
-        )
+
+        def best_first(step):
+            found = manager.metrics(step)
+            return math.inf if found is None else _validation_loss(found), -step
+
         items = ocp.args.Composite(params=_restore_args(abstract_params))
-        for step in steps:
+        for step in sorted(manager.all_steps(), key=best_first):
             try:
                 return manager.restore(step, args=items)["params"]
             except Exception as error:
@@ -164,6 +173,16 @@ def on_devices(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
     )
+
+
+class _Manager(ocp.CheckpointManager):
+    """Takes a checkpoint with damaged metrics as one without, where Orbax fails."""
+
+    def metrics(self, step: int) -> dict | None:
+        try:
+            return super().metrics(step)
+        except ValueError:
+            return None
 
 
 def _item_handlers() -> dict[str, ocp.CheckpointHandler]:

@@ -10,34 +10,59 @@ import rich.console
 import rich.progress
 from tensorboardX import SummaryWriter
 
+from vqvae_jax.errors import UserError
+
 
 class MetricsLog:
     """Writes one stage's metrics to `metrics.jsonl` and to TensorBoard."""
 
     def __init__(self, workdir: Path, stage: str, *, start_step: int):
-        """Open the logs and drop what an interrupted run wrote after `start_step`."""
+        """Open the logs and drop what an interrupted run wrote after `start_step`.
+
+        Raises:
+          UserError: they cannot be written, here as in `write` and at the end.
+        """
         self._stage = stage
-        path = Path(workdir) / "metrics.jsonl"
-        _drop_after(path, stage, start_step)
-        self._file = path.open("a", encoding="utf-8")
-        self._tensorboard = SummaryWriter(
-            str(Path(workdir) / "tensorboard" / stage), purge_step=start_step + 1
-        )
+        self._path = Path(workdir) / "metrics.jsonl"
+        tensorboard = Path(workdir) / "tensorboard" / stage
+        with self._told_in_one_line():
+            _drop_after(self._path, stage, start_step)
+            self._file = self._path.open("a", encoding="utf-8")
+            self._tensorboard = SummaryWriter(
+                str(tensorboard), purge_step=start_step + 1
+            )
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append the values of a step; `split` is "train" or "validation"."""
         line = {"stage": self._stage, "split": split, "step": step, **values}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._tensorboard.add_scalar(f"{split}/{name}", value, step)
+        with self._told_in_one_line():
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._tensorboard.add_scalar(f"{split}/{name}", value, step)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *error):
-        self._file.close()
-        self._tensorboard.close()
+    def __exit__(self, error_type, error, traceback):
+        try:
+            with self._told_in_one_line(), contextlib.ExitStack() as both:
+                both.callback(self._file.close)
+                both.callback(self._tensorboard.close)
+        except UserError:
+            # What ended the training says more than what it left half-written.
+            if error is None:
+                raise
+
+    @contextlib.contextmanager
+    def _told_in_one_line(self):
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self._path} and its TensorBoard events: "
+                f"{error.strerror}; the same command goes on from the last checkpoint"
+            ) from error
 
 
 class Progress:

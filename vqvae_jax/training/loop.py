@@ -1,6 +1,7 @@
 """The training loop: one for every model, none of which it knows by name."""
 
 import collections
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -171,7 +172,9 @@ def _require_finite(
     term = next((n for n, v in values.items() if not math.isfinite(v)), None)
     if term is None:
         return
-    checkpoints.wait()
+    # A checkpoint that could not be written is not among the good ones.
+    with contextlib.suppress(UserError):
+        checkpoints.wait()
     last = checkpoints.last_step
     directory = checkpoint_directory(run.workdir, run.stage)
     good = f"{directory}/{last}" if last is not None else "none yet"

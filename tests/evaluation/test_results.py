@@ -1,0 +1,139 @@
+"""The figures of a run, against independent computations."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.svm import SVC
+
+from vqvae_jax import quantizer
+from vqvae_jax.data.dataset import Dataset, open_dataset
+from vqvae_jax.data.source import first_examples
+from vqvae_jax.evaluation import results as results_lib
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.workdir import Workdir, restore, restore_prior
+
+
+@pytest.fixture(scope="module")
+def results(finished_run) -> dict:
+    return json.loads((finished_run / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_config) -> Dataset:
+    return open_dataset(Experiment.from_config(tiny_config).data)
+
+
+@pytest.mark.parametrize(
+    ("split", "name"),
+    [
+        ("test", "prior_bits_per_code"),
+        ("validation", "prior_bits_per_code_validation"),
+    ],
+)
+def test_bits_per_code_are_the_priors_log_probability(
+    finished_run, results, split, name
+):
+    """Of the whole split at once, each image with its own label."""
+    source = Workdir(finished_run).codes(split)
+    stored = first_examples(source, len(source))
+    prior, params = restore_prior(finished_run)
+    nats = jax.jit(prior.log_prob)(params, stored["codes"], labels=stored["label"])
+    bits = -np.mean(np.float64(nats)) / np.log(2) / 16
+    assert results[name] == pytest.approx(bits, rel=1e-4)
+
+
+def test_loss_is_equation_3_without_the_codebooks_term(finished_run, results, dataset):
+    """Squared error over 2 * 0.5^2 and beta of the commitment, in NumPy."""
+    model, params = restore(finished_run)
+    images = first_examples(dataset.test, len(dataset.test))["image"] / 127.5 - 1
+
+    @jax.jit
+    def networks(images):
+        z_e = model._encoder.apply(params.encoder, images)
+        z_q = quantizer.quantize(params.codebook, z_e).z_q
+        return z_e, z_q, model._decoder.apply(params.decoder, z_q)
+
+    z_e, z_q, outputs = map(np.float64, networks(jnp.asarray(images, jnp.float32)))
+    reconstruction = np.mean((outputs - images) ** 2) / (2 * 0.5**2)
+    commitment = np.mean(np.sum((z_e - z_q) ** 2, axis=-1))
+    expected = reconstruction + 0.25 * commitment
+    assert results["test_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_samples_are_judged_by_a_classifier_of_train(finished_run, results, dataset):
+    train = first_examples(dataset.train, len(dataset.train))
+    machine = SVC().fit(train["image"].reshape(-1, 64) / 255, train["label"])
+
+    def accuracy(images, labels):
+        return np.mean(machine.predict(images.reshape(-1, 64) / 255) == labels)
+
+    with np.load(finished_run / "samples.npz", allow_pickle=False) as samples:
+        of_samples = accuracy(samples["images"], samples["labels"])
+    test = first_examples(dataset.test, len(dataset.test))
+    assert results["sample_class_accuracy"] == pytest.approx(of_samples)
+    assert results["real_class_accuracy"] == accuracy(test["image"], test["label"])
+    assert results["real_class_accuracy"] > 0.95
+
+
+def test_sizes_steps_and_speeds_are_those_of_the_run(
+    finished_run, results, tiny_config
+):
+    lines = (finished_run / "metrics.jsonl").read_text().splitlines()
+    speeds = {"vqvae": [], "prior": []}
+    for entry in map(json.loads, lines):
+        if entry["split"] == "train":
+            speeds[entry["stage"]].append(entry["examples_per_second"])
+    assert len(speeds["vqvae"]) == len(speeds["prior"]) == 20 // 5
+    expected = {
+        "train_images_per_second": np.median(speeds["vqvae"]),
+        "prior_train_grids_per_second": np.median(speeds["prior"]),
+        "train_steps": 20,
+        "prior_train_steps": 20,
+        "codebook_codes": 16,
+        "sample_temperature": tiny_config["samples"]["temperature"],
+    }
+    assert {name: results[name] for name in expected} == pytest.approx(expected)
+
+
+def test_bits_per_dim_of_a_discrete_likelihood(tiny_config):
+    """(-log2 p(x|z) + the codes' bits) / 64, with p(x|z) integrated by SciPy."""
+    config = json.loads(json.dumps(tiny_config))
+    config["model"] |= {"likelihood": "gaussian", "codebook_init": "uniform"}
+    config["evaluation"]["batch_size"] = 8
+    experiment = Experiment.from_config(config)
+    model = experiment.model
+    images = np.random.default_rng(0).integers(256, size=(11, 8, 8, 1)).astype("u1")
+    source = [{"image": image, "label": np.int32(0)} for image in images]
+    batch = {"image": jnp.asarray(images), "mask": jnp.ones(11, bool)}
+
+    @jax.jit
+    def initialised(batch):
+        params = model.init(jax.random.key(0), batch)
+        z_q = quantizer.lookup(params.codebook, model.encode(params, batch["image"]))
+        return params, model._decoder.apply(params.decoder, z_q)
+
+    params, outputs = initialised(batch)
+    results = results_lib._of_vqvae(
+        model,
+        params,
+        experiment,
+        Dataset(source, source, source, (), (8, 8, 1)),
+        {"prior_bits_per_code": 2.5},
+    )
+    mean, log_scale = np.split(np.float64(outputs), 2, axis=-1)
+    centre, scale = (mean + 1) * 127.5, np.exp(log_scale) * 127.5
+    upper = np.where(images == 255, np.inf, images + 0.5)
+    lower = np.where(images == 0, -np.inf, images - 0.5)
+    p = norm.cdf(upper, centre, scale) - norm.cdf(lower, centre, scale)
+    bits = -np.mean(np.log2(p))
+    assert bits > 1
+    uniform, learned = (
+        results[f"test_bits_per_dim_{name}_prior"] for name in ("uniform", "learned")
+    )
+    assert uniform == pytest.approx(bits + 16 * math.log2(16) / 64, rel=1e-4)
+    assert learned == pytest.approx(bits + 16 * 2.5 / 64, rel=1e-4)

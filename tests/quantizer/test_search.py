@@ -1,0 +1,78 @@
+"""The nearest rows, against NumPy: chunks, dtypes, precision, memory.
+
+Numbers in brackets are rows of the list of known defects in docs/conformance.md.
+"""
+
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vqvae_jax import quantizer
+from vqvae_jax.quantizer import search
+
+
+def test_chunks_change_nothing(monkeypatch, oracle_codes):
+    rng = np.random.default_rng(0)
+    e = jnp.asarray(rng.normal(size=(2, 16, 3)), "float32")
+    vectors = jnp.asarray(rng.normal(size=(5, 23, 2, 3)), "float32")
+    whole = quantizer.nearest(e, vectors)
+    for chunk in (1, 7, 50, 114):
+        monkeypatch.setattr(search, "_CHUNK_BYTES", 4 * 16 * chunk)
+        np.testing.assert_array_equal(quantizer.nearest(e, vectors), whole)
+    np.testing.assert_array_equal(whole, oracle_codes(e, vectors.reshape(5, 23, 6)))
+
+
+def test_bfloat16_inputs_find_float32s_codes(oracle_codes):
+    """[8] A crowded codebook: bfloat16 distances would not tell its codes apart."""
+    rng = np.random.default_rng(0)
+    e = jnp.asarray(10 + rng.normal(size=(1, 512, 64)), "float32")
+    z = jnp.asarray(10 + rng.normal(size=(300, 1, 64)), jnp.bfloat16)
+    codes = np.asarray(quantizer.nearest(e, z))
+    expected = oracle_codes(e, np.asarray(z, np.float32)[:, 0])
+    np.testing.assert_array_equal(codes, expected)
+
+
+def test_distances_ask_for_the_highest_precision():
+    """[8] TPUs multiply float32 in fewer bits unless told not to."""
+    jaxpr = str(
+        jax.make_jaxpr(quantizer.nearest)(
+            jnp.zeros((1, 8, 4)), jnp.zeros((5, 1, 4), jnp.bfloat16)
+        )
+    )
+    assert "HIGHEST" in jaxpr
+    assert "bf16[8" not in jaxpr
+
+
+def test_memory_stays_bounded():
+    """[9] N = 65 536, K = 8192, D = 64 under 1 GiB, gradient and EMA included."""
+    script = textwrap.dedent(
+        """
+        import resource, jax, jax.numpy as jnp
+        from vqvae_jax import quantizer
+        codebook = quantizer.init(jax.random.key(0), num_codes=8192, dim=64)
+        z_e = jax.random.normal(jax.random.key(1), (65536, 64)) / 8192
+        jax.block_until_ready(z_e)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+        @jax.jit
+        def step(codebook, z_e):
+            def f(e, z):
+                out = quantizer.quantize(codebook._replace(embeddings=e), z)
+                loss = out.commitment_loss.sum() + out.codebook_loss.sum()
+                return loss + (out.z_q ** 2).sum(), out.codes
+            g, codes = jax.grad(f, (0, 1), has_aux=True)(codebook.embeddings, z_e)
+            return g, quantizer.ema_update(codebook, z_e, codes)
+
+        jax.block_until_ready(step(codebook, z_e))
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print((after - before) / 1024)
+        """
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert float(out.stdout) < 1024

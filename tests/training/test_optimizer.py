@@ -1,0 +1,94 @@
+"""Schedules against closed forms, Adam against its equations in NumPy."""
+
+import jax
+import numpy as np
+import pytest
+
+from vqvae_jax.training.optimizer import learning_rate, make_optimizer
+
+PEAK, STEPS = 0.05, 20
+
+
+@pytest.mark.parametrize("warmup", [0, 4])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_schedules(make_config, schedule, warmup):
+    config = make_config(schedule=schedule, warmup_steps=warmup)
+    step = np.arange(STEPS + 1)
+    expected = np.full(STEPS + 1, PEAK)
+    if schedule == "cosine":
+        phase = (step - warmup) / (STEPS - warmup)
+        expected = PEAK * (1 + np.cos(np.pi * phase)) / 2
+    if warmup:
+        expected = np.where(step < warmup, PEAK * step / warmup, expected)
+    found = np.broadcast_to(jax.jit(learning_rate(config))(step), step.shape)
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_a_warm_up_longer_than_the_run_stays_linear(make_config):
+    for schedule in ("constant", "cosine"):
+        config = make_config(schedule=schedule, warmup_steps=40)
+        found = jax.jit(learning_rate(config))(np.arange(STEPS))
+        np.testing.assert_allclose(found, PEAK * np.arange(STEPS) / 40, atol=1e-7)
+
+
+def adam(gradients, rates, *, b1=0.9, b2=0.999, eps=1e-8):
+    """Algorithm 1 of Kingma and Ba: the sum of the updates after each step."""
+    m = v = total = np.zeros_like(gradients[0])
+    totals = []
+    for t, (g, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        total = total - rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+        totals.append(total)
+    return np.stack(totals)
+
+
+def run(config, gradients):
+    """The sum of the updates of "w" after each step, beside a frozen "table"."""
+    params = {"w": np.zeros_like(gradients[0], "f4"), "table": np.ones((9, 7), "f4")}
+    optimizer = make_optimizer(config, {"w": True, "table": False})
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    totals = []
+    for gradient in gradients:
+        # The table's gradient is large, to show that clipping does not see it.
+        gradient = {"w": np.asarray(gradient, "f4"), "table": 1e3 * params["table"]}
+        updates, state = update(gradient, state, params)
+        np.testing.assert_array_equal(updates["table"], 0.0)
+        params["w"] = params["w"] + np.asarray(updates["w"])
+        totals.append(params["w"])
+    return np.stack(totals)
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """Five of them, of norms from 0.1 to 30."""
+    directions = np.random.default_rng(0).normal(size=(5, 6))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return directions * np.array([0.1, 30.0, 0.5, 3.0, 0.9])[:, None]
+
+
+def test_adams_first_steps(make_config, gradients):
+    expected = adam(gradients, np.full(5, PEAK))
+    np.testing.assert_allclose(run(make_config(), gradients), expected, rtol=1e-4)
+
+
+def test_clipping_scales_large_gradients_and_warm_up_starts_at_0(
+    make_config, gradients
+):
+    config = make_config(gradient_clip=1.0, warmup_steps=4)
+    norms = np.linalg.norm(gradients, axis=1, keepdims=True)
+    clipped = gradients / np.maximum(norms, 1.0)
+    rates = PEAK * np.minimum(np.arange(5) / 4, 1.0)
+    expected = adam(clipped, rates)
+    np.testing.assert_allclose(run(config, gradients), expected, rtol=1e-4, atol=1e-7)
+    assert np.abs(expected - adam(gradients, rates)).max() > 0.01
+
+
+def test_frozen_leaves_have_no_optimiser_state(make_config):
+    abstract = {"w": np.ones(3), "table": np.ones((100, 7))}
+    optimizer = make_optimizer(make_config(), {"w": True, "table": False})
+    state = jax.eval_shape(optimizer.init, abstract)
+    shapes = [x.shape for x in jax.tree.leaves(state)]
+    assert shapes.count((3,)) == 2  # Adam's two moments
+    assert (100, 7) not in shapes

@@ -1,0 +1,32 @@
+"""Batches are split over the eight devices, the rest is copied to each."""
+
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vqvae_jax.errors import UserError
+from vqvae_jax.training import sharding
+
+
+def test_the_mesh_has_all_devices_along_data(mesh):
+    assert dict(mesh.shape) == {"data": 8}
+
+
+def test_batches_are_split_and_parameters_copied(mesh):
+    assert sharding.replicated(mesh).is_fully_replicated
+    x = np.arange(48, dtype="f4").reshape(16, 3)
+    batch = sharding.put_batch({"x": x, "mask": np.ones(16, bool)}, mesh)
+    assert batch["x"].sharding == NamedSharding(mesh, PartitionSpec("data"))
+    for shard in batch["x"].addressable_shards:
+        np.testing.assert_array_equal(shard.data, x[shard.index])
+        assert shard.data.shape == (2, 3)
+    np.testing.assert_array_equal(batch["x"], x)
+    assert batch["mask"].dtype == bool
+
+
+def test_a_batch_that_does_not_split_names_its_key(mesh):
+    sharding.require_divisible(16, mesh, key="training.batch_size")
+    with pytest.raises(
+        UserError, match=r"^training.batch_size=12 must be a multiple of the 8 devices"
+    ):
+        sharding.require_divisible(12, mesh, key="training.batch_size")

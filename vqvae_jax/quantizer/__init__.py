@@ -1,0 +1,48 @@
+"""Vector quantization: pure functions on arrays that depend on JAX alone.
+
+The symbols are the paper's (van den Oord et al., 2017, section 3): an encoder's output
+z_e(x) is replaced by the nearest row e_k of a codebook. G codebooks quantize G
+consecutive groups of D channels; G = 1 is the paper's plain case.
+
+    codebook = init(key, num_codes=512, dim=64)
+    out = quantize(codebook, z_e)                  # straight-through, with both losses
+    codebook = ema_update(codebook, z_e, out.codes)   # appendix A.1, instead of a loss
+
+Every function works under jit, vmap, grad, scan, pmap and shard_map. Nothing here makes
+a one-hot matrix or an N x K x D tensor: rows are gathered, and sums are segment sums.
+"""
+
+from vqvae_jax.quantizer.codebook import (
+    Codebook,
+    Quantized,
+    from_embeddings,
+    init,
+    lookup,
+    quantize,
+)
+from vqvae_jax.quantizer.fitting import kmeans, restart
+from vqvae_jax.quantizer.search import nearest
+from vqvae_jax.quantizer.statistics import (
+    active_codes,
+    count_update,
+    ema_update,
+    perplexity,
+    usage,
+)
+
+__all__ = [
+    "Codebook",
+    "Quantized",
+    "active_codes",
+    "count_update",
+    "ema_update",
+    "from_embeddings",
+    "init",
+    "kmeans",
+    "lookup",
+    "nearest",
+    "perplexity",
+    "quantize",
+    "restart",
+    "usage",
+]

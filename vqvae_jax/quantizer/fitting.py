@@ -1,0 +1,107 @@
+"""Codebooks put where the data is: k-means to start with, restarts of dead codes."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from vqvae_jax.quantizer.codebook import Codebook, from_embeddings, split_groups
+from vqvae_jax.quantizer.search import nearest
+from vqvae_jax.quantizer.statistics import sum_by_code, usage
+
+
+def kmeans(
+    key: PRNGKeyArray,
+    codebook: Codebook,
+    z_e: Float[Array, "*batch GD"],
+    *,
+    iterations: int = 10,
+    mask: Bool[Array, "*batch"] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Codebook:
+    """Fit the rows to data by Lloyd's iterations, from randomly drawn vectors.
+
+    A cluster that loses all its vectors is put on a newly drawn one. The result counts
+    each code once with its mean as its sum, so that the next EMA update keeps norms.
+
+    Args:
+      key: draws the starting vectors.
+      codebook: gives the sizes; its values are replaced.
+      z_e: `[..., G*D]`, the data; fewer vectors than codes are allowed.
+      iterations: how often means are taken.
+      mask: `[...]`, False at padding.
+      axis_name: as in `ema_update`.
+    """
+    num_codes = codebook.counts.shape[1]
+    start_key, empty_key = jax.random.split(key)
+    draw = _vector_drawer(codebook, z_e, mask, axis_name)
+    codebook = from_embeddings(draw(start_key))
+
+    def lloyd(codebook: Codebook, key: PRNGKeyArray) -> tuple[Codebook, None]:
+        codes = nearest(codebook.embeddings, split_groups(codebook, z_e))
+        n = usage(codes, num_codes=num_codes, mask=mask)
+        z = sum_by_code(codebook, z_e, codes, mask)
+        if axis_name is not None:
+            n, z = lax.psum((n, z), axis_name)
+        means = z / jnp.maximum(n, 1.0)[..., None]
+        rows = jnp.where((n > 0)[..., None], means, draw(key))
+        return from_embeddings(rows), None
+
+    return lax.scan(lloyd, codebook, jax.random.split(empty_key, iterations))[0]
+
+
+def restart(
+    key: PRNGKeyArray,
+    codebook: Codebook,
+    z_e: Float[Array, "*batch GD"],
+    *,
+    min_count: float = 0.01,
+    mask: Bool[Array, "*batch"] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Codebook:
+    """Put dead codes, those with a count below `min_count`, on randomly drawn vectors.
+
+    Their counts and sums restart too, else the next EMA update would undo it.
+
+    Args:
+      key: draws the vectors.
+      codebook: the codebook after an `ema_update` or `count_update`.
+      z_e: `[..., G*D]`, vectors to draw from.
+      min_count: the smallest running count of a living code, in uses per update.
+      mask: `[...]`, False at padding, which is never drawn.
+      axis_name: as in `ema_update`; `key` must then be the same on all devices.
+    """
+    dead = codebook.counts < min_count
+    rows = _vector_drawer(codebook, z_e, mask, axis_name)(key)
+    embeddings = jnp.where(dead[..., None], rows, codebook.embeddings)
+    counts = jnp.where(dead, max(1.0, min_count), codebook.counts)
+    return Codebook(embeddings, counts, embeddings * counts[..., None])
+
+
+def _vector_drawer(codebook, z_e, mask, axis_name):
+    """Return key -> `[G, K, D]` vectors of z_e, drawn alike on all devices.
+
+    Without replacement where there are enough vectors, so that no two codes coincide;
+    where all are padding, the codebook's own rows.
+    """
+    num_codebooks, num_codes, dim = codebook.embeddings.shape
+    vectors = lax.stop_gradient(split_groups(codebook, z_e))
+    vectors = vectors.reshape(-1, num_codebooks, dim)
+    valid = jnp.ones(vectors.shape[0], bool) if mask is None else mask.reshape(-1)
+    if axis_name is not None:
+        vectors = lax.all_gather(vectors, axis_name, tiled=True)
+        valid = lax.all_gather(valid, axis_name, tiled=True)
+
+    def draw_one(key, vectors, rows):
+        # Sorting random numbers, with padding last, shuffles the valid vectors first.
+        order = jnp.argsort(
+            jnp.where(valid, jax.random.uniform(key, valid.shape), jnp.inf)
+        )
+        turns = jnp.arange(num_codes) % jnp.maximum(valid.sum(), 1)
+        return jnp.where(valid.any(), vectors[order[turns]], rows)
+
+    def draw(key):
+        keys = jax.random.split(key, num_codebooks)
+        return jax.vmap(draw_one, (0, 1, 0))(keys, vectors, codebook.embeddings)
+
+    return draw
