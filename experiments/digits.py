@@ -69,7 +69,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "keep": 2,
                 "init_batches": 1,
             },
-            "samples": {"num_samples": 1000, "batch_size": 500, "temperature": 0.8},
+            "samples": {"num_samples": 1000, "batch_size": 500, "temperature": 0.6},
             "evaluation": {"batch_size": 120, "classify_samples": True},
         }
     )
