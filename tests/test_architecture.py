@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vqvae_jax"
 ROOMS = (
     "errors",
+    "arrays",
     "config",
     "quantizer",
     "likelihoods",

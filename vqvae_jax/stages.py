@@ -168,25 +168,21 @@ def _draw_samples(context: Context) -> None:
     prior, prior_params = restore_prior(workdir.path)
     workdir.require_same_codebook(params)
 
-    @jax.jit
-    def draw(key, labels):
-        codes = prior.sample(
-            prior_params,
-            key,
-            labels=labels if prior.num_classes else None,
-            num_samples=config.batch_size,
-            temperature=config.temperature,
-        )
-        return model.decode(params, codes), codes
-
     classes = max(1, prior.num_classes)
     num_batches = math.ceil(config.num_samples / config.batch_size)
     labels = np.arange(num_batches * config.batch_size, dtype=np.int32) % classes
     keys = jax.random.split(jax.random.key(experiment.seed + 2), num_batches)
-    drawn = [
-        jax.device_get(draw(key, batch))
-        for key, batch in zip(keys, np.split(labels, num_batches), strict=True)
-    ]
+    decode = jax.jit(model.decode)
+    drawn = []
+    for key, batch in zip(keys, np.split(labels, num_batches), strict=True):
+        codes = prior.sample(
+            prior_params,
+            key,
+            labels=batch if prior.num_classes else None,
+            num_samples=config.batch_size,
+            temperature=config.temperature,
+        )
+        drawn.append(jax.device_get((decode(params, codes), codes)))
     images, codes = (
         np.concatenate(x)[: config.num_samples] for x in zip(*drawn, strict=True)
     )

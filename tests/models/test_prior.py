@@ -3,6 +3,7 @@
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -32,6 +33,9 @@ def random_params(prior):
     return jax.tree.map(
         lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), "float32"), shapes
     )
+
+
+OTHER_PARAMS = random_params(UNCONDITIONAL)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +84,9 @@ class TestLogProb:
         with pytest.raises(UserError, match=r"labels are needed.* 2 classes"):
             PRIOR.log_prob(params, codes)
         with pytest.raises(UserError, match="trained without labels"):
-            UNCONDITIONAL.log_prob(params, codes, labels=labels)
+            UNCONDITIONAL.log_prob(OTHER_PARAMS, codes, labels=labels)
+        with pytest.raises(UserError, match=r"codes must be in 0 ... 2, got -1"):
+            PRIOR.log_prob(params, codes - 1, labels=labels)
 
 
 class TestTraining:
@@ -151,16 +157,186 @@ class TestSample:
         with pytest.raises(UserError, match="labels are needed"):
             PRIOR.sample(params, key, num_samples=2)
         with pytest.raises(UserError, match="trained without labels"):
-            UNCONDITIONAL.sample(params, key, labels=labels)
-        with pytest.raises(UserError, match="temperature must be above 0"):
-            PRIOR.sample(params, key, labels=labels, temperature=0.0)
+            UNCONDITIONAL.sample(OTHER_PARAMS, key, labels=labels)
+        with pytest.raises(UserError, match=r"of one size, got \[2, 3\]"):
+            PRIOR.sample(params, key, labels=labels, num_samples=3)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+            ({"temperature": float("nan")}, "temperature must be above 0, got nan"),
+            ({"top_k": 0}, "top_k must be at least 1, got 0"),
+            ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
+            ({"top_p": 1.5}, r"top_p must be in \(0, 1\], got 1.5"),
+            ({"guidance": 2.0}, "guidance needs labels, and .* label_dropout above 0"),
+            ({"labels": np.array([0, 2])}, r"labels must be in 0 ... 1, got 0 ... 2"),
+            ({"labels": np.array([-1, 0])}, r"labels must be in 0 ... 1, got -1 ... 0"),
+            ({"features": jnp.zeros((2, *GRID[:2], 4))}, "features were given"),
+            (
+                {"given": np.zeros((2, 1, 2, 2), int)},
+                r"given must have .* \[2, 2, 1, 2",
+            ),
+            ({"given": np.full((2, *GRID), K)}, r"given must be in -1 ... 2, got 3"),
+            (
+                {"leading": np.zeros((2, 2, 1, 2), int)},
+                "leading must have 1 ... 1 rows",
+            ),
+            ({"leading": np.full((2, 1, 1, 2), -1)}, "leading must be in 0 ... 2"),
+        ],
+        ids=lambda x: x if isinstance(x, str) else next(iter(x)),
+    )
+    def test_impossible_requests_are_told(self, params, options, message):
+        options = {"labels": np.zeros(2, int), **options}
+        with pytest.raises(UserError, match=f"^{message}"):
+            PRIOR.sample(params, jax.random.key(0), **options)
+
+    def test_parameters_of_other_sizes(self, params):
+        """K, C and units of the prior that was trained must be those of this one."""
+        for change in ({"num_codes": K + 1}, {"grid": (2, 1, 3)}, {"units": 9}):
+            other = dataclasses.replace(PRIOR, **change)
+            with pytest.raises(UserError, match=r"params are .* \(2, 3, 8\), this"):
+                other.sample(params, jax.random.key(0), labels=np.zeros(1, int))
+            codes = np.zeros((1, *other.grid), int)
+            with pytest.raises(UserError, match=r"params are .* \(2, 3, 8\), this"):
+                other.log_prob(params, codes, labels=np.zeros(1, int))
 
     def test_without_classes(self):
-        params = random_params(UNCONDITIONAL)
-        codes = UNCONDITIONAL.sample(params, jax.random.key(0), num_samples=5)
+        codes = UNCONDITIONAL.sample(OTHER_PARAMS, jax.random.key(0), num_samples=5)
         assert codes.shape == (5, *GRID)
         assert codes.min() >= 0
         assert codes.max() < K
+
+    def test_one_compilation_for_all_labels_and_temperatures(self, params):
+        size_before = Prior._draw._cache_size()
+        for seed in range(3):
+            PRIOR.sample(
+                params,
+                jax.random.key(seed),
+                labels=np.array([seed % 2] * 6),
+                temperature=1.0 + seed,
+                top_p=0.5 + 0.1 * seed,
+            )
+        assert Prior._draw._cache_size() == size_before + 1
+
+    def test_inside_other_transforms(self, params):
+        labels = jnp.array([[0, 1], [1, 0]])
+        keys = jax.random.split(jax.random.key(0), 2)
+        one_by_one = [
+            PRIOR.sample(params, key, labels=row)
+            for key, row in zip(keys, labels, strict=True)
+        ]
+        mapped = jax.vmap(lambda key, row: PRIOR.sample(params, key, labels=row))
+        np.testing.assert_array_equal(jax.jit(mapped)(keys, labels), one_by_one)
+
+
+class TestGivenCodes:
+    def test_their_log_probability_is_that_of_the_drawn_ones(self, params, log_probs):
+        """log p(rest | leading), by enumeration."""
+        codes = jnp.asarray(EVERY_GRID.reshape(-1, *GRID), "int32")
+        labels = jnp.zeros(len(EVERY_GRID), jnp.int32)
+        given = codes.at[:, 1:].set(-1)
+        found = PRIOR.log_prob(params, codes, labels=labels, given=given)
+        joint = np.exp(np.float64(log_probs[0])).reshape(K**2, K**2)
+        expected = joint / joint.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(np.exp(found), expected.ravel(), rtol=1e-4)
+
+    def test_leading_rows_and_given_codes_are_kept(self, params):
+        labels = np.arange(40) % 2
+        codes = np.random.default_rng(0).integers(K, size=(40, *GRID))
+        draw = functools.partial(PRIOR.sample, params, jax.random.key(0), labels=labels)
+        completed = draw(leading=codes[:, :1])
+        np.testing.assert_array_equal(completed[:, :1], codes[:, :1])
+        assert (completed[:, 1:] != codes[:, 1:]).any()
+        given = np.where(np.arange(2) < 1, codes, -1)
+        np.testing.assert_array_equal(draw(given=given)[..., 0], codes[..., 0])
+
+
+class TestLabelDropout:
+    PRIOR = Prior(grid=GRID, class_names=("a", "b"), label_dropout=0.3, **SIZES)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def params(cls):
+        return random_params(cls.PRIOR)
+
+    def test_without_labels_a_class_of_its_own(self, params):
+        """With it the probabilities sum to 1, and are none of the two classes'."""
+        codes = jnp.asarray(EVERY_GRID.reshape(-1, *GRID), "int32")
+        without = np.asarray(self.PRIOR.log_prob(params, codes))
+        assert np.exp(without).sum() == pytest.approx(1, rel=1e-5)
+        for label in range(2):
+            labels = jnp.full(len(EVERY_GRID), label)
+            given = np.asarray(self.PRIOR.log_prob(params, codes, labels=labels))
+            assert np.abs(given - without).max() > 0.1
+
+    def test_the_loss_withholds_this_part_of_the_labels(self, params):
+        """Its mean over keys is the mixture of both losses."""
+        batch = {
+            "codes": jnp.asarray(EVERY_GRID[:1].reshape(1, *GRID), "int32"),
+            "label": jnp.array([1]),
+            "mask": jnp.array([True]),
+        }
+        keys = jax.random.split(jax.random.key(0), 1000)
+        loss = jax.jit(jax.vmap(lambda key: self.PRIOR.loss(params, key, batch)[0]))
+        losses = np.asarray(loss(keys))
+        codes, labels = batch["codes"], batch["label"]
+        given = -float(self.PRIOR.log_prob(params, codes, labels=labels)[0]) / 4
+        without = -float(self.PRIOR.log_prob(params, codes)[0]) / 4
+        is_given = np.isclose(losses, given, rtol=1e-4)
+        assert np.all(is_given | np.isclose(losses, without, rtol=1e-4))
+        assert 0.25 < 1 - is_given.mean() < 0.35
+        bits = metrics.compute(self.PRIOR.evaluate(params, batch))["bits_per_code"]
+        assert bits == pytest.approx(given / math.log(2), rel=1e-4)
+
+    @pytest.mark.parametrize("guidance", [0.0, 1.0, 2.5])
+    def test_guidance_weighs_both_distributions(self, params, guidance):
+        """The first code's frequencies are p(label)^g p()^(1 - g), normalised."""
+        draws = 10_000
+        labels = np.ones(draws, int)
+        codes = self.PRIOR.sample(
+            params, jax.random.key(0), labels=labels, guidance=guidance
+        )
+        grids = jnp.asarray(EVERY_GRID.reshape(-1, *GRID), "int32")
+        ones = jnp.ones(len(EVERY_GRID), jnp.int32)
+        first = [
+            np.exp(np.float64(log_p)).reshape(K, -1).sum(axis=1)
+            for log_p in (
+                self.PRIOR.log_prob(params, grids, labels=ones),
+                self.PRIOR.log_prob(params, grids),
+            )
+        ]
+        p = first[0] ** guidance * first[1] ** (1 - guidance)
+        seen = np.bincount(np.asarray(codes)[:, 0, 0, 0], minlength=K)
+        assert stats.chisquare(seen, draws * p / p.sum()).pvalue > 1e-3
+
+
+def test_a_vector_and_a_map_condition_every_method():
+    prior = Prior(grid=GRID, vector_features=2, map_features=3, **SIZES)
+    batch = {
+        "codes": jnp.zeros((2, *GRID), jnp.int32),
+        "label": jnp.zeros(2, jnp.int32),
+        "mask": jnp.ones(2, bool),
+        "vector": jnp.ones((2, 2)),
+        "features": jnp.ones((2, *GRID[:2], 3)),
+    }
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), "float32"),
+        jax.eval_shape(prior.init, jax.random.key(0), batch),
+    )
+    both = {name: batch[name] for name in ("vector", "features")}
+    log_p = prior.log_prob(params, batch["codes"], **both)
+    loss, _ = prior.loss(params, jax.random.key(0), batch)
+    np.testing.assert_allclose(loss, -log_p.mean() / 4, rtol=1e-5)
+    for name in both:
+        changed = both | {name: both[name] + 1}
+        other = prior.log_prob(params, batch["codes"], **changed)
+        assert np.abs(other - log_p).min() > 1e-3
+    assert prior.sample(params, jax.random.key(0), **both).shape == (2, *GRID)
+    turned = jnp.ones((2, *GRID[1::-1], 3))
+    with pytest.raises(UserError, match=r"features must have shape \[2, 2, 1, 3\]"):
+        prior.sample(params, jax.random.key(0), vector=both["vector"], features=turned)
 
 
 class TestOptions:
@@ -178,6 +354,9 @@ class TestOptions:
             ("layers", 0),
             ("units", 0),
             ("kernel_size", 4),
+            ("kernel_size", 1),
+            ("label_dropout", 1.0),
+            ("map_features", -1),
             ("cell_layers", -1),
             ("dropout", 1.0),
             ("dropout", -0.1),

@@ -3,13 +3,15 @@
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vqvae_jax.errors import UserError
-from vqvae_jax.networks.pixelcnn import PixelCNN
+from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
 
 K = 4
 
@@ -17,11 +19,15 @@ K = 4
 def build(grid, **options):
     """A network, random parameters and a batch of random codes."""
     rng = np.random.default_rng(0)
-    sizes = {"layers": 2, "units": 8, "kernel_size": 3} | options
-    network = PixelCNN(num_codes=K, codes_per_cell=grid[-1], **sizes)
+    sizes = {"num_codes": K, "layers": 2, "units": 8, "kernel_size": 3} | options
+    network = PixelCNN(codes_per_cell=grid[-1], **sizes)
     codes = jnp.asarray(rng.integers(K, size=(2, *grid)), "int32")
-    labels = jnp.array([0, 1]) if network.num_classes else None
-    shapes = jax.eval_shape(network.init, jax.random.key(0), codes, labels)
+    condition = Condition(
+        labels=jnp.array([0, 1]) if network.num_classes else None,
+        vector=jnp.ones((2, 3)) if network.vector_features else None,
+        features=jnp.ones((2, *grid[:2], 2)) if network.map_features else None,
+    )
+    shapes = jax.eval_shape(network.init, jax.random.key(0), codes, condition)
 
     # Compiling the initialisation would take longer than all that is tested here.
     def draw(leaf):
@@ -65,34 +71,105 @@ class TestDependence:
                 reached |= (after != before).any(axis=(0, 2))
             np.testing.assert_array_equal(reached, np.arange(num_places) > place)
 
+    def test_gradients_come_from_every_earlier_code_and_no_other(self):
+        """[16, 17] On a grid of 7x5x3, for each of its 105 places.
+
+        Every place holds a code of its own, so the gradient of a place's logits with
+        respect to the embedding tables says which places they depend on.
+        """
+        height, width, per_cell = grid = (7, 5, 3)
+        places = height * width * per_cell
+        network, params, _ = build(grid, layers=7, num_codes=places)
+        codes = jnp.arange(places).reshape(1, *grid)
+        weights = jnp.asarray(np.random.default_rng(1).normal(size=places), "float32")
+
+        def by_place(params):
+            logits = network.apply(params, codes).reshape(places, places)
+            return logits @ weights
+
+        found = jax.jit(jax.jacrev(by_place))(params)["params"]
+        tables = (found["embedding"], found["cell_decoder"]["embedding"])
+        reached = np.zeros((places, places), bool)
+        of_place = np.arange(places) % per_cell, np.arange(places)
+        for gradient in tables:
+            reached |= np.any(gradient["tables"][:, *of_place] != 0, axis=-1)
+        earlier = np.tri(places, k=-1, dtype=bool)
+        np.testing.assert_array_equal(reached, earlier)
+
+    def test_on_each_part_of_the_condition_and_no_other_example(self):
+        """A map may reach what is around it; what it says of a place is known there."""
+        network, params, codes = build(
+            (3, 4, 2), num_classes=3, vector_features=3, map_features=2, layers=4
+        )
+        apply = jax.jit(network.apply)
+        rng = np.random.default_rng(0)
+        condition = Condition(
+            jnp.array([0, 1]),
+            jnp.asarray(rng.normal(size=(2, 3)), "float32"),
+            jnp.asarray(rng.normal(size=(2, 3, 4, 2)), "float32"),
+        )
+        logits = np.asarray(apply(params, codes, condition))
+        for changed in (
+            condition._replace(labels=jnp.array([0, 2])),
+            condition._replace(vector=condition.vector.at[1, 2].add(1.0)),
+            condition._replace(features=condition.features.at[1, 0, 0, 1].add(1.0)),
+        ):
+            others = np.asarray(apply(params, codes, changed))
+            np.testing.assert_array_equal(others[0], logits[0])
+            # It reaches every place, the first one included.
+            assert (others[1] != logits[1]).any(axis=-1).all()
+        last = condition._replace(features=condition.features.at[1, 2, 3, 0].add(1.0))
+        others = np.asarray(apply(params, codes, last))
+        assert (others[1, 2, 3] != logits[1, 2, 3]).all()
+        np.testing.assert_array_equal(others[1, :2], logits[1, :2])
+
     def test_on_the_label_and_no_other_example(self):
         network, params, codes = build((3, 4, 2), num_classes=3)
         apply = jax.jit(network.apply)
-        logits = np.asarray(apply(params, codes, jnp.array([0, 1])))
-        others = np.asarray(apply(params, codes, jnp.array([0, 2])))
+        logits = np.asarray(apply(params, codes, Condition(jnp.array([0, 1]))))
+        others = np.asarray(apply(params, codes, Condition(jnp.array([0, 2]))))
         np.testing.assert_array_equal(others[0], logits[0])
         # The label reaches every place, the first one included.
         assert (others[1] != logits[1]).any(axis=-1).all()
         codes = codes.at[1].set((codes[1] + 1) % K)
-        neighbour = np.asarray(apply(params, codes, jnp.array([0, 1])))
+        neighbour = np.asarray(apply(params, codes, Condition(jnp.array([0, 1]))))
         np.testing.assert_array_equal(neighbour[0], logits[0])
 
 
 class TestErrors:
-    def test_labels_and_classes_go_together(self):
+    def test_each_part_of_the_condition_is_needed_if_it_was_built_in(self):
         codes = jnp.zeros((1, 2, 3, 1), jnp.int32)
         key = jax.random.key(0)
-        with pytest.raises(UserError, match=r"labels are needed.* 5 classes"):
-            PixelCNN(K, num_classes=5).init(key, codes)
-        with pytest.raises(UserError, match="without classes"):
-            PixelCNN(K).init(key, codes, jnp.zeros(1, jnp.int32))
+        for name, options, value, shape in (
+            ("labels", {"num_classes": 5}, jnp.zeros(1, jnp.int32), "[1]"),
+            ("vector", {"vector_features": 4}, jnp.zeros((1, 4)), "[1, 4]"),
+            ("features", {"map_features": 6}, jnp.zeros((1, 2, 3, 6)), "[1, 2, 3, 6]"),
+        ):
+            needed = rf"^{name} of shape {re.escape(shape)} are needed"
+            with pytest.raises(UserError, match=needed):
+                PixelCNN(K, **options).init(key, codes)
+            with pytest.raises(UserError, match=rf"^{name} were given .* without them"):
+                PixelCNN(K).init(key, codes, Condition(**{name: value}))
+            twice = jnp.concatenate([value, value])
+            with pytest.raises(UserError, match=rf"^{name} must have shape"):
+                PixelCNN(K, **options).init(key, codes, Condition(**{name: twice}))
+
+    def test_a_map_of_another_grid(self):
+        codes = jnp.zeros((1, 2, 3, 1), jnp.int32)
+        condition = Condition(features=jnp.zeros((1, 3, 2, 6)))
+        expected = r"\[1, 2, 3, 6\] for 1 grids of 2x3 cells, got \[1, 3, 2, 6\]"
+        with pytest.raises(UserError, match=expected):
+            PixelCNN(K, map_features=6).init(jax.random.key(0), codes, condition)
 
     def test_shapes_and_sizes(self):
         codes = jnp.zeros((1, 2, 3, 2), jnp.int32)
         with pytest.raises(UserError, match=r"\[B, H, W, 1\], got \(1, 2, 3, 2\)"):
             PixelCNN(K).init(jax.random.key(0), codes)
-        with pytest.raises(UserError, match="kernel_size must be odd, got 4"):
-            PixelCNN(K, 2, kernel_size=4).init(jax.random.key(0), codes)
+        for size in (4, 1):
+            with pytest.raises(
+                UserError, match=f"kernel_size must be odd .* got {size}"
+            ):
+                PixelCNN(K, 2, kernel_size=size).init(jax.random.key(0), codes)
 
 
 def test_dropout_needs_a_key():
@@ -118,19 +195,28 @@ def test_parameters_are_counted_by_hand(layers):
     """[14] Each layer has parameters of its own."""
     c, f, classes, reach = 3, 8, 5, 1
     network = PixelCNN(
-        K, c, num_classes=classes, layers=layers, units=f, kernel_size=3, cell_layers=2
+        K,
+        c,
+        num_classes=classes,
+        vector_features=2,
+        map_features=7,
+        layers=layers,
+        units=f,
+        kernel_size=3,
+        cell_layers=2,
     )
     params = jax.eval_shape(
         network.init,
         jax.random.key(0),
         jnp.zeros((1, 2, 3, c), jnp.int32),
-        jnp.zeros(1, jnp.int32),
+        Condition(jnp.zeros(1, jnp.int32), jnp.zeros((1, 2)), jnp.zeros((1, 2, 3, 7))),
     )
     layer = (
         dense((reach + 1) * 3 * f, 2 * f)  # the vertical stack's 2x3 convolution
         + dense((reach + 1) * f, 2 * f)  # the horizontal stack's 1x2
         + dense(2 * f, 2 * f)  # from the vertical to the horizontal
-        + dense(f, 4 * f)  # the label, to the gates of both
+        + dense(f + 2, 4 * f)  # the label and the vector, to the gates of both
+        + dense(7, 4 * f)  # the map
         + dense(f, 2 * f)  # residual and skip
     )
     cell = (

@@ -2,24 +2,23 @@
 
 `Prior` holds sizes and options, no arrays, and has the methods that the training loop
 asks of any model. A batch is a dict of `codes` `[B, H, W, C]`, `label` `[B]` and `mask`
-`[B]` bool.
+`[B]` bool, with `vector` and `features` where the prior is built for them.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vqvae_jax import metrics, sampling
+from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.networks.pixelcnn import PixelCNN
-
-AnyArray = Array | np.ndarray
+from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,42 +28,47 @@ class Prior:
     Attributes:
       grid: `(H, W, C)`, taken from the VQ-VAE.
       num_codes: K, taken from the VQ-VAE.
-      class_names: what labels 0, 1, ... mean; empty for an unconditional prior.
+      class_names: what labels 0, 1, ... mean; empty for a prior without labels.
+      vector_features: size of a vector that each grid depends on, 0 for none.
+      map_features: channels of a map `[H, W]` that each grid depends on, 0 for none.
       layers: gated layers of the PixelCNN.
       units: their channels.
       kernel_size: odd.
       cell_layers: residual layers between a cell's context and its logits.
       dropout: rate while training.
+      label_dropout: part of the labels that are withheld while training; above 0 the
+        prior can also be used without labels, and with guidance.
       dtype: compute dtype, "float32" or "bfloat16".
     """
 
     grid: tuple[int, int, int]
     num_codes: int
     class_names: tuple[str, ...] = ()
+    vector_features: int = 0
+    map_features: int = 0
     layers: int = 15
     units: int = 128
     kernel_size: int = 5
     cell_layers: int = 1
     dropout: float = 0.0
+    label_dropout: float = 0.0
     dtype: str = "float32"
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
-        for name in ("num_codes", "layers", "units", "kernel_size"):
+        for name in ("num_codes", "layers", "units"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")
         require(
-            self.kernel_size % 2 == 1,
-            f"kernel_size must be odd, got {self.kernel_size}",
+            self.kernel_size % 2 == 1 and self.kernel_size > 1,
+            f"kernel_size must be odd and above 1, got {self.kernel_size}",
         )
-        require(
-            self.cell_layers >= 0,
-            f"cell_layers must not be negative, got {self.cell_layers}",
-        )
-        require(
-            0 <= self.dropout < 1,
-            f"dropout must be in [0, 1), got {self.dropout}",
-        )
+        for name in ("cell_layers", "vector_features", "map_features"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must not be negative, got {value}")
+        for name in ("dropout", "label_dropout"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"{name} must be in [0, 1), got {value}")
         require(
             self.dtype in ("float32", "bfloat16"),
             f"dtype must be one of float32, bfloat16, got {self.dtype!r}",
@@ -77,8 +81,8 @@ class Prior:
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Any:
         """Initialise the PixelCNN at random; of the batch only shapes matter."""
-        codes, labels = batch["codes"][:1], batch["label"][:1]
-        return self._network.init(key, codes, self._condition(labels))
+        first = {name: array[:1] for name, array in batch.items()}
+        return self._network.init(key, first["codes"], self._condition_of(first))
 
     def trainable(self, params: Any) -> Any:
         """Mark with True the leaves that follow the gradient: all."""
@@ -88,8 +92,16 @@ class Prior:
         self, params: Any, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
         """Return -log p(z) in nats a code, with dropout."""
-        nll = -self._log_prob(params, batch["codes"], batch["label"], key)
-        nats_per_code = nll / math.prod(self.grid)
+        dropout_key, label_key = jax.random.split(key)
+        condition = self._condition_of(batch)
+        if self.num_classes and self.label_dropout:
+            withheld = jax.random.bernoulli(
+                label_key, self.label_dropout, condition.labels.shape
+            )
+            labels = jnp.where(withheld, self.num_classes, condition.labels)
+            condition = condition._replace(labels=labels)
+        log_p = self._log_p(params, batch["codes"], condition, dropout_key)
+        nats_per_code = -_mean_of_each(log_p)
         loss = metrics.masked_mean(nats_per_code, batch["mask"])
         return loss, (self._metrics(nats_per_code, batch["mask"]), None)
 
@@ -100,8 +112,8 @@ class Prior:
 
     def evaluate(self, params: Any, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return bits per code, without dropout."""
-        nll = -self._log_prob(params, batch["codes"], batch["label"])
-        nats_per_code = nll / math.prod(self.grid)
+        log_p = self._log_p(params, batch["codes"], self._condition_of(batch))
+        nats_per_code = -_mean_of_each(log_p)
         loss = metrics.mean(nats_per_code, batch["mask"])
         return {**self._metrics(nats_per_code, batch["mask"]), "loss": loss}
 
@@ -111,15 +123,32 @@ class Prior:
         codes: Int[AnyArray, "B H W C"],
         *,
         labels: Int[AnyArray, " B"] | None = None,
+        vector: Float[AnyArray, "B V"] | None = None,
+        features: Float[AnyArray, "B H W M"] | None = None,
+        given: Int[AnyArray, "B H W C"] | None = None,
     ) -> Float[Array, " B"]:
         """Return log p(z) in nats, exactly, for each grid of codes.
 
+        Args:
+          params: the prior's parameters.
+          codes: the grids.
+          labels: a class for each, if the prior is class-conditional.
+          vector: what each depends on, if the prior was built so.
+          features: a map that each depends on, if the prior was built so.
+          given: as in `sample`; only places where it is -1 count, which makes the sum
+            the log-probability that `sample` draws these codes there.
+
         Raises:
-          UserError: the codes are not a grid of this model, or labels are missing.
+          UserError: the codes or what they depend on do not fit this model.
         """
-        self._check_codes(codes)
-        codes = jnp.asarray(codes)
-        return self._log_prob(params, codes, self._check_labels(labels, codes.shape[0]))
+        self._check_params(params)
+        self._check_codes("codes", codes, lowest=0)
+        condition = self._condition(labels, vector, features, codes.shape[0])
+        log_p = self._log_p(params, jnp.asarray(codes), condition)
+        if given is not None:
+            self._check_codes("given", given, lowest=sampling.FREE)
+            log_p = jnp.where(jnp.asarray(given) == sampling.FREE, log_p, 0.0)
+        return log_p.reshape(codes.shape[0], -1).sum(axis=1)
 
     def sample(
         self,
@@ -128,38 +157,110 @@ class Prior:
         *,
         labels: Int[AnyArray, " B"] | None = None,
         num_samples: int | None = None,
+        vector: Float[AnyArray, "B V"] | None = None,
+        features: Float[AnyArray, "B H W M"] | None = None,
         temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float | None = None,
+        given: Int[AnyArray, "B H W C"] | None = None,
+        leading: Int[AnyArray, "B R W C"] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> Int[Array, "B H W C"]:
-        """Draw grids of codes by ancestral sampling.
+        """Draw grids of codes, in time linear in their cells.
+
+        Compiled once for each number of samples; temperature, top_p, guidance, labels
+        and given codes may change without compiling again.
 
         Args:
           params: the prior's parameters.
           key: decides the draw.
           labels: `[B]`, a class for each sample, if the prior is class-conditional.
-          num_samples: B, if it is not.
+          num_samples: B, where nothing else says it.
+          vector: what each sample depends on, if the prior was built so.
+          features: a map that each sample depends on, if the prior was built so.
           temperature: below 1 for likelier, above 1 for more varied samples.
+          top_k: draw each code from the k likeliest.
+          top_p: draw each code from the likeliest that have this probability together.
+          guidance: how much the label counts; 1 is the model itself, above 1
+            exaggerates it (classifier-free guidance; needs label_dropout).
+          given: codes to keep, -1 where they are to be drawn. Each code is drawn given
+            the codes before it in raster order, so what is given further on does not
+            influence it: this fills holes from above and from the left, which is not
+            the exact conditional distribution of the holes.
+          leading: the first R rows, to be completed; exact, as they come first.
+          progress: called with the number of finished rows, for each row.
 
         Raises:
-          UserError: labels are missing or not wanted, or temperature <= 0.
+          UserError: labels are missing, not wanted or not classes, an option cannot be,
+            or an array is not for this grid.
         """
-        if labels is not None:
-            num_samples = labels.shape[0]
-        require(num_samples is not None, "labels or num_samples must be given")
-        labels = self._check_labels(labels, num_samples)
+        self._check_params(params)
+        _check_draw(temperature, top_k, top_p)
+        batch = _batch_size(num_samples, labels, vector, features, given, leading)
+        condition = self._condition(labels, vector, features, batch)
+        if given is not None:
+            self._check_codes("given", given, lowest=sampling.FREE, batch=batch)
+        if leading is not None:
+            self._check_leading(leading, batch)
+        if guidance is not None:
+            require(
+                labels is not None and self.label_dropout > 0,
+                "guidance needs labels, and a prior trained with label_dropout above 0",
+            )
+            without = jnp.full_like(condition.labels, self.num_classes)
+            condition = jax.tree.map(lambda x: jnp.concatenate([x, x]), condition)
+            condition = condition._replace(
+                labels=condition.labels.at[batch:].set(without)
+            )
+        return self._draw(
+            params,
+            key,
+            condition,
+            (temperature, top_p, guidance),
+            None if given is None else jnp.asarray(given, jnp.int32),
+            None if leading is None else jnp.asarray(leading, jnp.int32),
+            batch=batch,
+            top_k=top_k,
+            progress=progress,
+        )
 
-        def logits_fn(codes):
-            return self._network.apply(params, codes, self._condition(labels))
+    @functools.partial(jax.jit, static_argnames=("self", "batch", "top_k", "progress"))
+    def _draw(
+        self, params, key, condition, options, given, leading, *, batch, top_k, progress
+    ) -> Int[Array, "B H W C"]:
+        temperature, top_p, guidance = options
 
-        return sampling.ancestral(
-            logits_fn, key, shape=(num_samples, *self.grid), temperature=temperature
+        def adjust(logits):
+            if guidance is not None:
+                logits = sampling.guided(logits, scale=guidance)
+            return sampling.truncated(
+                logits, temperature=temperature, top_k=top_k, top_p=top_p
+            )
+
+        return sampling.cached(
+            self._network,
+            params,
+            key,
+            shape=(batch, *self.grid),
+            condition=condition,
+            adjust=adjust,
+            copies=1 if guidance is None else 2,
+            given=given,
+            leading=leading,
+            progress=progress,
         )
 
     @property
     def _network(self) -> PixelCNN:
+        # One more class for labels that are withheld.
+        withheld = 1 if self.num_classes and self.label_dropout else 0
         return PixelCNN(
             num_codes=self.num_codes,
             codes_per_cell=self.grid[-1],
-            num_classes=self.num_classes,
+            num_classes=self.num_classes + withheld,
+            vector_features=self.vector_features,
+            map_features=self.map_features,
             layers=self.layers,
             units=self.units,
             kernel_size=self.kernel_size,
@@ -168,36 +269,88 @@ class Prior:
             dtype=jnp.dtype(self.dtype),
         )
 
-    def _log_prob(self, params, codes, labels, dropout_key=None) -> Float[Array, " B"]:
+    def _log_p(
+        self, params, codes, condition, dropout_key=None
+    ) -> Float[Array, "B H W C"]:
         rngs = {} if dropout_key is None else {"dropout": dropout_key}
-        logits = self._network.apply(params, codes, self._condition(labels), rngs=rngs)
+        logits = self._network.apply(params, codes, condition, rngs=rngs)
         chosen = jnp.take_along_axis(logits, codes[..., None], axis=-1)[..., 0]
-        log_p = chosen - jax.nn.logsumexp(logits, axis=-1)
-        return log_p.reshape(codes.shape[0], -1).sum(axis=1)
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
 
     def _metrics(self, nats_per_code, mask) -> dict:
         return {"bits_per_code": metrics.mean(nats_per_code / math.log(2), mask)}
 
-    def _condition(self, labels):
-        return labels if self.num_classes else None
-
-    def _check_codes(self, codes):
-        require(
-            codes.ndim == 4 and codes.shape[1:] == self.grid,
-            f"codes must have shape [B, {', '.join(map(str, self.grid))}], got "
-            f"{codes.shape}",
+    def _condition_of(self, batch: Mapping[str, Array]) -> Condition:
+        return Condition(
+            labels=batch["label"] if self.num_classes else None,
+            vector=batch.get("vector"),
+            features=batch.get("features"),
         )
 
-    def _check_labels(self, labels, batch_size: int) -> Int[Array, " B"] | None:
-        if self.num_classes == 0:
-            require(labels is None, "this prior was trained without labels")
-            return None
+    def _condition(self, labels, vector, features, batch: int) -> Condition:
+        if labels is None and self.num_classes:
+            require(
+                self.label_dropout > 0,
+                f"labels are needed, one of {self.num_classes} classes for each sample",
+            )
+            labels = jnp.full((batch,), self.num_classes)
+        elif labels is not None:
+            self._check_labels(labels, batch)
+        arrays = (None if x is None else jnp.asarray(x) for x in (vector, features))
+        labels = None if labels is None else jnp.asarray(labels)
+        return Condition(labels, *arrays)
+
+    def _check_params(self, params):
+        tables = params["params"]["embedding"]["tables"]
+        expected = (self.grid[-1], self.num_codes, self.units)
         require(
-            labels is not None,
-            f"labels are needed, one of {self.num_classes} classes for each sample",
+            tables.shape == expected,
+            f"params are for (codes a cell, codes, units) = {tables.shape}, this prior "
+            f"has {expected}",
+        )
+
+    def _check_codes(self, name, codes, *, lowest: int, batch: int | str = "B"):
+        require_shape(name, codes, batch, *self.grid)
+        require_range(name, codes, lowest, self.num_codes)
+
+    def _check_leading(self, leading, batch: int):
+        height, width, per_cell = self.grid
+        require_shape(
+            "leading", leading, batch, f"fewer than {height}", width, per_cell
         )
         require(
-            labels.shape == (batch_size,),
-            f"labels must have shape [{batch_size}], got {labels.shape}",
+            0 < leading.shape[1] < height,
+            f"leading must have 1 ... {height - 1} rows, got {leading.shape[1]}",
         )
-        return jnp.asarray(labels)
+        require_range("leading", leading, 0, self.num_codes)
+
+    def _check_labels(self, labels, batch: int):
+        require(self.num_classes > 0, "this prior was trained without labels")
+        require_shape("labels", labels, batch)
+        require_range("labels", labels, 0, self.num_classes)
+
+
+def _check_draw(temperature, top_k, top_p) -> None:
+    for name, value, allowed, is_allowed in (
+        ("temperature", temperature, "above 0", lambda x: x > 0),
+        ("top_k", top_k, "at least 1", lambda x: x >= 1),
+        ("top_p", top_p, "in (0, 1]", lambda x: 0 < x <= 1),
+    ):
+        if value is not None and not isinstance(value, jax.core.Tracer):
+            require(is_allowed(value), f"{name} must be {allowed}, got {value}")
+
+
+def _batch_size(num_samples, *arrays) -> int:
+    sizes = {x.shape[0] for x in arrays if x is not None}
+    if num_samples is not None:
+        sizes.add(num_samples)
+    require(bool(sizes), "labels or num_samples must be given")
+    require(
+        len(sizes) == 1,
+        f"num_samples and the arrays must be of one size, got {sorted(sizes)}",
+    )
+    return sizes.pop()
+
+
+def _mean_of_each(x: Float[Array, "B *rest"]) -> Float[Array, " B"]:
+    return x.reshape(x.shape[0], -1).mean(axis=1)

@@ -18,15 +18,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from vqvae_jax import likelihoods, metrics, quantizer
+from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.networks.autoencoder import Decoder, Encoder
-
-AnyArray = Array | np.ndarray
 
 
 class Params(NamedTuple):
@@ -243,11 +241,7 @@ class VQVAE:
         Raises:
           UserError: the codes are not a grid of this model.
         """
-        require(
-            codes.ndim == 4 and codes.shape[1:] == self.grid,
-            f"codes must have shape [B, {', '.join(map(str, self.grid))}], got "
-            f"{codes.shape}",
-        )
+        require_shape("codes", codes, "B", *self.grid)
         z_q = quantizer.lookup(params.codebook, jnp.asarray(codes))
         outputs = self._decoder.apply(params.decoder, z_q)
         return jnp.round(self._likelihood.mean(outputs)).astype(jnp.uint8)
@@ -327,11 +321,7 @@ class VQVAE:
         return jnp.broadcast_to(mask[:, None, None], (mask.shape[0], *self.grid[:2]))
 
     def _check_images(self, images):
-        require(
-            images.ndim == 4 and images.shape[1:] == self.image_shape,
-            f"images must have shape [B, {', '.join(map(str, self.image_shape))}], got "
-            f"{images.shape}",
-        )
+        require_shape("images", images, "B", *self.image_shape)
 
 
 def _count_update_of_codes(codebook, z_e, codes, **options):

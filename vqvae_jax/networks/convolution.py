@@ -98,6 +98,10 @@ def conv2d_transpose(
 
 
 def _conv_by_xla(x, kernel, *, stride, pads):
+    if x.shape[1:3] == kernel.shape[:2] and pads == ((0, 0), (0, 0)):
+        # One place, as when a grid is drawn cell by cell: no convolution to set up.
+        y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, kernel.shape[-1])
+        return y[:, None, None, :]
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -239,14 +243,20 @@ class Conv(nn.Module):
     kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C_in"]) -> Float[Array, "B h w C_out"]:
+    def __call__(
+        self, x: Float[Array, "B H W C_in"], *, padding: Padding | None = None
+    ) -> Float[Array, "B h w C_out"]:
+        """Convolve; `padding` here goes before the module's own."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param(
             "bias", nn.initializers.zeros_init(), (self.features,), jnp.float32
         )
         y = conv2d(
-            x.astype(self.dtype), kernel, stride=self.stride, padding=self.padding
+            x.astype(self.dtype),
+            kernel,
+            stride=self.stride,
+            padding=self.padding if padding is None else padding,
         )
         return y + bias.astype(self.dtype)[None, None, None, :]
 

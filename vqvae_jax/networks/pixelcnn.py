@@ -4,31 +4,57 @@ One module serves as the prior over codes (1 or 10 a cell), as a model of pixels
 channels of 256 values a cell) and as a decoder. Cells come in raster order, and the
 categories of a cell one after the other:
 
-    p(z) = prod_cells prod_c p(z[cell, c] | z[earlier cells], z[cell, <c], label).
+    p(z) = prod_cells prod_c p(z[cell, c] | z[earlier cells], z[cell, <c], condition).
 
 No kernel is masked. The vertical stack starts from its input moved down by one row, the
 horizontal stack from its input moved right by one column; from there on each may look
 at its own row or column too. Padding on one side keeps the rest of the future out, half
 of each kernel is not computed in vain, and there is no blind spot.
+
+`__call__` computes all logits of a grid at once. `next_row`, `next_cell` and
+`next_code` compute the same numbers one after the other, each from a cache of the few
+rows or cells that a layer still sees: what `sampling.cached` walks through.
 """
 
-import jax
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from vqvae_jax.errors import require
-from vqvae_jax.networks.convolution import Conv
+from vqvae_jax.networks.cell_decoder import CellDecoder, CodeEmbedding
+from vqvae_jax.networks.gated_layer import GatedLayer
+
+
+class Condition(NamedTuple):
+    """What the categories depend on besides each other; None for what is not given.
+
+    labels: `[B]` int, classes.
+    vector: `[B, V]`, any description of a whole grid.
+    features: `[B, H, W, M]`, a map over the same grid.
+    """
+
+    labels: Int[Array, " B"] | None = None
+    vector: Float[Array, "B V"] | None = None
+    features: Float[Array, "B H W M"] | None = None
+
+
+UNCONDITIONAL = Condition()
 
 
 class PixelCNN(nn.Module):
     """Logits of every category of every cell, from the categories before it.
 
+    Each part of a condition is projected into the gates of every layer.
+
     Attributes:
       num_codes: K, the categories.
       codes_per_cell: C.
       num_classes: labels to condition on, 0 for none.
+      vector_features: V, size of a vector to condition on, 0 for none.
+      map_features: M, channels of a map to condition on, 0 for none.
       layers: gated layers.
       units: channels of both stacks.
       kernel_size: odd; a layer sees (kernel_size - 1) / 2 cells up, left and right.
@@ -40,6 +66,8 @@ class PixelCNN(nn.Module):
     num_codes: int
     codes_per_cell: int = 1
     num_classes: int = 0
+    vector_features: int = 0
+    map_features: int = 0
     layers: int = 15
     units: int = 128
     kernel_size: int = 5
@@ -47,178 +75,173 @@ class PixelCNN(nn.Module):
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(
-        self,
-        codes: Int[Array, "B H W C"],
-        labels: Int[Array, " B"] | None = None,
-    ) -> Float[Array, "B H W C K"]:
-        """Return logits `[B, H, W, C, K]` float32 for codes in 0 ... K-1.
-
-        Raises:
-          UserError: C is not codes_per_cell, or labels are missing or not wanted.
-        """
-        self._check(codes, labels)
-        embedding = CodeEmbedding(
-            self.num_codes, self.codes_per_cell, self.units, self.dtype
+    def setup(self):
+        """Make the layers that both forms share."""
+        require(
+            self.kernel_size % 2 == 1 and self.kernel_size > 1,
+            f"kernel_size must be odd and above 1, got {self.kernel_size}",
         )
-        cells = embedding(codes).sum(axis=-2)
-        condition = None
-        if labels is not None:
-            condition = nn.Embed(self.num_classes, self.units, dtype=self.dtype)(labels)
-        vertical, horizontal = _down(cells), _right(cells)
-        skip = jnp.zeros_like(cells)
-        for _ in range(self.layers):
-            layer = GatedLayer(self.units, self.kernel_size, self.dropout, self.dtype)
-            vertical, horizontal, output = layer(vertical, horizontal, condition)
-            skip = skip + output
-        context = nn.Dense(self.units, dtype=self.dtype)(nn.relu(skip))
-        return CellDecoder(
+        self.embedding = CodeEmbedding(self.num_codes, self.codes_per_cell, self.units)
+        if self.num_classes:
+            self.label_embedding = nn.Embed(
+                self.num_classes, self.units, dtype=self.dtype
+            )
+        self.stack = [
+            GatedLayer(self.units, self.kernel_size // 2, self.dropout, self.dtype)
+            for _ in range(self.layers)
+        ]
+        self.to_context = nn.Dense(self.units, dtype=self.dtype)
+        self.cell_decoder = CellDecoder(
             self.num_codes,
             self.codes_per_cell,
             self.units,
             self.cell_layers,
             self.dropout,
             self.dtype,
-        )(context, codes)
-
-    def _check(self, codes, labels):
-        require(
-            codes.ndim == 4 and codes.shape[-1] == self.codes_per_cell,
-            f"codes must have shape [B, H, W, {self.codes_per_cell}], got "
-            f"{codes.shape}",
-        )
-        require(
-            self.kernel_size % 2 == 1,
-            f"prior.kernel_size must be odd, got {self.kernel_size}",
-        )
-        require(
-            (labels is None) == (self.num_classes == 0),
-            f"labels are needed: the PixelCNN was built for {self.num_classes} classes"
-            if labels is None
-            else "labels were given to a PixelCNN built without classes",
         )
 
-
-class GatedLayer(nn.Module):
-    """One layer of both stacks, with residual and skip connections in the horizontal.
-
-    Takes and returns `[B, H, W, units]`; the third result is for the skip connection.
-    `condition` is `[B, F]`, projected into the gates of both stacks.
-    """
-
-    units: int
-    kernel_size: int
-    dropout: float
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, vertical, horizontal, condition=None):
-        reach = self.kernel_size // 2
-        gates = 2 * self.units
-        v = Conv(
-            gates,
-            (reach + 1, self.kernel_size),
-            padding=((reach, 0), (reach, reach)),
-            dtype=self.dtype,
-            name="vertical",
-        )(vertical)
-        h = Conv(
-            gates,
-            (1, reach + 1),
-            padding=((0, 0), (reach, 0)),
-            dtype=self.dtype,
-            name="horizontal",
-        )(horizontal)
-        h = h + nn.Dense(gates, dtype=self.dtype, name="vertical_to_horizontal")(v)
-        if condition is not None:
-            project = nn.Dense(2 * gates, dtype=self.dtype, name="condition")
-            for_v, for_h = jnp.split(project(condition)[:, None, None, :], 2, axis=-1)
-            v, h = v + for_v, h + for_h
-        vertical = _gate(v)
-        output = _gate(h)
-        output = nn.Dropout(self.dropout)(
-            output, deterministic=not self.has_rng("dropout")
-        )
-        both = nn.Dense(gates, dtype=self.dtype, name="residual_and_skip")(output)
-        residual, skip = jnp.split(both, 2, axis=-1)
-        return vertical, horizontal + residual, skip
-
-
-class CellDecoder(nn.Module):
-    """Logits of a cell's C categories, each from the context and those before it.
-
-    The embeddings of the categories before c, from tables of their own, are summed: the
-    sum tells all of them, and costs the same for every c.
-    """
-
-    num_codes: int
-    codes_per_cell: int
-    units: int
-    layers: int
-    dropout: float
-    dtype: DTypeLike
-
-    @nn.compact
     def __call__(
-        self, context: Float[Array, "*cells F"], codes: Int[Array, "*cells C"]
-    ) -> Float[Array, "*cells C K"]:
-        embedding = CodeEmbedding(
-            self.num_codes, self.codes_per_cell, self.units, self.dtype
-        )
-        embedded = embedding(codes)
-        before = [(0, 0)] * (codes.ndim - 1) + [(1, 0), (0, 0)]
-        earlier = jnp.cumsum(jnp.pad(embedded, before)[..., :-1, :], axis=-2)
-        place = self.param(
-            "place", nn.initializers.normal(0.02), (self.codes_per_cell, self.units)
-        )
-        place = place.reshape((1,) * (codes.ndim - 1) + place.shape).astype(self.dtype)
-        x = context[..., None, :] + earlier + place
-        for _ in range(self.layers):
-            gates = nn.Dense(2 * self.units, dtype=self.dtype)(nn.relu(x))
-            y = nn.Dropout(self.dropout)(
-                _gate(gates), deterministic=not self.has_rng("dropout")
+        self, codes: Int[Array, "B H W C"], condition: Condition = UNCONDITIONAL
+    ) -> Float[Array, "B H W C K"]:
+        """Return logits `[B, H, W, C, K]` float32 for codes in 0 ... K-1.
+
+        Raises:
+          UserError: C is not codes_per_cell, or a part of the condition is missing, not
+            wanted, or not of this batch and grid.
+        """
+        self.check(codes.shape, condition)
+        cells = self.embed(codes)
+        vertical, horizontal = _down(cells), _right(cells)
+        vector = self._vector(condition)
+        features = self._features(condition.features)
+        skip = jnp.zeros_like(cells)
+        reach = self.kernel_size // 2
+        for layer in self.stack:
+            vertical, guide = layer.vertical_stack(
+                vertical, vector, features, zeros_above=reach
             )
-            x = x + nn.Dense(self.units, dtype=self.dtype)(y)
-        kernel = self.param(
-            "kernel",
-            nn.initializers.lecun_normal(batch_axis=0),
-            (self.codes_per_cell, self.units, self.num_codes),
+            horizontal, output = layer.horizontal_stack(
+                horizontal, guide, zeros_left=reach
+            )
+            skip = skip + output
+        return self.cell_decoder(self._context(skip), codes)
+
+    def embed(self, codes: Int[Array, "B H W C"]) -> Float[Array, "B H W F"]:
+        """Return what the stacks read of whole cells."""
+        return self.embedding(codes).sum(axis=-2).astype(self.dtype)
+
+    def next_row(
+        self,
+        cache: tuple[Float[Array, "B R W F"], ...],
+        above: Float[Array, "B 1 W F"],
+        condition: Condition,
+    ) -> tuple[tuple, tuple]:
+        """Move the vertical stack down by one row.
+
+        Args:
+          cache: for each layer the last `reach` rows of its input, zeros at first.
+          above: the embedded row above, zeros for the first.
+          condition: `features` `[B, 1, W, M]` are those of this row.
+
+        Returns the next cache, and for each layer the guide `[B, 1, W, 2F]` of the
+        horizontal stack.
+        """
+        vector = self._vector(condition)
+        features = self._features(condition.features)
+        vertical, next_cache, guides = above, [], []
+        for layer, past in zip(self.stack, cache, strict=True):
+            window = jnp.concatenate([past, vertical], axis=1)
+            next_cache.append(window[:, 1:])
+            vertical, guide = layer.vertical_stack(
+                window, vector, features, zeros_above=0
+            )
+            guides.append(guide)
+        return tuple(next_cache), tuple(guides)
+
+    def next_cell(
+        self,
+        cache: tuple[Float[Array, "B 1 R F"], ...],
+        left: Float[Array, "B 1 1 F"],
+        guides: tuple[Float[Array, "B 1 1 F2"], ...],
+    ) -> tuple[tuple, Float[Array, "B F"]]:
+        """Move the horizontal stack right by one cell.
+
+        Args:
+          cache: for each layer the last `reach` cells of its input, zeros at first.
+          left: the embedded cell to the left, zeros for the first.
+          guides: this column of what `next_row` returned.
+
+        Returns the next cache and the cell's context.
+        """
+        horizontal, skip, next_cache = left, jnp.zeros_like(left), []
+        for layer, past, guide in zip(self.stack, cache, guides, strict=True):
+            window = jnp.concatenate([past, horizontal], axis=2)
+            next_cache.append(window[:, :, 1:])
+            horizontal, output = layer.horizontal_stack(window, guide, zeros_left=0)
+            skip = skip + output
+        return tuple(next_cache), self._context(skip)[:, 0, 0]
+
+    def next_code(
+        self,
+        context: Float[Array, "B F"],
+        earlier: Float[Array, "B F"],
+        place: Int[Array, ""],
+    ) -> Float[Array, "B K"]:
+        """Return the logits at a place of the cell.
+
+        `earlier` is the sum of what `embed_code` gave for the places before, zeros at
+        first.
+        """
+        return self.cell_decoder.next_code(context, earlier, place)
+
+    def embed_code(
+        self, codes: Int[Array, " B"], place: Int[Array, ""]
+    ) -> Float[Array, "B F"]:
+        """Return what the later places of a cell read of a code; float32."""
+        return self.cell_decoder.embedding.at(codes, place)
+
+    def check(self, shape: tuple[int, ...], condition: Condition) -> None:
+        """Raise UserError unless codes of a shape and a condition fit this network."""
+        require(
+            len(shape) == 4 and shape[-1] == self.codes_per_cell,
+            f"codes must have shape [B, H, W, {self.codes_per_cell}], got {shape}",
         )
-        bias = self.param(
-            "bias", nn.initializers.zeros, (self.codes_per_cell, self.num_codes)
-        )
-        # Float32 operands, not only sums: XLA:CPU has no such product of bfloat16s, and
-        # elsewhere the default precision rounds them as it multiplies.
-        x = nn.relu(x).astype(jnp.float32)
-        logits = jnp.einsum("...cf,cfk->...ck", x, kernel)
-        return logits + bias.reshape((1,) * (codes.ndim - 1) + bias.shape)
+        batch, height, width, _ = shape
+        for name, size, expected in (
+            ("labels", self.num_classes, (batch,)),
+            ("vector", self.vector_features, (batch, self.vector_features)),
+            ("features", self.map_features, (batch, height, width, self.map_features)),
+        ):
+            value = getattr(condition, name)
+            require(
+                value is None or size > 0,
+                f"{name} were given to a PixelCNN that was built without them",
+            )
+            require(
+                value is not None or size == 0,
+                f"{name} of shape {list(expected)} are needed: the PixelCNN was built "
+                f"for {size} {'classes' if name == 'labels' else 'channels'}",
+            )
+            require(
+                value is None or value.shape == expected,
+                f"{name} must have shape {list(expected)} for {batch} grids of "
+                f"{height}x{width} cells, got {list(getattr(value, 'shape', ()))}",
+            )
 
+    def _vector(self, condition):
+        """Return the condition of whole grids as one vector, None if there is none."""
+        parts = []
+        if condition.labels is not None:
+            parts.append(self.label_embedding(condition.labels))
+        if condition.vector is not None:
+            parts.append(condition.vector.astype(self.dtype))
+        return jnp.concatenate(parts, axis=-1) if parts else None
 
-class CodeEmbedding(nn.Module):
-    """An embedding table for each place in a cell: `[..., C]` -> `[..., C, units]`."""
+    def _features(self, features):
+        return None if features is None else features.astype(self.dtype)
 
-    num_codes: int
-    codes_per_cell: int
-    units: int
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, codes: Int[Array, "*cells C"]) -> Float[Array, "*cells C F"]:
-        tables = self.param(
-            "tables",
-            nn.initializers.normal(1.0 / self.codes_per_cell**0.5),
-            (self.codes_per_cell, self.num_codes, self.units),
-        )
-        places = jnp.arange(self.codes_per_cell)
-        places = places.reshape((1,) * (codes.ndim - 1) + places.shape)
-        return tables[places, codes].astype(self.dtype)
-
-
-def _gate(x: Float[Array, "*shape F2"]) -> Float[Array, "*shape F"]:
-    """Apply the gated activation unit: tanh of one half times sigmoid of the other."""
-    a, b = jnp.split(x, 2, axis=-1)
-    return jnp.tanh(a) * jax.nn.sigmoid(b)
+    def _context(self, skip):
+        return self.to_context(nn.relu(skip))
 
 
 def _down(x: Float[Array, "B H W F"]) -> Float[Array, "B H W F"]:

@@ -10,7 +10,6 @@ import pytest
 from scipy import special, stats
 
 from vqvae_jax import sampling
-from vqvae_jax.errors import UserError
 
 H, W, C, K = 2, 2, 1, 3
 PLACES = H * W * C
@@ -30,9 +29,13 @@ def logits_fn(codes):
 
 
 @functools.partial(jax.jit, static_argnames="temperature")
-def draw(key, *, temperature=1.0):
+def draw(key, *, temperature=1.0, given=None):
     return sampling.ancestral(
-        logits_fn, key, shape=(DRAWS, H, W, C), temperature=temperature
+        logits_fn,
+        key,
+        shape=(DRAWS, H, W, C),
+        adjust=functools.partial(sampling.truncated, temperature=temperature),
+        given=given,
     )
 
 
@@ -81,9 +84,37 @@ def test_the_key_decides():
     assert np.any(np.asarray(first) != np.asarray(other))
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
-def test_temperature_must_be_positive(temperature):
-    with pytest.raises(UserError, match=r"temperature must be above 0, got"):
-        sampling.ancestral(
-            logits_fn, jax.random.key(0), shape=(1, H, W, C), temperature=temperature
-        )
+def test_given_codes_are_kept_and_those_after_follow_them():
+    given = np.full((DRAWS, PLACES), sampling.FREE)
+    given[:, 1] = 2
+    codes = draw(jax.random.key(2), given=jnp.asarray(given).reshape(-1, H, W, C))
+    codes = np.asarray(codes).reshape(DRAWS, PLACES)
+    assert (codes[:, 1] == 2).all()
+    first = np.bincount(codes[:, 0], minlength=K)
+    p = special.softmax(TABLE[0, 0])
+    assert stats.chisquare(first, DRAWS * p).pvalue > 1e-3
+    # The code after it, where the first one was 0.
+    rest = codes[codes[:, 0] == 0, 2]
+    p = special.softmax(TABLE[2, 0 + 2 * K])
+    assert stats.chisquare(np.bincount(rest, minlength=K), len(rest) * p).pvalue > 1e-3
+
+
+def test_copies_of_the_batch_get_the_same_codes():
+    """Of two copies, logits are the second's; the first's would give only zeros."""
+    batch = 5
+
+    def both(codes):
+        first, second = jnp.split(codes, 2)
+        zeros = jnp.full((batch, H, W, C, K), -50.0).at[..., 0].set(50.0)
+        return jnp.concatenate([zeros, logits_fn(second)]) + 0.0 * first.sum()
+
+    codes = sampling.ancestral(
+        both,
+        jax.random.key(0),
+        shape=(batch, H, W, C),
+        adjust=lambda logits: logits[batch:],
+        copies=2,
+    )
+    expected = sampling.ancestral(logits_fn, jax.random.key(0), shape=(batch, H, W, C))
+    np.testing.assert_array_equal(codes, expected)
+    assert codes.any()

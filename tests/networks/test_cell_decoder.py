@@ -1,0 +1,81 @@
+"""The categories of a cell: all at once, one after the other, and in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vqvae_jax.networks.cell_decoder import CellDecoder, CodeEmbedding, gate
+
+B, C, K, F = 4, 3, 5, 6
+
+
+@pytest.fixture(scope="module", params=[0, 2], ids=["0 layers", "2 layers"])
+def case(request):
+    rng = np.random.default_rng(0)
+    decoder = CellDecoder(K, C, F, request.param, 0.0, jnp.float32)
+    context = rng.normal(size=(B, F)).astype("float32")
+    codes = rng.integers(K, size=(B, C)).astype("int32")
+    shapes = jax.eval_shape(decoder.init, jax.random.key(0), context, codes)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(0.7 * rng.normal(size=leaf.shape), "float32"), shapes
+    )
+    return decoder, params, context, codes
+
+
+def expected_logits(decoder, params, context, codes):
+    p = jax.tree.map(np.float64, params["params"])
+    logits = np.zeros((B, C, K))
+    for b, c in np.ndindex(B, C):
+        x = context[b] + p["place"][c]
+        for earlier in range(c):
+            x = x + p["embedding"]["tables"][earlier, codes[b, earlier]]
+        for layer in range(decoder.layers):
+            gates, out = p[f"gates_{layer}"], p[f"residuals_{layer}"]
+            y = np.maximum(x, 0) @ gates["kernel"] + gates["bias"]
+            y = np.tanh(y[:F]) / (1 + np.exp(-y[F:]))
+            x = x + y @ out["kernel"] + out["bias"]
+        logits[b, c] = np.maximum(x, 0) @ p["kernel"][c] + p["bias"][c]
+    return logits
+
+
+def test_all_at_once(case):
+    decoder, params, context, codes = case
+    logits = jax.jit(decoder.apply)(params, context, codes)
+    np.testing.assert_allclose(logits, expected_logits(*case), rtol=1e-4, atol=1e-4)
+
+
+def test_one_after_the_other(case):
+    decoder, params, context, codes = case
+
+    @jax.jit
+    def one(earlier, c):
+        return decoder.apply(
+            params, jnp.asarray(context), earlier, c, method="next_code"
+        )
+
+    tables = params["params"]["embedding"]["tables"]
+    earlier = np.zeros((B, F), np.float32)
+    expected = expected_logits(*case)
+    for c in range(C):
+        logits = one(earlier, jnp.asarray(c))
+        np.testing.assert_allclose(logits, expected[:, c], rtol=1e-4, atol=1e-4)
+        earlier = earlier + tables[c, codes[:, c]]
+
+
+def test_embeddings_have_a_table_for_each_place():
+    tables = np.random.default_rng(0).normal(size=(C, K, F)).astype("float32")
+    params = {"params": {"tables": jnp.asarray(tables)}}
+    codes = jnp.asarray(np.random.default_rng(1).integers(K, size=(2, 2, C)))
+    embedding = CodeEmbedding(K, C, F)
+    embedded = embedding.apply(params, codes)
+    for i, j, c in np.ndindex(2, 2, C):
+        np.testing.assert_array_equal(embedded[i, j, c], tables[c, codes[i, j, c]])
+    at = embedding.apply(params, codes[0, :, 1], jnp.asarray(1), method="at")
+    np.testing.assert_array_equal(at, embedded[0, :, 1])
+
+
+def test_the_gate():
+    x = np.random.default_rng(0).normal(size=(3, 8)).astype("float32")
+    expected = np.tanh(x[:, :4]) / (1 + np.exp(-x[:, 4:]))
+    np.testing.assert_allclose(gate(jnp.asarray(x)), expected, rtol=1e-5)

@@ -1,0 +1,257 @@
+"""The cached sampler draws what the naive one draws, from the same numbers."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from scipy import stats
+
+from vqvae_jax import sampling
+from vqvae_jax.errors import UserError
+from vqvae_jax.networks.pixelcnn import UNCONDITIONAL, Condition, PixelCNN
+from vqvae_jax.sampling import raster
+
+K, BATCH = 5, 3
+
+
+def build(grid, *, batch=BATCH, condition=(), num_codes=K, **options):
+    """A network, random parameters and a condition with the named parts."""
+    rng = np.random.default_rng(0)
+    parts = {
+        "labels": ("num_classes", 4, lambda: rng.integers(4, size=batch)),
+        "vector": ("vector_features", 3, lambda: rng.normal(size=(batch, 3))),
+        "features": (
+            "map_features",
+            2,
+            lambda: rng.normal(size=(batch, *grid[:2], 2)),
+        ),
+    }
+    sizes = {"layers": 2, "units": 16, "kernel_size": 5} | options
+    sizes |= {parts[name][0]: parts[name][1] for name in condition}
+    network = PixelCNN(num_codes, grid[-1], **sizes)
+    values = {name: jnp.asarray(parts[name][2]()) for name in condition}
+    condition = Condition(**values)
+    codes = jnp.asarray(rng.integers(num_codes, size=(batch, *grid)), "int32")
+    shapes = jax.eval_shape(network.init, jax.random.key(0), codes, condition)
+
+    def draw(leaf):
+        fan_in = max(2, np.prod(leaf.shape[:-1]))
+        return jnp.asarray(rng.normal(size=leaf.shape) * fan_in**-0.5, "float32")
+
+    return network, jax.tree.map(draw, shapes), condition, codes
+
+
+ALL = ("labels", "vector", "features")
+
+
+@pytest.mark.parametrize(
+    ("grid", "condition", "options"),
+    [
+        ((5, 4, 1), (), {}),
+        ((4, 5, 3), (), {"kernel_size": 3}),
+        ((2, 3, 10), ("labels",), {"cell_layers": 2}),
+        ((4, 3, 3), ALL, {}),
+        ((3, 4, 1), ("features",), {"cell_layers": 0, "layers": 1}),
+        # A window wider than the grid.
+        ((2, 2, 1), ("vector",), {"kernel_size": 7}),
+    ],
+    ids=str,
+)
+class TestSameAsNaive:
+    def test_logits(self, grid, condition, options):
+        """Of given codes, place by place: those of the whole grid at once."""
+        network, params, condition, codes = build(grid, condition=condition, **options)
+        whole = jax.jit(network.apply)(params, codes, condition)
+        by_place = jnp.moveaxis(codes, 0, -1)
+
+        @jax.jit
+        def walk(rows, leading=None):
+            return raster.walk(
+                network,
+                params,
+                lambda logits, code: (code, logits),
+                rows,
+                shape=codes.shape,
+                condition=condition,
+                leading=leading,
+            )
+
+        one_by_one = jnp.moveaxis(walk(by_place), 3, 0)
+        assert np.std(whole) > 0.1
+        np.testing.assert_allclose(one_by_one, whole, atol=1e-5)
+        after = jnp.moveaxis(walk(by_place[1:], codes[:, :1]), 3, 0)
+        np.testing.assert_allclose(after, whole[:, 1:], atol=1e-5)
+
+    def test_codes(self, grid, condition, options):
+        network, params, condition, codes = build(grid, condition=condition, **options)
+        shape = codes.shape
+
+        @jax.jit
+        def fast(key, temperature):
+            adjust = functools.partial(sampling.truncated, temperature=temperature)
+            return sampling.cached(
+                network, params, key, shape=shape, condition=condition, adjust=adjust
+            )
+
+        @jax.jit
+        def slow(key, temperature):
+            adjust = functools.partial(sampling.truncated, temperature=temperature)
+            return sampling.ancestral(
+                lambda codes: network.apply(params, codes, condition),
+                key,
+                shape=shape,
+                adjust=adjust,
+            )
+
+        seen = set()
+        for seed, temperature in enumerate((1.0, 0.7, 1.0, 1.5)):
+            drawn = fast(jax.random.key(seed), temperature)
+            assert drawn.dtype == jnp.int32
+            np.testing.assert_array_equal(
+                drawn, slow(jax.random.key(seed), temperature)
+            )
+            seen |= set(np.asarray(drawn).flat)
+        # Not one code over and over, which any sampler could agree on.
+        assert seen == set(range(K))
+
+
+class TestGiven:
+    def test_codes_are_kept_and_the_rest_is_as_naively_drawn(self):
+        network, params, condition, codes = build((4, 4, 3), condition=("labels",))
+        free = np.random.default_rng(1).random(codes.shape) < 0.6
+        given = jnp.where(free, sampling.FREE, codes)
+        options = {"shape": codes.shape, "given": given}
+        drawn = jax.jit(
+            lambda key: sampling.cached(
+                network, params, key, condition=condition, **options
+            )
+        )(jax.random.key(0))
+        np.testing.assert_array_equal(drawn[~free], codes[~free])
+        naive = jax.jit(
+            lambda key: sampling.ancestral(
+                lambda codes: network.apply(params, codes, condition), key, **options
+            )
+        )(jax.random.key(0))
+        np.testing.assert_array_equal(drawn, naive)
+        assert (drawn[free] != codes[free]).any()
+
+    @pytest.mark.parametrize("rows", [1, 3])
+    def test_leading_rows_are_as_given_rows(self, rows):
+        """The shortcut through the vertical stack alone changes nothing."""
+        network, params, condition, codes = build((4, 3, 2), condition=ALL)
+        given = codes.at[:, rows:].set(sampling.FREE)
+        draw = functools.partial(
+            sampling.cached,
+            network,
+            params,
+            jax.random.key(0),
+            shape=codes.shape,
+            condition=condition,
+        )
+        np.testing.assert_array_equal(
+            jax.jit(draw)(leading=codes[:, :rows]), jax.jit(draw)(given=given)
+        )
+
+
+def test_copies_share_their_codes_under_other_conditions():
+    network, params, condition, codes = build((3, 3, 2), condition=("labels",))
+    both = Condition(jnp.concatenate([condition.labels, (condition.labels + 1) % 4]))
+    adjust = functools.partial(sampling.guided, scale=2.0)
+    options = {"shape": codes.shape, "adjust": adjust, "copies": 2}
+    drawn = jax.jit(
+        lambda key: sampling.cached(network, params, key, condition=both, **options)
+    )(jax.random.key(0))
+    naive = jax.jit(
+        lambda key: sampling.ancestral(
+            lambda codes: network.apply(params, codes, both), key, **options
+        )
+    )(jax.random.key(0))
+    np.testing.assert_array_equal(drawn, naive)
+
+
+def test_frequencies_are_the_enumerated_probabilities():
+    """On a 2x2 grid with K = 3: 20 000 draws against all 81 grids (chi square)."""
+    draws = 20_000
+    network, params, _, _ = build((2, 2, 1), num_codes=3, layers=2, kernel_size=3)
+    grids = np.array(list(itertools.product(range(3), repeat=4)))
+    logits = jax.jit(network.apply)(
+        params, jnp.asarray(grids, "int32").reshape(-1, 2, 2, 1)
+    )
+    log_p = np.asarray(jax.nn.log_softmax(logits), np.float64).reshape(81, 4, 3)
+    p = np.exp(np.take_along_axis(log_p, grids[..., None], -1).sum((1, 2)))
+    assert p.sum() == pytest.approx(1, abs=1e-5)
+    assert p.max() > 3 * p.min()
+    draw = functools.partial(sampling.cached, network, params, shape=(draws, 2, 2, 1))
+    codes = jax.jit(draw)(jax.random.key(0))
+    index = np.asarray(codes).reshape(draws, 4) @ 3 ** np.arange(4)[::-1]
+    expected = draws * p / p.sum()
+    seen = np.bincount(index, minlength=81)
+    seldom = expected < 5
+    seen = np.append(seen[~seldom], seen[seldom].sum())
+    expected = np.append(expected[~seldom], expected[seldom].sum())
+    keep = expected > 0
+    assert stats.chisquare(seen[keep], expected[keep]).pvalue > 1e-3
+
+
+def test_progress_is_told_after_each_row():
+    network, params, _, codes = build((4, 2, 1))
+    rows = []
+    sampling.cached(
+        network, params, jax.random.key(0), shape=codes.shape, progress=rows.append
+    )
+    jax.effects_barrier()
+    assert [int(row) for row in rows] == [1, 2, 3, 4]
+
+
+def test_a_batch_over_devices_is_drawn_where_it_is():
+    """The same codes, split as the labels are, without talk between the devices."""
+    network, params, condition, codes = build((3, 3, 2), batch=16, condition=ALL)
+
+    @jax.jit
+    def draw(condition):
+        return sampling.cached(
+            network,
+            params,
+            jax.random.key(0),
+            shape=codes.shape,
+            condition=condition,
+        )
+
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    split = jax.device_put(condition, NamedSharding(mesh, PartitionSpec("data")))
+    drawn = draw(split)
+    assert drawn.sharding.spec[0] == "data"
+    np.testing.assert_array_equal(drawn, draw(condition))
+    program = draw.lower(split).compile().as_text()
+    for word in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert word not in program
+
+
+def test_bfloat16_runs_and_keeps_float32_logits():
+    network, params, _, codes = build((3, 3, 2), dtype=jnp.bfloat16)
+    by_place = jnp.moveaxis(codes, 0, -1)
+    walk = functools.partial(
+        raster.walk,
+        network,
+        params,
+        lambda logits, code: (code, logits),
+        shape=codes.shape,
+        condition=UNCONDITIONAL,
+    )
+    logits = jax.jit(walk)(by_place)
+    assert logits.dtype == jnp.float32
+    whole = jax.jit(network.apply)(params, codes)
+    np.testing.assert_allclose(jnp.moveaxis(logits, 3, 0), whole, atol=0.05)
+
+
+def test_a_condition_of_another_grid_is_refused():
+    network, params, condition, codes = build((3, 4, 1), condition=("features",))
+    turned = Condition(features=condition.features.swapaxes(1, 2))
+    with pytest.raises(UserError, match=r"features must have shape \[3, 3, 4, 2\]"):
+        sampling.cached(
+            network, params, jax.random.key(0), shape=codes.shape, condition=turned
+        )

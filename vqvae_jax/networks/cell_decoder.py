@@ -1,0 +1,103 @@
+"""The categories inside one cell: each from the cell's context and those before it."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+
+def gate(x: Float[Array, "*shape F2"]) -> Float[Array, "*shape F"]:
+    """Apply the gated activation unit: tanh of one half times sigmoid of the other."""
+    a, b = jnp.split(x, 2, axis=-1)
+    return jnp.tanh(a) * jax.nn.sigmoid(b)
+
+
+class CodeEmbedding(nn.Module):
+    """An embedding table for each place in a cell: `[..., C]` -> `[..., C, units]`."""
+
+    num_codes: int
+    codes_per_cell: int
+    units: int
+
+    def setup(self):
+        """Make the tables `[C, K, units]`."""
+        self.tables = self.param(
+            "tables",
+            nn.initializers.normal(1.0 / self.codes_per_cell**0.5),
+            (self.codes_per_cell, self.num_codes, self.units),
+        )
+
+    def __call__(self, codes: Int[Array, "*cells C"]) -> Float[Array, "*cells C F"]:
+        """Embed every category of cells; float32."""
+        places = jnp.arange(self.codes_per_cell)
+        return self.tables[places.reshape((1,) * (codes.ndim - 1) + (-1,)), codes]
+
+    def at(self, codes: Int[Array, " B"], place: Int[Array, ""]) -> Float[Array, "B F"]:
+        """Embed the categories at one place of a cell."""
+        return self.tables[place, codes]
+
+
+class CellDecoder(nn.Module):
+    """Logits of a cell's C categories, each from the context and those before it.
+
+    The embeddings of the categories before c, from tables of their own, are summed: the
+    sum tells all of them, and costs the same for every c.
+    """
+
+    num_codes: int
+    codes_per_cell: int
+    units: int
+    layers: int
+    dropout: float
+    dtype: DTypeLike
+
+    def setup(self):
+        """Make the parameters that both forms share."""
+        self.embedding = CodeEmbedding(self.num_codes, self.codes_per_cell, self.units)
+        self.gates = [
+            nn.Dense(2 * self.units, dtype=self.dtype) for _ in range(self.layers)
+        ]
+        self.residuals = [
+            nn.Dense(self.units, dtype=self.dtype) for _ in range(self.layers)
+        ]
+        self.drop = nn.Dropout(self.dropout)
+        sizes = self.codes_per_cell, self.units, self.num_codes
+        self.place = self.param("place", nn.initializers.normal(0.02), sizes[:2])
+        self.kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(batch_axis=0), sizes
+        )
+        self.bias = self.param("bias", nn.initializers.zeros, sizes[::2])
+
+    def __call__(
+        self, context: Float[Array, "*cells F"], codes: Int[Array, "*cells C"]
+    ) -> Float[Array, "*cells C K"]:
+        """Return the logits of all categories at once."""
+        cells = (1,) * (codes.ndim - 1)
+        before = [(0, 0)] * (codes.ndim - 1) + [(1, 0), (0, 0)]
+        embedded = jnp.pad(self.embedding(codes)[..., :-1, :], before)
+        earlier = jnp.cumsum(embedded, axis=-2)
+        place = self.place.reshape(cells + self.place.shape)
+        x = self._features(context[..., None, :], earlier + place)
+        logits = jnp.einsum("...cf,cfk->...ck", x, self.kernel)
+        return logits + self.bias.reshape(cells + self.bias.shape)
+
+    def next_code(
+        self,
+        context: Float[Array, "B F"],
+        earlier: Float[Array, "B F"],
+        place: Int[Array, ""],
+    ) -> Float[Array, "B K"]:
+        """Return the logits at one place, given the sum of the earlier embeddings."""
+        x = self._features(context, earlier + self.place[place][None])
+        return x @ self.kernel[place] + self.bias[place][None]
+
+    def _features(self, context, known):
+        x = context + known.astype(self.dtype)
+        for to_gates, residual in zip(self.gates, self.residuals, strict=True):
+            y = gate(to_gates(nn.relu(x)))
+            y = self.drop(y, deterministic=not self.has_rng("dropout"))
+            x = x + residual(y)
+        # Float32 operands, not only sums: XLA:CPU has no such product of bfloat16s, and
+        # elsewhere the default precision rounds them as it multiplies.
+        return nn.relu(x).astype(jnp.float32)
