@@ -34,3 +34,30 @@ def test_the_training_benchmark_runs_without_torch(tmp_path, likelihood):
     )
     assert ours["share_of_matmul_rate"] > 0
     assert report["flops_per_step"] > 0
+
+
+def test_the_sampling_benchmark_runs(tmp_path):
+    output = tmp_path / "sampling.json"
+    script = ROOT / "benchmarks" / "sampling.py"
+    options = ["--quick", "--rounds", "2", "--output", str(output)]
+    process = subprocess.run(
+        [sys.executable, str(script), *options],
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    results = json.loads(output.read_text())["results"]
+    assert f"{results['naive_over_cached']:.0f} times" in process.stdout
+    grids = {(row["batch"], row["side"]): row for row in results["grids"]}
+    assert set(grids) == {(1, 4), (2, 4), (2, 8)}
+    for (batch, _), row in grids.items():
+        assert row["samples_per_second"] == pytest.approx(batch / row["median_seconds"])
+    naive = results["naive_seconds_per_code"] * 16
+    assert results["naive_seconds_scaled"] == pytest.approx(naive)
+    ratio = results["naive_seconds_scaled"] / grids[2, 4]["median_seconds"]
+    assert results["naive_over_cached"] == pytest.approx(ratio)
+    # Rows of the grid, not its square.
+    memory = results["temporary_bytes_by_side"]
+    assert 0 < memory["4"] < memory["8"] < 3 * memory["4"]

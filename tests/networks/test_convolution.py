@@ -84,6 +84,27 @@ def test_conv2d_transpose_and_its_gradients_equal_lax(window, stride, channels):
     )
 
 
+def test_one_place_is_a_matrix_product_where_xla_convolves():
+    """The branch of GPUs and TPUs, on this platform."""
+    x, kernel = _normal(3, 1, 4, 5), _normal(1, 4, 5, 2)
+    y = convolution._conv_by_xla(
+        jnp.asarray(x), jnp.asarray(kernel), stride=1, pads=((0, 0), (0, 0))
+    )
+    expected = np.einsum("bijc,ijco->bo", np.float64(x), kernel)
+    assert y.shape == (3, 1, 1, 2)
+    np.testing.assert_allclose(y[:, 0, 0], expected, atol=1e-5)
+
+
+def test_padding_of_a_call_goes_before_the_modules_own():
+    conv = Conv(4, (2, 3), padding="SAME")
+    x = jnp.asarray(_normal(1, 5, 6, 2))
+    params = conv.init(jax.random.key(0), x)
+    y = conv.apply(params, x, padding=((1, 0), (0, 0)))
+    expected = conv2d(x, params["params"]["kernel"], padding=((1, 0), (0, 0)))
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    assert y.shape == (1, 5, 4, 4)
+
+
 def test_conv2d_equals_a_loop():
     x, kernel = _normal(2, 5, 4, 3), _normal(2, 3, 3, 2)
     padded = np.pad(x, ((0, 0), (1, 0), (0, 2), (0, 0)))
