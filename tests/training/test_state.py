@@ -17,7 +17,7 @@ from vqvae_jax.training.state import (
     make_train_step,
 )
 
-RATE, STEPS, DECAY = 0.1, 20, 0.4
+RATE, STEPS, DECAY = 0.1, 20, 0.6
 KEY = jax.random.key(1)
 
 
@@ -62,7 +62,7 @@ def oracle(batches):
         error = x @ w - y
         gradient = 2 * error @ x / len(x)
         w = w - RATE * gradient
-        # 0.1, 2/11, 3/12, ... and from the sixth step on DECAY.
+        # 0.1, 2/11, 3/12, ... and from the 14th step on DECAY.
         decay = min(DECAY, (1 + t) / (10 + t))
         average = decay * average + (1 - decay) * np.append(w, t + 1)
     return w, average, np.mean(error**2), np.linalg.norm(gradient)
