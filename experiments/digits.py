@@ -22,7 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "num_workers": 0,
             },
             "model": {
-                "num_codes": 20,
+                "num_codes": 16,
                 "num_codebooks": 1,
                 "dim": 16,
                 "stages": 1,
