@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vqvae_jax import stages
-from vqvae_jax.data.codes import CodesSource
+from vqvae_jax.data.codes import CodesSource, write_codes
 from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.dataset import open_dataset
 from vqvae_jax.errors import UserError
@@ -140,6 +140,45 @@ def test_a_prior_of_another_codebook_is_refused(copied_run, tiny_config):
     shutil.rmtree(copied_run / "checkpoints" / "prior")
     with pytest.raises(UserError, match="codes of another VQ-VAE"):
         stages.run(tiny_config, str(copied_run), ["prior"])
+
+
+def constant_codes(workdir, *values, num_codes):
+    """Replace the training set's codes by these values, of the same VQ-VAE."""
+    source = Workdir(workdir).codes("train")
+    codes = np.resize(values, (64, *source.metadata.grid))
+    write_codes(
+        workdir / "codes" / "train",
+        batches=[(codes, np.arange(64) % 10)],
+        num_codes=num_codes,
+        class_names=source.metadata.class_names,
+        fingerprint=source.metadata.fingerprint,
+    )
+    shutil.rmtree(workdir / "checkpoints" / "prior")
+
+
+def test_no_prior_is_trained_on_a_collapsed_codebook(copied_run, tiny_config):
+    constant_codes(copied_run, 3, num_codes=16)
+    with pytest.raises(UserError, match=r"collapsed: 1 of 16 codes \(6\.2 %\)"):
+        stages.run(tiny_config, str(copied_run), ["prior"])
+    assert not (copied_run / "checkpoints" / "prior").exists()
+
+
+def test_few_codes_are_warned_of(copied_run, tiny_config):
+    constant_codes(copied_run, 3, 5, 9, num_codes=64)
+    with pytest.warns(UserWarning, match=r"collapsed: 3 of 64 codes \(4\.7 %\)"):
+        stages.run(tiny_config, str(copied_run), ["prior"])
+    assert restore_prior(copied_run)[0].num_codes == 64
+
+
+def test_training_is_finished_where_its_mark_is(copied_run):
+    """Not where some step is: patience may end it at any."""
+    for stage in ("vqvae", "prior"):
+        checkpoints = copied_run / "checkpoints" / stage
+        assert stages.STAGES[stage].is_done(Workdir(copied_run), None)
+        (checkpoints / "20").rename(checkpoints / "10000")
+        assert stages.STAGES[stage].is_done(Workdir(copied_run), None)
+        shutil.rmtree(checkpoints)
+        assert not stages.STAGES[stage].is_done(Workdir(copied_run), None)
 
 
 def test_a_changed_config_is_refused_with_its_keys(copied_run, tiny_config):

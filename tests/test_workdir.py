@@ -49,6 +49,38 @@ def test_no_run_and_no_prior_yet(finished_run, tmp_path):
         vqvae_jax.restore_prior(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("restore", "file", "key", "message"),
+    [
+        (
+            vqvae_jax.restore,
+            "config.json",
+            ("model", "num_codes"),
+            r"codebook/counts has shape \(1, 16\) in the checkpoint, expected \(1, 8\)",
+        ),
+        (
+            vqvae_jax.restore_prior,
+            "prior.json",
+            ("num_codes",),
+            r"tables has shape \(1, 16, 8\) in the checkpoint, expected \(1, 8, 8\)",
+        ),
+    ],
+)
+def test_other_sizes_than_those_of_training_are_told(
+    finished_run, tmp_path, restore, file, key, message
+):
+    """By the array that tells, without a word of damage."""
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    facts = json.loads((run / file).read_text())
+    section = facts
+    for name in key[:-1]:
+        section = section[name]
+    section[key[-1]] = 8
+    (run / file).write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=rf"/\d+: .*{message}.*: the model's sizes"):
+        restore(run)
+
+
 def test_a_damaged_config_is_told(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": ')
     with pytest.raises(UserError, match=r"config\.json is damaged"):

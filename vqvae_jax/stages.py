@@ -9,6 +9,7 @@ result there whole or not at all. What is finished is not done again.
 import dataclasses
 import io
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,12 +21,13 @@ from vqvae_jax.data import codes as codes_lib
 from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.data.source import Source
 from vqvae_jax.errors import require
+from vqvae_jax.evaluation import usage
 from vqvae_jax.evaluation.results import measure
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report import figures
 from vqvae_jax.report.build import build
 from vqvae_jax.training import sharding
-from vqvae_jax.training.config import TrainingConfig
+from vqvae_jax.training.ending import is_marked
 from vqvae_jax.training.loop import Run, fit
 from vqvae_jax.workdir import SPLITS, Workdir, fingerprint, restore, restore_prior
 
@@ -144,6 +146,9 @@ def _train_prior(context: Context) -> None:
             f"VQ-VAE ({before}, now {facts['fingerprint']}): remove it and "
             f"{workdir.prior} to train a prior for this one",
         )
+    collapse = usage.collapse(usage.count_codes(train, num_codes=facts["num_codes"]))
+    if collapse:
+        warnings.warn(collapse, stacklevel=2)
     workdir.write_json(workdir.prior, facts)
     prior = experiment.make_prior(
         facts["grid"], facts["num_codes"], facts["class_names"]
@@ -215,21 +220,15 @@ def _write_report(context: Context) -> None:
 
 
 STAGES = {
-    "vqvae": Stage(lambda w, e: _has_checkpoint(w, "vqvae", e.training), _train_vqvae),
+    "vqvae": Stage(lambda w, e: is_marked(w.checkpoints("vqvae")), _train_vqvae),
     "codes": Stage(
         lambda w, e: all(w.codes_directory(s).is_dir() for s in SPLITS), _extract_codes
     ),
-    "prior": Stage(
-        lambda w, e: _has_checkpoint(w, "prior", e.prior_training), _train_prior
-    ),
+    "prior": Stage(lambda w, e: is_marked(w.checkpoints("prior")), _train_prior),
     "samples": Stage(lambda w, e: w.samples.exists(), _draw_samples),
     "evaluate": Stage(lambda w, e: w.results.exists(), _evaluate),
     "report": Stage(lambda w, e: w.report.exists(), _write_report),
 }
-
-
-def _has_checkpoint(workdir: Workdir, stage: str, config: TrainingConfig) -> bool:
-    return (workdir.checkpoints(stage) / str(config.steps)).is_dir()
 
 
 def _batch_sizes(experiment: Experiment) -> Iterator[tuple[str, int]]:

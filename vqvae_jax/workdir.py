@@ -19,7 +19,7 @@ from vqvae_jax.experiment import Experiment
 from vqvae_jax.models import vqvae as vqvae_lib
 from vqvae_jax.models.prior import Prior
 from vqvae_jax.models.vqvae import VQVAE
-from vqvae_jax.training.checkpoints import restore_params
+from vqvae_jax.training.checkpoints import on_devices, restore_params
 from vqvae_jax.training.loop import checkpoint_directory
 
 SPLITS = ("train", "validation", "test")
@@ -131,26 +131,28 @@ class Workdir:
 def restore(workdir: str | os.PathLike) -> tuple[VQVAE, vqvae_lib.Params]:
     """Load the VQ-VAE of a finished or running workdir, best by validation.
 
-    Only arrays and JSON are read.
+    Its parameters are their moving average where the run kept one. Only arrays and JSON
+    are read.
 
     Raises:
-      UserError: there is no run, or no checkpoint yet.
+      UserError: there is no run, no checkpoint yet, or one of other sizes.
     """
     run = Workdir(workdir)
     model = run.experiment().model
     images = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.uint8)
     batch = {"image": images, "mask": jax.ShapeDtypeStruct((1,), bool)}
     abstract = jax.eval_shape(model.init, jax.random.key(0), batch)
-    return model, restore_params(run.checkpoints("vqvae"), _on_host(abstract))
+    return model, _best_params(run, "vqvae", abstract)
 
 
 def restore_prior(workdir: str | os.PathLike) -> tuple[Prior, Any]:
     """Load the prior of a finished or running workdir, best by validation.
 
-    Only arrays and JSON are read. `prior.class_names` says what its labels mean.
+    Its parameters are their moving average where the run kept one. Only arrays and JSON
+    are read. `prior.class_names` says what its labels mean.
 
     Raises:
-      UserError: there is no run, or no checkpoint of the prior yet.
+      UserError: there is no run, no checkpoint of the prior yet, or one of other sizes.
     """
     run = Workdir(workdir)
     facts = run.read_json(run.prior)
@@ -162,7 +164,7 @@ def restore_prior(workdir: str | os.PathLike) -> tuple[Prior, Any]:
     codes = jax.ShapeDtypeStruct((1, *prior.grid), jnp.int32)
     batch = {"codes": codes, "label": jax.ShapeDtypeStruct((1,), jnp.int32)}
     abstract = jax.eval_shape(prior.init, jax.random.key(0), batch)
-    return prior, restore_params(run.checkpoints("prior"), _on_host(abstract))
+    return prior, _best_params(run, "prior", abstract)
 
 
 def fingerprint(params: vqvae_lib.Params) -> str:
@@ -173,11 +175,9 @@ def fingerprint(params: vqvae_lib.Params) -> str:
     return digest.hexdigest()[:16]
 
 
-def _on_host(abstract: Any) -> Any:
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract
-    )
+def _best_params(run: Workdir, stage: str, abstract: Any) -> Any:
+    one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return restore_params(run.checkpoints(stage), on_devices(abstract, one_device))
 
 
 def _require_same(

@@ -85,15 +85,20 @@ def test_sizes_steps_and_speeds_are_those_of_the_run(
 ):
     lines = (finished_run / "metrics.jsonl").read_text().splitlines()
     speeds = {"vqvae": [], "prior": []}
+    losses = {"vqvae": {}, "prior": {}}
     for entry in map(json.loads, lines):
         if entry["split"] == "train":
             speeds[entry["stage"]].append(entry["examples_per_second"])
+        else:
+            losses[entry["stage"]][entry["step"]] = entry["loss"]
     assert len(speeds["vqvae"]) == len(speeds["prior"]) == 20 // 5
     expected = {
         "train_images_per_second": np.median(speeds["vqvae"]),
         "prior_train_grids_per_second": np.median(speeds["prior"]),
         "train_steps": 20,
         "prior_train_steps": 20,
+        "best_step": min(losses["vqvae"], key=losses["vqvae"].get),
+        "prior_best_step": min(losses["prior"], key=losses["prior"].get),
         "codebook_codes": 16,
         "sample_temperature": tiny_config["samples"]["temperature"],
     }
@@ -137,3 +142,22 @@ def test_bits_per_dim_of_a_discrete_likelihood(tiny_config):
     )
     assert uniform == pytest.approx(bits + 16 * math.log2(16) / 64, rel=1e-4)
     assert learned == pytest.approx(bits + 16 * 2.5 / 64, rel=1e-4)
+
+
+def test_steps_are_those_done_where_training_stopped_early(tmp_path):
+    """The best is the newest of equal ones, which is what `restore` reads."""
+    validation = {
+        "vqvae": {10: 3.0, 20: 1.0, 30: 2.0},
+        "prior": {10: 2.0, 20: 1.0, 30: 1.0, 40: 4.0},
+    }
+    lines = []
+    for stage, losses in validation.items():
+        for step, loss in losses.items():
+            entry = {"stage": stage, "step": step, "loss": loss}
+            train = entry | {"split": "train", "examples_per_second": 7.0, "loss": 0.0}
+            lines += [train, entry | {"split": "validation"}]
+    workdir = Workdir(tmp_path)
+    workdir.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = results_lib._of_training(workdir)
+    assert (found["train_steps"], found["best_step"]) == (30, 20)
+    assert (found["prior_train_steps"], found["prior_best_step"]) == (40, 30)

@@ -1,10 +1,13 @@
 """Code histograms over a whole set, against NumPy and closed forms."""
 
+import re
+
 import numpy as np
 import pytest
 
 from vqvae_jax.data.codes import CodesSource, write_codes
-from vqvae_jax.evaluation.usage import count_codes, marginal_bits_per_code
+from vqvae_jax.errors import UserError
+from vqvae_jax.evaluation.usage import collapse, count_codes, marginal_bits_per_code
 
 K = 11
 
@@ -41,3 +44,50 @@ def test_each_code_of_each_codebook_counts_once(tmp_path):
 )
 def test_entropy_of_a_histogram(counts, bits):
     assert marginal_bits_per_code(np.array(counts, float)) == pytest.approx(bits)
+
+
+def counts_of(*active, num_codes):
+    """Codebooks of which the last `active` codes are in use."""
+    used = np.arange(num_codes) >= num_codes - np.array(active)[:, None]
+    return used * 7.0
+
+
+@pytest.mark.parametrize("active", [(0,), (1,), (1, 1, 0)])
+def test_codes_that_say_nothing_are_refused(active):
+    counts = counts_of(*active, num_codes=8)
+    with pytest.raises(UserError, match=r"collapsed: (0 of 8|1 of 8|2 of 24) codes"):
+        collapse(counts)
+
+
+def test_one_codebook_of_two_codes_is_enough():
+    assert not collapse(counts_of(1, 2, 1, num_codes=8))
+
+
+@pytest.mark.parametrize(
+    ("active", "told"),
+    [
+        # 5 % of 3 * 40 codes are 6.
+        ((2, 1, 2), "5 of 120 codes (4.2 %)"),
+        ((6, 0, 0), None),
+        ((2, 2, 2), None),
+        ((2, 2, 3), None),
+        ((40, 40, 40), None),
+    ],
+)
+def test_few_codes_are_told_with_figures_and_a_remedy(active, told):
+    found = collapse(counts_of(*active, num_codes=40))
+    if told is None:
+        assert found == ""
+    else:
+        remedies = "codebook_init=kmeans.*restart_below.*codebook_update=ema"
+        assert re.search(f"collapsed: {re.escape(told)}.*{remedies}", found)
+
+
+def test_the_border_is_exact_for_any_number_of_codes():
+    """5 % are no number in binary; 20 a share of each code are."""
+    for num_codes in (40, 60, 100, 140, 512, 1000, 8192):
+        for active in (num_codes // 20 - 1, num_codes // 20, num_codes // 20 + 1):
+            is_few = 20 * active < num_codes
+            if active >= 2:
+                told = collapse(counts_of(active, num_codes=num_codes))
+                assert bool(told) == is_few

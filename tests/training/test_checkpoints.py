@@ -168,6 +168,14 @@ class TestDamage:
             assert best_step(directory) == 2
         assert steps_in(directory) == {"1", "2", "3"}
 
+    @pytest.mark.parametrize("content", ["", "{", "[]"])
+    def test_damaged_metadata_are_damage_too(self, directory, content):
+        for file in (directory / "3" / "params").glob("_METADATA"):
+            file.write_text(content)
+        with pytest.warns(UserWarning, match=r"line/3 cannot be read and is passed ov"):
+            restored = restore(directory)
+        assert_is(restored, 2)
+
     def test_parameters_need_nothing_else(self, directory):
         for item in ("training", "data"):
             shutil.rmtree(directory / "1" / item)

@@ -21,6 +21,10 @@ from vqvae_jax.training.config import TrainingConfig
         ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
         ({"warmup_steps": -1}, "warmup_steps must not be negative"),
         ({"gradient_clip": -1.0}, "gradient_clip must not be negative"),
+        ({"patience": -1}, "patience must not be negative, got -1"),
+        ({"params_ema_decay": -0.1}, r"params_ema_decay must be in \[0, 1\), got -0.1"),
+        ({"params_ema_decay": 1.0}, r"params_ema_decay must be in \[0, 1\), got 1.0"),
+        ({"params_ema_decay": float("nan")}, r"params_ema_decay must be in \[0, 1\)"),
         ({"schedule": "linear"}, "schedule must be constant or cosine, got 'linear'"),
     ],
 )
@@ -31,11 +35,12 @@ def test_impossible_options(make_config, changes, message):
 
 
 def test_what_is_not_said_is_the_papers():
-    """Section 4: Adam at 2e-4, neither schedule nor clipping."""
+    """Section 4: Adam at 2e-4, neither schedule nor clipping nor average."""
     config = TrainingConfig(steps=250_000, batch_size=128)
     assert config.learning_rate == 2e-4
     assert config.schedule == "constant"
     assert config.warmup_steps == config.gradient_clip == 0
+    assert config.params_ema_decay == config.patience == 0
 
 
 def test_options_do_not_change(make_config):

@@ -88,6 +88,90 @@ def test_after_a_damaged_checkpoint_the_end_is_the_same(
     assert_same_run(read_run, half, whole)
 
 
+def test_ten_steps_and_ten_more_are_twenty_with_an_average_too(
+    tmp_path, line, points, make_config, make_run, read_run
+):
+    """[20] The average and, from the other item, the parameters that go on."""
+    for name, ends in (("whole", (20,)), ("half", (10, 20))):
+        for steps in ends:
+            config = make_config(steps=steps, params_ema_decay=0.9)
+            fit(line(), config, make_run(tmp_path / name))
+    assert_same_run(read_run, tmp_path / "half", tmp_path / "whole")
+    # It is the average that was validated, and that is read.
+    _, average, log = read_run(tmp_path / "whole")
+    source = points()
+    expected = np.mean((source.x @ average["w"] - source.y) ** 2)
+    (loss,) = (e["loss"] for e in log if (e["split"], e["step"]) == ("validation", 20))
+    assert loss == pytest.approx(expected, rel=1e-4)
+    # seen is t after t steps: the mean of 1 ... 20 with the weights of the average.
+    seen = 0.0
+    for t in range(20):
+        decay = min(0.9, (1 + t) / (10 + t))
+        seen = decay * seen + (1 - decay) * (t + 1)
+    assert average["seen"] == pytest.approx(seen, rel=1e-5)
+
+
+def mark(workdir):
+    return json.loads((workdir / "checkpoints/line/finished.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def stopped(line, make_config, make_run, tmp_path_factory):
+    """The workdir of a run that stopped early; tests only read it."""
+    workdir = tmp_path_factory.mktemp("stopped")
+    fit(line(best_at=10), make_config(steps=40, patience=2), make_run(workdir))
+    return workdir
+
+
+class TestPatience:
+    """A model that is best at step 10, validated every 5, with patience for 2."""
+
+    def test_two_worse_validations_end_it(self, stopped, read_run):
+        steps, params, log = read_run(stopped)
+        assert steps == [10, 15, 20]
+        assert params["seen"] == 20
+        assert [e["step"] for e in log if e["split"] == "validation"] == [5, 10, 15, 20]
+        assert mark(stopped) == {"last_step": 20, "best_step": 10}
+
+    @pytest.mark.parametrize("killed_at", [5, 10, 15])
+    def test_resumed_it_ends_at_the_same_step(
+        self, stopped, killed_at, tmp_path, line, make_config, make_run, read_run
+    ):
+        model, run = line(best_at=10), make_run(tmp_path)
+        fit(model, make_config(steps=killed_at), run)
+        fit(model, make_config(steps=40, patience=2), make_run(tmp_path))
+        assert mark(tmp_path) == mark(stopped)
+        assert_same_run(read_run, tmp_path, stopped)
+
+    def test_killed_before_the_mark_it_is_written_and_nothing_else_is_done(
+        self, stopped, tmp_path, line, make_config, make_run, capsys
+    ):
+        workdir = shutil.copytree(stopped, tmp_path / "run")
+        (workdir / "checkpoints/line/finished.json").unlink()
+        before = (workdir / "metrics.jsonl").read_bytes()
+        fit(line(best_at=10), make_config(steps=40, patience=2), make_run(workdir))
+        assert mark(workdir) == mark(stopped)
+        assert (workdir / "metrics.jsonl").read_bytes() == before
+        told = " ".join(capsys.readouterr().out.split())
+        assert told == (
+            "line stopped early at step 20 of 40: no validation was better than the "
+            "one at step 10"
+        )
+
+    def test_going_on_takes_the_mark_away(
+        self, stopped, tmp_path, line, make_config, make_run
+    ):
+        workdir = shutil.copytree(stopped, tmp_path / "run")
+        config = make_config(steps=40, patience=3)
+        with pytest.raises(UserError, match="nan at step 23"):
+            fit(line(fail_at=22), config, make_run(workdir))
+        assert not (workdir / "checkpoints/line/finished.json").exists()
+
+    def test_without_patience_it_ends_by_its_steps(self, whole, capsys):
+        assert mark(whole)["last_step"] == 20
+        assert "early" not in capsys.readouterr().out
+
+
 def test_a_finished_run_is_left_alone(whole, line, make_config, make_run):
     before = (whole / "metrics.jsonl").read_bytes()
     fit(line(), make_config(), make_run(whole))

@@ -38,7 +38,7 @@ def measure(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Resul
     results["sample_temperature"] = experiment.samples.temperature
     if experiment.evaluation.classify_samples:
         results |= _of_samples(workdir, dataset)
-    return results | _of_training(workdir, experiment)
+    return results | _of_training(workdir)
 
 
 def _of_vqvae(
@@ -105,24 +105,22 @@ def _of_samples(workdir: Workdir, dataset: Dataset) -> Results:
     }
 
 
-def _of_training(workdir: Workdir, experiment: Experiment) -> Results:
-    """Steps and median speeds of both training stages."""
+def _of_training(workdir: Workdir) -> Results:
+    """Steps done, the best of them by validation, and median speeds, of both stages."""
     entries = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
-    results: Results = {
-        "train_steps": experiment.training.steps,
-        "prior_train_steps": experiment.prior_training.steps,
-    }
-    for stage, name in (
-        ("vqvae", "train_images_per_second"),
-        ("prior", "prior_train_grids_per_second"),
+    results: Results = {}
+    for stage, prefix, speed in (
+        ("vqvae", "", "train_images_per_second"),
+        ("prior", "prior_", "prior_train_grids_per_second"),
     ):
-        results[name] = float(
-            np.median(
-                [
-                    entry["examples_per_second"]
-                    for entry in entries
-                    if entry["stage"] == stage and entry["split"] == "train"
-                ]
-            )
+        train, validation = (
+            [e for e in entries if (e["stage"], e["split"]) == (stage, split)]
+            for split in ("train", "validation")
         )
+        results[f"{prefix}train_steps"] = validation[-1]["step"]
+        # Of equal ones the newest, which is the one that `restore` reads.
+        best = min(validation, key=lambda entry: (entry["loss"], -entry["step"]))
+        results[f"{prefix}best_step"] = best["step"]
+        speeds = [entry["examples_per_second"] for entry in train]
+        results[speed] = float(np.median(speeds))
     return results

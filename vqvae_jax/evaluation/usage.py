@@ -1,10 +1,14 @@
-"""Codebook usage over a whole set of codes."""
+"""Codebook usage over a whole set of codes, and what is too little of it."""
 
 import numpy as np
 from jaxtyping import Float
 
 from vqvae_jax.data.codes import CodesSource
 from vqvae_jax.data.pipeline import eval_batches
+from vqvae_jax.errors import require
+
+# Below this part of all codes a run is more likely to have failed than to be done.
+_FEW = 0.05
 
 
 def count_codes(source: CodesSource, *, num_codes: int) -> Float[np.ndarray, "G K"]:
@@ -26,3 +30,21 @@ def marginal_bits_per_code(counts: Float[np.ndarray, "G K"]) -> float:
     """
     p = counts / np.maximum(counts.sum(-1, keepdims=True), 1.0)
     return float(-np.sum(p * np.log2(np.where(p > 0, p, 1.0)), axis=-1).mean())
+
+
+def collapse(counts: Float[np.ndarray, "G K"]) -> str:
+    """Return a warning if under 5 % of all codes are in use, "" if there is no need.
+
+    Raises:
+      UserError: no codebook has two codes in use, so that codes say nothing.
+    """
+    active = np.count_nonzero(counts, axis=-1)
+    part = active.sum() / counts.size
+    told = (
+        f"the codebook has collapsed: {active.sum()} of {counts.size} codes "
+        f"({100 * part:.1f} %) are in use in the training set; train the VQ-VAE in "
+        "another workdir with model.codebook_init=kmeans, model.restart_below above 0 "
+        "or model.codebook_update=ema"
+    )
+    require(bool(active.max() >= 2), told)
+    return told if part < _FEW else ""

@@ -1,7 +1,8 @@
 """Checkpoints through Orbax: asynchronous, atomic, arrays and JSON only.
 
 Each step keeps three items apart: `params`, which is all that a user of the model
-reads; `training`, the optimiser, key and step; and `data`, the place in the data.
+reads, the moving average where there is one; `training`, the optimiser, key and step
+and, beside an average, the parameters themselves; and `data`, the place in the data.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vqvae_jax.errors import UserError
+from vqvae_jax.training.shapes import require_same_shapes, shapes_of
 from vqvae_jax.training.state import TrainState
 
 
@@ -66,6 +68,11 @@ class Checkpoints:
         """The newest checkpoint's step, None if there is none."""
         return self._manager.latest_step()
 
+    @property
+    def best_step(self) -> int | None:
+        """The step of the lowest validation loss, of equal ones the newest."""
+        return self._manager.best_step()
+
     def save(self, state: TrainState, data: dict, *, validation_loss: float) -> None:
         """Start to write a checkpoint; the step after it may go on at once.
 
@@ -73,9 +80,9 @@ class Checkpoints:
           UserError: this or the previous checkpoint could not be written.
         """
         # Given a typed key, the array handler below returns bare numbers for it.
-        training = state._replace(params=None, key=jax.random.key_data(state.key))
+        training = _without_result(state, key=jax.random.key_data(state.key))
         items = ocp.args.Composite(
-            params=ocp.args.PyTreeSave(state.params),
+            params=ocp.args.PyTreeSave(state.result),
             training=ocp.args.PyTreeSave(training),
             data=ocp.args.JsonSave(data),
         )
@@ -101,18 +108,23 @@ class Checkpoints:
         training can write that step again.
 
         Raises:
-          UserError: there are checkpoints, and none can be read.
+          UserError: there are checkpoints, and none can be read, or the newest is of a
+            model of other sizes.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         key = jax.eval_shape(jax.random.key_data, abstract.key)
         key = on_devices(key, abstract.key.sharding)
+        training = _without_result(abstract, key=key)
         items = ocp.args.Composite(
-            params=_restore_args(abstract.params),
-            training=_restore_args(abstract._replace(params=None, key=key)),
+            params=_restore_args(abstract.result),
+            training=_restore_args(training),
             data=ocp.args.JsonRestore(),
         )
         damaged = []
         for step in steps:
+            self._manager.require_same_shapes(
+                step, params=abstract.result, training=training
+            )
             try:
                 found = self._manager.restore(step, args=items)
             except Exception as error:
@@ -121,9 +133,11 @@ class Checkpoints:
                 continue
             for bad in damaged:
                 self._manager.delete(bad)
-            key = jax.random.wrap_key_data(found["training"].key)
-            state = found["training"]._replace(params=found["params"], key=key)
-            return Restored(state, found["data"])
+            state, result = found["training"], found["params"]
+            state = state._replace(key=jax.random.wrap_key_data(state.key))
+            if abstract.average is None:
+                return Restored(state._replace(params=result), found["data"])
+            return Restored(state._replace(average=result), found["data"])
         if steps:
             raise UserError(
                 f"none of the {len(steps)} checkpoints in {self._directory} can be "
@@ -138,7 +152,8 @@ def restore_params(directory: Path, abstract_params: Any) -> Any:
     Only arrays and JSON are read.
 
     Raises:
-      UserError: there is no checkpoint, or none can be read.
+      UserError: there is no checkpoint, none can be read, or it is of a model of other
+        sizes.
     """
     directory = Path(directory).absolute()
     if not directory.is_dir():
@@ -161,6 +176,7 @@ def restore_params(directory: Path, abstract_params: Any) -> Any:
 
         items = ocp.args.Composite(params=_restore_args(abstract_params))
         for step in sorted(manager.all_steps(), key=best_first):
+            manager.require_same_shapes(step, params=abstract_params)
             try:
                 return manager.restore(step, args=items)["params"]
             except Exception as error:
@@ -183,6 +199,27 @@ class _Manager(ocp.CheckpointManager):
             return super().metrics(step)
         except ValueError:
             return None
+
+    def require_same_shapes(self, step: int, **items: Any) -> None:
+        """Raise UserError if a checkpoint holds other arrays than abstract items do.
+
+        Orbax finds out only while it reads, and then as if the files were damaged.
+        """
+        for name, abstract in items.items():
+            try:
+                stored = shapes_of(self.item_metadata(step)[name].tree)
+            except Exception:
+                # What is damaged is found, and told, when the arrays are read.
+                continue
+            where = str(self.directory / str(step))
+            require_same_shapes(stored, shapes_of(abstract), where=where)
+
+
+def _without_result(state: TrainState, *, key: Any) -> TrainState:
+    """Return what the item `params` does not hold."""
+    if state.average is None:
+        return state._replace(params=None, key=key)
+    return state._replace(average=None, key=key)
 
 
 def _item_handlers() -> dict[str, ocp.CheckpointHandler]:

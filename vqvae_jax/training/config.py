@@ -16,6 +16,9 @@ class TrainingConfig:
       schedule: "constant" (the paper's) or "cosine" down to 0 at the last step.
       warmup_steps: steps of linear growth from 0 to learning_rate.
       gradient_clip: largest global norm of a gradient; 0 for no clipping.
+      params_ema_decay: of the moving average of the parameters, which is what is
+        validated, and sampled from; 0 for none.
+      patience: validations without a new best after which training ends; 0 for never.
       log_every: steps between two lines of metrics.
       checkpoint_every: steps between two validations, each followed by a checkpoint.
       keep: checkpoints kept besides the best by validation.
@@ -28,6 +31,8 @@ class TrainingConfig:
     schedule: str = "constant"
     warmup_steps: int = 0
     gradient_clip: float = 0.0
+    params_ema_decay: float = 0.0
+    patience: int = 0
     log_every: int = 100
     checkpoint_every: int = 1000
     keep: int = 2
@@ -50,9 +55,13 @@ class TrainingConfig:
             self.learning_rate > 0,
             f"learning_rate must be above 0, got {self.learning_rate}",
         )
-        for name in ("warmup_steps", "gradient_clip"):
+        for name in ("warmup_steps", "gradient_clip", "patience"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {value}")
+        require(
+            0 <= self.params_ema_decay < 1,
+            f"params_ema_decay must be in [0, 1), got {self.params_ema_decay}",
+        )
         require(
             self.schedule in ("constant", "cosine"),
             f"schedule must be constant or cosine, got {self.schedule!r}",

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import optax
+import rich
 
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.errors import UserError
-from vqvae_jax.training import sharding
+from vqvae_jax.training import ending, sharding
 from vqvae_jax.training.checkpoints import Checkpoints, on_devices
 from vqvae_jax.training.config import TrainingConfig
 from vqvae_jax.training.evaluate import HostBatch, make_evaluation
@@ -62,6 +63,9 @@ def checkpoint_directory(workdir: Path, stage: str) -> Path:
 def fit(model: Model, config: TrainingConfig, run: Run) -> None:
     """Train to `config.steps`, going on from the newest checkpoint if there is one.
 
+    It ends earlier after `config.patience` validations without a new best. How it ended
+    is marked beside the checkpoints.
+
     Raises:
       UserError: a loss term became NaN or infinite, the batch does not split over the
         devices, or a checkpoint cannot be written or read.
@@ -71,39 +75,64 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
     directory = checkpoint_directory(run.workdir, run.stage)
     with Checkpoints(directory, keep=config.keep) as checkpoints:
         state, optimizer = _start(model, config, run, mesh, checkpoints)
-        step = int(state.step)
-        if step >= config.steps:
-            return
-        train_step = jax.jit(
-            make_train_step(model, optimizer),
-            out_shardings=sharding.replicated(mesh),
-            donate_argnums=0,
-        )
-        evaluation = make_evaluation(model, mesh)
-        window: list[metrics_lib.Metrics] = []
-        with (
-            MetricsLog(run.workdir, run.stage, start_step=step) as log,
-            Progress(run.stage, step, config.steps, config.batch_size) as progress,
-        ):
-            for batch, place in _prefetch(run.train, mesh):
-                state, metrics = train_step(state, batch)
-                window.append(metrics)
-                step += 1
-                is_due = step == config.steps or step % config.checkpoint_every == 0
-                if is_due or step % config.log_every == 0:
-                    values = _window_values(window, step, run, checkpoints)
-                    window = []
-                    values["examples_per_second"] = progress.advance(step, values)
-                    log.write(step, "train", values)
-                if is_due:
-                    with progress.paused():
-                        sums = evaluation(state.params, run.validation())
-                        values = metrics_lib.compute(sums)
-                        _require_finite(values, step, run, checkpoints)
-                        log.write(step, "validation", values)
-                        checkpoints.save(state, place, validation_loss=values["loss"])
-                if step == config.steps:
+        if not _is_over(config, int(state.step), checkpoints):
+            ending.remove_mark(directory)
+            _train(model, optimizer, config, run, mesh, checkpoints, state)
+        checkpoints.wait()
+        last, best = checkpoints.last_step, checkpoints.best_step
+        if last < config.steps:
+            rich.print(
+                f"{run.stage} stopped early at step {last} of {config.steps}: no "
+                f"validation was better than the one at step {best}"
+            )
+        ending.write_mark(directory, last_step=last, best_step=best)
+
+
+def _train(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    config: TrainingConfig,
+    run: Run,
+    mesh: jax.sharding.Mesh,
+    checkpoints: Checkpoints,
+    state: TrainState,
+) -> None:
+    """Take steps, log, validate and save until it is over."""
+    step = int(state.step)
+    train_step = jax.jit(
+        make_train_step(model, optimizer, params_ema_decay=config.params_ema_decay),
+        out_shardings=sharding.replicated(mesh),
+        donate_argnums=0,
+    )
+    evaluation = make_evaluation(model, mesh)
+    window: list[metrics_lib.Metrics] = []
+    with (
+        MetricsLog(run.workdir, run.stage, start_step=step) as log,
+        Progress(run.stage, step, config.steps, config.batch_size) as progress,
+    ):
+        for batch, place in _prefetch(run.train, mesh):
+            state, metrics = train_step(state, batch)
+            window.append(metrics)
+            step += 1
+            is_due = step == config.steps or step % config.checkpoint_every == 0
+            if is_due or step % config.log_every == 0:
+                values = _window_values(window, step, run, checkpoints)
+                window = []
+                values["examples_per_second"] = progress.advance(step, values)
+                log.write(step, "train", values)
+            if is_due:
+                with progress.paused():
+                    sums = evaluation(state.result, run.validation())
+                    values = metrics_lib.compute(sums)
+                    _require_finite(values, step, run, checkpoints)
+                    log.write(step, "validation", values)
+                    checkpoints.save(state, place, validation_loss=values["loss"])
+                if _is_over(config, step, checkpoints):
                     break
+
+
+def _is_over(config: TrainingConfig, step: int, checkpoints: Checkpoints) -> bool:
+    return ending.is_over(config, last_step=step, best_step=checkpoints.best_step)
 
 
 def _start(
@@ -120,7 +149,9 @@ def _start(
     optimizer = make_optimizer(config, model.trainable(abstract_params))
 
     def init(key, batch):
-        return init_state(model, optimizer, key, batch)
+        return init_state(
+            model, optimizer, key, batch, params_ema_decay=config.params_ema_decay
+        )
 
     replicated = sharding.replicated(mesh)
     abstract = on_devices(jax.eval_shape(init, key, init_batch), replicated)

@@ -41,12 +41,19 @@ class TrainState(NamedTuple):
     params: the model's parameters, its codebook among them.
     opt_state: the optimiser's.
     key: the run's key; each step folds its number into it.
+    average: the moving average of `params`, codebook included; None without one.
     """
 
     step: Int[Array, ""]
     params: Any
     opt_state: Any
     key: PRNGKeyArray
+    average: Any = None
+
+    @property
+    def result(self) -> Any:
+        """The parameters that validation and users get: the average if there is one."""
+        return self.params if self.average is None else self.average
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, metrics_lib.Metrics]]
@@ -57,25 +64,57 @@ def init_state(
     optimizer: optax.GradientTransformation,
     key: PRNGKeyArray,
     batch: Batch,
+    *,
+    params_ema_decay: float = 0.0,
 ) -> TrainState:
-    """Initialise parameters and optimiser."""
+    """Initialise parameters, optimiser and, with a decay, the parameters' average."""
     params_key, run_key = jax.random.split(key)
     params = model.init(params_key, batch)
+    # A copy: a step that is given its state's memory cannot be given an array twice.
+    average = jax.tree.map(jnp.copy, params) if params_ema_decay > 0 else None
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
         key=run_key,
+        average=average,
     )
+
+
+def average_params(average: Any, params: Any, step: Int[Array, ""], *, decay: float):
+    """Return the moving average of parameters after one more step.
+
+    `step` is t, the steps done before this one. The decay is
+    min(decay, (1 + t) / (10 + t)), the `num_updates` rule of TensorFlow's
+    `tf.train.ExponentialMovingAverage`: with a constant decay of 0.999 the random
+    initialisation would still weigh 37 % after 1000 steps.
+
+    A codebook among the parameters is averaged like the rest, its counts and sums too:
+    the average encoder needs the embeddings that go with it, and nothing reads counts
+    and sums of an average. What is no float is taken from `params`.
+    """
+    t = jnp.asarray(step, jnp.float32)
+    step_size = 1.0 - jnp.minimum(decay, (1.0 + t) / (10.0 + t))
+
+    def move(new, old):
+        if not jnp.issubdtype(new.dtype, jnp.floating):
+            return new
+        return optax.incremental_update(new, old, step_size)
+
+    return jax.tree.map(move, params, average)
 
 
 def make_train_step(
     model: Model,
     optimizer: optax.GradientTransformation,
     *,
+    params_ema_decay: float = 0.0,
     axis_name: str | None = None,
 ) -> TrainStep:
     """Return the pure function (state, batch) -> (state, metrics).
+
+    With a `params_ema_decay` the state, from `init_state` with the same one, holds an
+    average of the parameters, which moves after them.
 
     Under jit with a batch sharded over devices its sums are sums over all devices.
     Inside pmap or shard_map give the mapped `axis_name`: gradients are averaged over
@@ -102,6 +141,11 @@ def make_train_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         params = model.update(params, update_key, carry, axis_name=axis_name)
+        if params_ema_decay > 0:
+            average = average_params(
+                state.average, params, state.step, decay=params_ema_decay
+            )
+            state = state._replace(average=average)
         state = state._replace(step=state.step + 1, params=params, opt_state=opt_state)
         return state, metrics
 
