@@ -18,6 +18,7 @@ ROOMS = (
     "quantizer",
     "likelihoods",
     "metrics",
+    "image_quality",
     "networks",
     "sampling",
     "models",
