@@ -96,7 +96,11 @@ def _paper() -> ConfigDict:
                 "init_batches": 1,
             },
             "samples": {"num_samples": 160, "batch_size": 160, "temperature": 1.0},
-            "evaluation": {"batch_size": 200, "classify_samples": False},
+            "evaluation": {
+                "batch_size": 200,
+                "classify_samples": False,
+                "train_grids": 10_000,
+            },
         }
     )
 

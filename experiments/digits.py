@@ -74,6 +74,10 @@ def get_config(variant: str = "") -> ConfigDict:
                 "init_batches": 1,
             },
             "samples": {"num_samples": 1000, "batch_size": 500, "temperature": 1.0},
-            "evaluation": {"batch_size": 120, "classify_samples": True},
+            "evaluation": {
+                "batch_size": 120,
+                "classify_samples": True,
+                "train_grids": 10_000,
+            },
         }
     )

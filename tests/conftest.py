@@ -67,6 +67,12 @@ def tiny_changes() -> dict:
 
 
 @pytest.fixture(scope="session")
+def make_config():
+    """The function that makes the config of an experiment with keys changed."""
+    return experiment_config
+
+
+@pytest.fixture(scope="session")
 def digits_dir(tmp_path_factory) -> str:
     """Where the digits are prepared, once for all tests."""
     return str(tmp_path_factory.mktemp("tfds"))

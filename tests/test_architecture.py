@@ -19,6 +19,7 @@ ROOMS = (
     "quantizer",
     "likelihoods",
     "metrics",
+    "image_quality",
     "networks",
     "sampling",
     "models",

@@ -1,13 +1,16 @@
 """Whole configs: every experiment is valid, every mistake is told with its key."""
 
 import ast
+import contextlib
 import copy
 import importlib.util
 import json
+import math
 from pathlib import Path
 
 import pytest
 
+from vqvae_jax.config import flatten
 from vqvae_jax.errors import UserError
 from vqvae_jax.experiment import Experiment
 
@@ -35,6 +38,27 @@ def strings(path: Path):
     return sorted(text for text in texts if text.isidentifier())
 
 
+def variants(path: Path) -> dict[str, dict]:
+    """Each variant of an experiment; the folder that a user gives is made up."""
+    configs = {"": load(path).get_config()}
+    for name in strings(path):
+        with contextlib.suppress(ValueError):
+            configs[name] = load(path).get_config(name)
+    for config in configs.values():
+        if config.data.source == "folder":
+            config.data.data_dir = config.data.data_dir or "images"
+    return {name: config.to_dict() for name, config in configs.items()}
+
+
+# Those of any experiment: a ConfigDict that lacks one is locked and cannot be given it.
+KEYS = {
+    key
+    for path in EXPERIMENTS
+    for config in variants(path).values()
+    for key in flatten(config)
+}
+
+
 @pytest.fixture
 def config():
     path = next(path for path in EXPERIMENTS if path.stem == "digits")
@@ -48,17 +72,31 @@ class TestExperiments:
     @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
     def test_default_and_variants_are_valid(self, path):
         get_config = load(path).get_config
-        configs = {"": get_config()}
-        for name in strings(path):
-            try:
-                configs[name] = get_config(name)
-            except (ValueError, KeyError):
-                continue
-        for config in configs.values():
-            plain = config.to_dict()
+        assert get_config() == get_config("")
+        for plain in variants(path).values():
             experiment = Experiment.from_config(plain)
             # `config.json` says the same.
             assert Experiment.from_config(json.loads(json.dumps(plain))) == experiment
+
+    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+    def test_sizes_fit_together(self, path):
+        """Every key is there to be changed; grids, steps and batches are consistent."""
+        for plain in variants(path).values():
+            assert flatten(plain).keys() == KEYS
+            experiment = Experiment.from_config(plain)
+            model, data = experiment.model, experiment.data
+            assert model.grid == (
+                data.image_size / 2**model.stages,
+                data.image_size / 2**model.stages,
+                plain["model"]["num_codebooks"],
+            )
+            prior = experiment.make_prior(model.grid, model.num_codes, class_names=())
+            assert math.prod(prior.grid) == model.num_latents
+            for training in (experiment.training, experiment.prior_training):
+                assert training.log_every <= training.checkpoint_every <= training.steps
+                assert training.warmup_steps < training.steps / 2
+            samples = experiment.samples
+            assert samples.num_samples % samples.batch_size == 0
 
     @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
     def test_other_variants_are_refused(self, path):
@@ -102,6 +140,7 @@ MISTAKES = [
     ("prior.grid", (2, 2, 1), "is not an option"),
     ("samples.temperature", 0.0, "must be above 0"),
     ("evaluation.batch_size", 0, "must be >= 1"),
+    ("evaluation.train_grids", -1, "must not be negative"),
     ("sample", {}, "is not a section"),
 ]
 

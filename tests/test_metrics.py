@@ -125,3 +125,15 @@ def test_gradient_of_a_masked_mean_stays_clean():
     mean, slope = jax.value_and_grad(metrics.masked_mean)(values, mask)
     assert float(mean) == 2.5
     np.testing.assert_array_equal(slope, [[0.5], [0.0], [0.5]])
+
+
+@pytest.mark.parametrize(
+    ("counts", "nats"),
+    [
+        ([[4, 2, 1, 1], [0, 9, 0, 0]], [1.75 * np.log(2), 0]),
+        ([[0, 0], [3, 3]], [0, np.log(2)]),
+        ([[1, 1, 1]], [np.log(3)]),
+    ],
+)
+def test_entropy_of_histograms(counts, nats):
+    np.testing.assert_allclose(metrics.entropy(np.array(counts, float)), nats)

@@ -45,14 +45,21 @@ class EvaluationConfig:
       batch_size: examples evaluated, or encoded, at once.
       classify_samples: train a classifier on the real images' pixels and report how
         many of the samples it recognises as their class; for small, simple images.
+      train_grids: grids of codes, drawn from train, that the prior's bits per code on
+        train are measured on; 0 for all.
     """
 
     batch_size: int = 100
     classify_samples: bool = False
+    train_grids: int = 10_000
 
     def __post_init__(self):
         """Check every option."""
         require(self.batch_size >= 1, f"batch_size must be >= 1, got {self.batch_size}")
+        require(
+            self.train_grids >= 0,
+            f"train_grids must not be negative, got {self.train_grids}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

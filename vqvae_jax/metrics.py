@@ -91,8 +91,12 @@ def compute(metrics: Metrics) -> dict[str, float]:
             values[name] = float(metric.total) / max(float(metric.weight), 1.0)
             continue
         counts = np.asarray(metric.counts, np.float64)
-        p = counts / np.maximum(counts.sum(-1, keepdims=True), 1.0)
-        entropy = -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)
-        values["codebook_perplexity"] = float(np.exp(entropy).mean())
+        values["codebook_perplexity"] = float(np.exp(entropy(counts)).mean())
         values["codebook_active_codes"] = float(np.sum(counts > 0))
     return values
+
+
+def entropy(counts: Float[np.ndarray, "G K"]) -> Float[np.ndarray, " G"]:
+    """Return the entropy of each histogram in nats; 0 of an empty one."""
+    p = counts / np.maximum(counts.sum(-1, keepdims=True), 1.0)
+    return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)

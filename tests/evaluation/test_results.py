@@ -15,6 +15,7 @@ from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.data.source import first_examples
 from vqvae_jax.evaluation import results as results_lib
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.training import sharding
 from vqvae_jax.workdir import Workdir, restore, restore_prior
 
 
@@ -45,6 +46,34 @@ def test_bits_per_code_are_the_priors_log_probability(
     nats = jax.jit(prior.log_prob)(params, stored["codes"], labels=stored["label"])
     bits = -np.mean(np.float64(nats)) / np.log(2) / 16
     assert results[name] == pytest.approx(bits, rel=1e-4)
+
+
+def test_bits_on_train_are_those_of_a_fixed_part(finished_run, tiny_config):
+    """With `train_grids` = 40, of 40 different grids; 0 and too many mean all."""
+    source = Workdir(finished_run).codes("train")
+    grids = {grid.tobytes() for grid in first_examples(source, len(source))["codes"]}
+    drawn = results_lib._drawn(source, 40)
+    part = first_examples(drawn, len(drawn))
+    assert len(part["codes"]) == len(np.unique(drawn._indices)) == 40
+    assert {grid.tobytes() for grid in part["codes"]} <= grids
+    again = first_examples(results_lib._drawn(source, 40), 40)
+    np.testing.assert_array_equal(part["codes"], again["codes"])
+    # From all over the set: the first 40 would be of a quarter of it at most.
+    assert drawn._indices.max() > 0.7 * len(source)
+    for n in (0, len(source), len(source) + 1):
+        assert len(results_lib._drawn(source, n)) == len(source)
+
+    config = json.loads(json.dumps(tiny_config))
+    config["evaluation"]["train_grids"] = 40
+    prior, params = restore_prior(finished_run)
+    params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
+    measured = results_lib._of_prior(
+        prior, params, Workdir(finished_run), Experiment.from_config(config)
+    )
+    nats = jax.jit(prior.log_prob)(params, part["codes"], labels=part["label"])
+    bits = -np.mean(np.float64(nats)) / np.log(2) / 16
+    assert measured["prior_bits_per_code_train"] == pytest.approx(bits, rel=1e-4)
+    assert measured["prior_train_grids_evaluated"] == 40
 
 
 def test_loss_is_equation_3_without_the_codebooks_term(finished_run, results, dataset):
@@ -100,9 +129,51 @@ def test_sizes_steps_and_speeds_are_those_of_the_run(
         "best_step": min(losses["vqvae"], key=losses["vqvae"].get),
         "prior_best_step": min(losses["prior"], key=losses["prior"].get),
         "codebook_codes": 16,
+        "image_bits": 8 * 8 * 8,
+        "code_bits": 4 * 4 * 4,
+        "compression_ratio": 8,
+        "code_bits_learned_prior": 16 * results["prior_bits_per_code"],
+        "compression_ratio_learned_prior": 32 / results["prior_bits_per_code"],
+        "prior_train_grids_evaluated": len(Workdir(finished_run).codes("train")),
         "sample_temperature": tiny_config["samples"]["temperature"],
     }
     assert {name: results[name] for name in expected} == pytest.approx(expected)
+    # An 8x8 image has no SSIM.
+    assert "test_ssim" not in results
+
+
+def test_imagenets_figures(tiny_config):
+    """Section 4.2: 393 216 bits to 9 216, 42.67 times fewer; SSIM where there is one.
+
+    The networks are random and small; only sizes matter.
+    """
+    config = json.loads(json.dumps(tiny_config))
+    config["data"] |= {"image_size": 128, "channels": 3}
+    config["model"] |= {"stages": 2, "num_codes": 512, "codebook_init": "uniform"}
+    config["model"] |= {"residual_blocks": 0}
+    config["evaluation"]["batch_size"] = 8
+    experiment = Experiment.from_config(config)
+    model = experiment.model
+    images = np.random.default_rng(0).integers(256, size=(3, 128, 128, 3)).astype("u1")
+    source = [{"image": image, "label": np.int32(0)} for image in images]
+    batch = {"image": jnp.asarray(images), "mask": jnp.ones(3, bool)}
+    params = jax.jit(model.init)(jax.random.key(0), batch)
+    results = results_lib._of_vqvae(
+        model,
+        params,
+        experiment,
+        Dataset(source, source, source, (), (128, 128, 3)),
+        {"prior_bits_per_code": 4.5},
+    )
+    expected = {
+        "image_bits": 393_216,
+        "code_bits": 9216,
+        "compression_ratio": 42 + 2 / 3,
+        "code_bits_learned_prior": 4608,
+        "compression_ratio_learned_prior": 85 + 1 / 3,
+    }
+    assert {name: results[name] for name in expected} == pytest.approx(expected)
+    assert 0 < results["test_ssim"] < 0.1
 
 
 def test_bits_per_dim_of_a_discrete_likelihood(tiny_config):

@@ -35,11 +35,13 @@ def test_names_the_run_and_holds_its_config(finished_run, page):
     assert page.count("<tr>") == len(results)
 
 
-def test_reconstructions_are_of_the_first_test_images(
+def test_reconstructions_are_of_images_from_all_over_test(
     finished_run, tiny_config, pictures
 ):
+    """Of the first, the last and 30 between: a folder has its classes in order."""
     dataset = open_dataset(Experiment.from_config(tiny_config).data)
-    images = first_examples(dataset.test, 32)["image"]
+    test = first_examples(dataset.test, len(dataset.test))["image"]
+    images = test[np.round(np.arange(32) * (len(test) - 1) / 31).astype(int)]
     model, params = restore(finished_run)
     decoded = np.asarray(jax.jit(model.reconstruct)(params, images))
     expected = figures.reconstructions(images, decoded, columns=16)
@@ -71,6 +73,29 @@ def test_samples_without_classes_have_no_caption(tmp_path):
     )
     (picture,) = build_lib._samples(workdir).pictures
     assert (picture.alt, picture.caption) == ("Samples", "")
+
+
+def test_large_images_and_many_classes_stay_a_page(tmp_path):
+    """Rows of 8 images of 128x128, and 32 of 100 classes from first to last."""
+    workdir = Workdir(tmp_path)
+    images = np.random.default_rng(0).integers(256, size=(110, 128, 128, 3), dtype="u1")
+    labels = np.arange(110) % 100
+    labels[100:] = 0
+    names = np.array([f"class {label}" for label in range(100)])
+    np.savez(workdir.samples, images=images, labels=labels, class_names=names)
+    pictures = build_lib._samples(workdir).pictures
+    labels_shown = [int(picture.caption.split()[1]) for picture in pictures]
+    assert len(labels_shown) == 32
+    assert labels_shown[0] == 0
+    assert labels_shown[-1] == 99
+    assert set(np.diff(labels_shown)) == {3, 4}
+    first = images[[0, *range(100, 107)]]
+    assert pictures[0].png == figures.image_grid(first, columns=8)
+
+
+def test_a_small_test_split_is_shown_whole():
+    assert build_lib._spread(range(3), 32) == [0, 1, 2]
+    assert build_lib._spread(range(10), 4) == [0, 3, 6, 9]
 
 
 def test_an_unfinished_run_is_told(tmp_path, tiny_config):

@@ -59,6 +59,27 @@ class TestImageGrid:
         )
 
 
+@pytest.mark.parametrize(
+    ("shape", "columns"),
+    [
+        ((8, 8, 1), 16),
+        ((32, 32, 3), 16),
+        ((64, 64, 3), 16),
+        # 33 pixels are not enlarged; more than 16 would be hard to see.
+        ((33, 33, 3), 16),
+        ((128, 128, 3), 8),
+        # The longer side decides on the enlargement, the width on the columns.
+        ((64, 256, 3), 4),
+        ((256, 64, 3), 16),
+        ((2048, 2048, 3), 1),
+    ],
+)
+def test_columns_fill_a_row(shape, columns):
+    assert figures.columns_for(shape) == columns
+    width = shape[1] * max(1, 64 // max(shape[:2]))
+    assert columns == 16 or (columns + 1) * width > 1024 or columns == 1
+
+
 def test_reconstructions_lie_below_their_originals():
     """In a short last row too."""
     originals, decoded = draw((2, 3, 64, 64, 1))

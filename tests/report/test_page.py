@@ -96,6 +96,9 @@ def test_everything_is_escaped():
     [
         ("test_psnr_db", "Test PSNR (dB)"),
         ("test_loss", "Test loss"),
+        ("test_ssim", "Test SSIM"),
+        ("compression_ratio", "Compression"),
+        ("prior_train_grids_evaluated", "Prior training grids evaluated"),
         ("test_bits_per_dim_uniform_prior", "Test bits/dim, uniform prior"),
         ("test_bits_per_dim_learned_prior", "Test bits/dim, learned prior"),
         ("codebook_perplexity", "Codebook perplexity"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.data.source import first_examples
+from vqvae_jax.data.source import Source, Subset, first_examples, permutation
 from vqvae_jax.evaluation import bounds, classifier, usage
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.prior import Prior
@@ -49,14 +49,21 @@ def _of_vqvae(
     values = metrics_lib.compute(
         evaluation(params, experiment.eval_batches(dataset.test))
     )
+    image_bits = 8 * model.num_dims
+    code_bits = model.num_latents * math.log2(model.num_codes)
+    learned_bits = model.num_latents * prior["prior_bits_per_code"]
     results = {
         "test_psnr_db": values["psnr_db"],
+        **({"test_ssim": values["ssim"]} if "ssim" in values else {}),
         "test_loss": values["loss"],
         "codebook_perplexity": values["codebook_perplexity"],
         "codebook_active_codes": int(values["codebook_active_codes"]),
         "codebook_codes": model.num_codes * model.num_codebooks,
-        "image_bits": 8 * model.num_dims,
-        "code_bits": model.num_latents * math.log2(model.num_codes),
+        "image_bits": image_bits,
+        "code_bits": code_bits,
+        "code_bits_learned_prior": learned_bits,
+        "compression_ratio": image_bits / code_bits,
+        "compression_ratio_learned_prior": image_bits / learned_bits,
     }
     if "bits_per_dim_uniform_prior" not in values:
         return results
@@ -78,16 +85,26 @@ def _of_prior(
 ) -> Results:
     """Bits per code on each split, beside those of a prior without context."""
     evaluation = make_evaluation(prior, sharding.data_mesh())
-    results = {}
+    sources: dict[str, Source] = {split: workdir.codes(split) for split in SPLITS}
+    sources["train"] = _drawn(sources["train"], experiment.evaluation.train_grids)
+    results: Results = {}
     for split in reversed(SPLITS):
-        batches = experiment.eval_batches(workdir.codes(split))
+        batches = experiment.eval_batches(sources[split])
         bits = metrics_lib.compute(evaluation(params, batches))["bits_per_code"]
         results["prior_bits_per_code" + ("" if split == "test" else f"_{split}")] = bits
+    results["prior_train_grids_evaluated"] = len(sources["train"])
     counts = usage.count_codes(
         workdir.codes("test"), num_codes=experiment.model.num_codes
     )
     results["marginal_bits_per_code"] = usage.marginal_bits_per_code(counts)
     return results
+
+
+def _drawn(source: Source, n: int) -> Source:
+    """Return `n` examples, always the same ones, of a source; all where n is 0."""
+    if n == 0 or n >= len(source):
+        return source
+    return Subset(source, np.sort(permutation(len(source), 0)[:n]))
 
 
 def _of_samples(workdir: Workdir, dataset: Dataset) -> Results:

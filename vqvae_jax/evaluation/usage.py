@@ -1,8 +1,11 @@
 """Codebook usage over a whole set of codes, and what is too little of it."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
+from vqvae_jax import metrics
 from vqvae_jax.data.codes import CodesSource
 from vqvae_jax.data.pipeline import eval_batches
 from vqvae_jax.errors import require
@@ -28,8 +31,7 @@ def marginal_bits_per_code(counts: Float[np.ndarray, "G K"]) -> float:
 
     Averaged over the codebooks, each with a histogram of its own.
     """
-    p = counts / np.maximum(counts.sum(-1, keepdims=True), 1.0)
-    return float(-np.sum(p * np.log2(np.where(p > 0, p, 1.0)), axis=-1).mean())
+    return float(metrics.entropy(counts).mean()) / math.log(2)
 
 
 def collapse(counts: Float[np.ndarray, "G K"]) -> str:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from vqvae_jax import likelihoods, metrics, quantizer
+from vqvae_jax import image_quality, likelihoods, metrics, quantizer
 from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.networks.autoencoder import Decoder, Encoder
@@ -207,15 +207,21 @@ class VQVAE:
         return params._replace(codebook=codebook)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
-        """Return the terms of the loss, PSNR, code usage and, if defined, bits/dim."""
+        """Return the terms of the loss, image quality, code usage and bits/dim.
+
+        SSIM, of the image as `decode` rounds it, is left out for images smaller than
+        its window, and bits/dim where p(x|z) is a density.
+        """
         quantized, terms, _ = self._forward(params, batch)
         mask = batch["mask"]
         results = self._metrics(quantized, terms, mask)
         results["loss"] = metrics.mean(self._objective(terms), mask)
-        squared_error = jnp.square(terms["mean"] - batch["image"].astype(jnp.float32))
-        mse = squared_error.reshape(mask.shape[0], -1).mean(axis=1)
-        psnr = 10 * jnp.log10(255.0**2 / jnp.maximum(mse, 1e-10))
+        images = batch["image"].astype(jnp.float32)
+        psnr = image_quality.psnr_db(images, terms["mean"])
         results["psnr_db"] = metrics.mean(psnr, mask)
+        if min(self.image_shape[:2]) >= image_quality.SSIM_WINDOW:
+            ssim = image_quality.ssim(images, jnp.round(terms["mean"]))
+            results["ssim"] = metrics.mean(ssim, mask)
         if self._likelihood.is_discrete:
             uniform = self.num_latents * math.log2(self.num_codes)
             bits = terms["reconstruction"] / math.log(2) + uniform / self.num_dims

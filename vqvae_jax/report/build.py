@@ -1,19 +1,22 @@
 """The report of a run, from what its stages left in the workdir."""
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.data.source import first_examples
+from vqvae_jax.data.source import read_many, stack
 from vqvae_jax.evaluation.usage import count_codes
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report import figures
 from vqvae_jax.report.page import Picture, Section, render
 from vqvae_jax.workdir import Workdir, restore
 
-_COLUMNS = 16
+# A page of a thousand classes would take minutes to load; `samples/` has them all.
+_CLASSES = 32
 
 
 def build(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> str:
@@ -38,10 +41,13 @@ def build(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> str:
 
 def _reconstructions(workdir: Workdir, dataset: Dataset) -> Section:
     model, params = restore(workdir.path)
-    originals = first_examples(dataset.test, 2 * _COLUMNS)["image"]
+    columns = figures.columns_for(dataset.image_shape)
+    # A folder is sorted by class: its first images would all be of one.
+    chosen = _spread(range(len(dataset.test)), 2 * columns)
+    originals = stack(read_many(dataset.test, chosen))["image"]
     decoded = np.asarray(jax.jit(model.reconstruct)(params, originals))
     picture = Picture(
-        figures.reconstructions(originals, decoded, columns=_COLUMNS),
+        figures.reconstructions(originals, decoded, columns=columns),
         "Rows of test images, each above the row of its reconstructions",
     )
     text = "Test images; below each row, what the decoder makes of its codes."
@@ -52,13 +58,20 @@ def _samples(workdir: Workdir) -> Section:
     with np.load(workdir.samples, allow_pickle=False) as samples:
         images, labels = samples["images"], samples["labels"]
         class_names = samples["class_names"]
+    columns = figures.columns_for(images.shape[1:])
     pictures = []
-    for label in np.unique(labels):
-        row = images[labels == label][:_COLUMNS]
+    for label in _spread(np.unique(labels), _CLASSES):
+        row = images[labels == label][:columns]
         name = str(class_names[label]) if len(class_names) else ""
-        png = figures.image_grid(row, columns=_COLUMNS)
+        png = figures.image_grid(row, columns=columns)
         pictures.append(Picture(png, f"Samples {name}".strip(), name))
     return Section("Samples", "Codes drawn from the prior, decoded.", pictures)
+
+
+def _spread(items: Sequence[Any], n: int) -> list[Any]:
+    """Return `n` of the items from first to last, evenly spaced; all if fewer."""
+    count = min(n, len(items))
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
 def _codebook(workdir: Workdir, experiment: Experiment) -> Section:

@@ -13,8 +13,16 @@ from PIL import Image
 
 _INK = "#4a5568"
 _COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#b83280", "#6b46c1", "#718096")
-# Small images are enlarged by whole factors up to about this many pixels a side.
+# Small images are enlarged by whole factors up to about this many pixels a side, and
+# sixteen such fill a row.
 _TILE = 64
+_ROW = 16 * _TILE
+
+
+def columns_for(image_shape: tuple[int, int, int]) -> int:
+    """Return how many images a row of the page holds: 16 small ones, 8 of 128x128."""
+    height, width, _ = image_shape
+    return max(1, min(16, _ROW // (width * _enlargement(height, width))))
 
 
 def image_grid(
@@ -76,6 +84,10 @@ def codebook_usage(counts: Float[np.ndarray, "G K"]) -> bytes:
     return _rendered(figure)
 
 
+def _enlargement(height: int, width: int) -> int:
+    return max(1, _TILE // max(height, width))
+
+
 def _in_rows(images: np.ndarray, columns: int) -> list[np.ndarray]:
     return [images[i : i + columns] for i in range(0, len(images), columns)]
 
@@ -83,7 +95,7 @@ def _in_rows(images: np.ndarray, columns: int) -> list[np.ndarray]:
 def _grid_of_rows(rows: Sequence[np.ndarray], columns: int, gap: int) -> bytes:
     """Lay out rows of up to `columns` images; what is not an image is transparent."""
     _, height, width, channels = rows[0].shape
-    factor = max(1, _TILE // max(height, width))
+    factor = _enlargement(height, width)
     height, width = height * factor, width * factor
     canvas = np.zeros(
         (len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8
