@@ -79,6 +79,7 @@ def _paper() -> ConfigDict:
                 "kernel_size": 5,
                 "cell_layers": 2,
                 "dropout": 0.1,
+                "label_dropout": 0.0,
                 "dtype": "float32",
             },
             "prior_training": {
@@ -95,7 +96,14 @@ def _paper() -> ConfigDict:
                 "keep": 2,
                 "init_batches": 1,
             },
-            "samples": {"num_samples": 160, "batch_size": 160, "temperature": 1.0},
+            "samples": {
+                "num_samples": 160,
+                "batch_size": 160,
+                "temperature": 1.0,
+                "top_k": 0,
+                "top_p": 1.0,
+                "guidance": 1.0,
+            },
             "evaluation": {
                 "batch_size": 200,
                 "classify_samples": False,

@@ -57,6 +57,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "kernel_size": 3,
                 "cell_layers": 1,
                 "dropout": 0.6,
+                "label_dropout": 0.0,
                 "dtype": "float32",
             },
             "prior_training": {
@@ -73,7 +74,14 @@ def get_config(variant: str = "") -> ConfigDict:
                 "keep": 2,
                 "init_batches": 1,
             },
-            "samples": {"num_samples": 1000, "batch_size": 500, "temperature": 1.0},
+            "samples": {
+                "num_samples": 1000,
+                "batch_size": 500,
+                "temperature": 1.0,
+                "top_k": 0,
+                "top_p": 1.0,
+                "guidance": 1.0,
+            },
             "evaluation": {
                 "batch_size": 120,
                 "classify_samples": True,

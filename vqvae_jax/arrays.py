@@ -35,3 +35,20 @@ def require_range(name: str, array: Any, low: int, high: int) -> None:
         low <= least and most < high,
         f"{name} must be in {low} ... {high - 1}, got {least} ... {most}",
     )
+
+
+def common_size(size: int | None, *arrays: Any) -> int:
+    """Return the leading size that all arrays and `size` share; None says nothing.
+
+    Raises:
+      UserError: they differ, or there are none.
+    """
+    sizes = {array.shape[0] for array in arrays if array is not None}
+    if size is not None:
+        sizes.add(size)
+    require(bool(sizes), "labels or num_samples must be given")
+    require(
+        len(sizes) == 1,
+        f"num_samples and the arrays must be of one size, got {sorted(sizes)}",
+    )
+    return sizes.pop()

@@ -24,17 +24,38 @@ class SamplesConfig:
       num_samples: how many to draw, shared evenly among the classes.
       batch_size: drawn at once.
       temperature: of the prior's logits.
+      top_k: draw each code from the k likeliest; 0 for all.
+      top_p: draw each code from the likeliest that have this probability together.
+      guidance: how much the label counts, 1 for the model itself; others need
+        prior.label_dropout.
     """
 
     num_samples: int = 100
     batch_size: int = 100
     temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    guidance: float = 1.0
 
     def __post_init__(self):
         """Check every option."""
         for name in ("num_samples", "batch_size", "temperature"):
             value = getattr(self, name)
             require(value > 0, f"{name} must be above 0, got {value}")
+        for name in ("top_k", "guidance"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must not be negative, got {value}")
+        require(0 < self.top_p <= 1, f"top_p must be in (0, 1], got {self.top_p}")
+
+    @property
+    def of_draw(self) -> dict[str, float | int | None]:
+        """What `Prior.sample` is told of how to draw; None for what is off."""
+        return {
+            "temperature": self.temperature,
+            "top_k": self.top_k or None,
+            "top_p": self.top_p if self.top_p < 1 else None,
+            "guidance": self.guidance if self.guidance != 1 else None,
+        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +141,12 @@ class Experiment:
                 EvaluationConfig, config["evaluation"], name="evaluation"
             ),
         )
-        experiment.make_prior(model.grid, model.num_codes, class_names=())
+        prior = experiment.make_prior(model.grid, model.num_codes, class_names=())
+        require(
+            experiment.samples.guidance == 1 or prior.label_dropout > 0,
+            f"samples.guidance={experiment.samples.guidance} needs "
+            "prior.label_dropout above 0",
+        )
         return experiment
 
     def train_batches(

@@ -6,6 +6,7 @@ Each stage reads what the stages before it left in the workdir, and leaves its o
 result there whole or not at all. What is finished is not done again.
 """
 
+import contextlib
 import dataclasses
 import io
 import math
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import rich
+import rich.progress
 
 from vqvae_jax.data import codes as codes_lib
 from vqvae_jax.data.dataset import Dataset, open_dataset
@@ -172,22 +174,30 @@ def _draw_samples(context: Context) -> None:
     model, params = restore(workdir.path)
     prior, prior_params = restore_prior(workdir.path)
     workdir.require_same_codebook(params)
-
+    mesh = sharding.data_mesh()
+    splits_evenly = config.batch_size % mesh.size == 0
+    params, prior_params = jax.device_put(
+        (params, prior_params), sharding.replicated(mesh)
+    )
     classes = max(1, prior.num_classes)
     num_batches = math.ceil(config.num_samples / config.batch_size)
     labels = np.arange(num_batches * config.batch_size, dtype=np.int32) % classes
     keys = jax.random.split(jax.random.key(experiment.seed + 2), num_batches)
     decode = jax.jit(model.decode)
     drawn = []
-    for key, batch in zip(keys, np.split(labels, num_batches), strict=True):
-        codes = prior.sample(
-            prior_params,
-            key,
-            labels=batch if prior.num_classes else None,
-            num_samples=config.batch_size,
-            temperature=config.temperature,
-        )
-        drawn.append(jax.device_get((decode(params, codes), codes)))
+    with _rows_of_codes(num_batches * prior.grid[0]) as advance:
+        for key, batch in zip(keys, np.split(labels, num_batches), strict=True):
+            if splits_evenly:
+                batch = jax.device_put(batch, sharding.split_batch(mesh))
+            codes = prior.sample(
+                prior_params,
+                key,
+                labels=batch if prior.num_classes else None,
+                num_samples=config.batch_size,
+                progress=advance,
+                **config.of_draw,
+            )
+            drawn.append(jax.device_get((decode(params, codes), codes)))
     images, codes = (
         np.concatenate(x)[: config.num_samples] for x in zip(*drawn, strict=True)
     )
@@ -205,6 +215,18 @@ def _draw_samples(context: Context) -> None:
         class_names=np.array(dataset.class_names, dtype=str),
     )
     workdir.write_bytes(workdir.samples, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _rows_of_codes(total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal, and give what is to be called after each row."""
+    bar = rich.progress.Progress(
+        *rich.progress.Progress.get_default_columns(),
+        disable=not rich.get_console().is_terminal,
+    )
+    task = bar.add_task("rows of codes", total=total)
+    with bar:
+        yield lambda row: bar.advance(task)
 
 
 def _evaluate(context: Context) -> None:

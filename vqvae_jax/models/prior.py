@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vqvae_jax import metrics, sampling
-from vqvae_jax.arrays import AnyArray, require_range, require_shape
+from vqvae_jax.arrays import AnyArray, common_size, require_range, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
 
@@ -196,8 +196,8 @@ class Prior:
             or an array is not for this grid.
         """
         self._check_params(params)
-        _check_draw(temperature, top_k, top_p)
-        batch = _batch_size(num_samples, labels, vector, features, given, leading)
+        sampling.require_drawable(temperature=temperature, top_k=top_k, top_p=top_p)
+        batch = common_size(num_samples, labels, vector, features, given, leading)
         condition = self._condition(labels, vector, features, batch)
         if given is not None:
             self._check_codes("given", given, lowest=sampling.FREE, batch=batch)
@@ -328,28 +328,6 @@ class Prior:
         require(self.num_classes > 0, "this prior was trained without labels")
         require_shape("labels", labels, batch)
         require_range("labels", labels, 0, self.num_classes)
-
-
-def _check_draw(temperature, top_k, top_p) -> None:
-    for name, value, allowed, is_allowed in (
-        ("temperature", temperature, "above 0", lambda x: x > 0),
-        ("top_k", top_k, "at least 1", lambda x: x >= 1),
-        ("top_p", top_p, "in (0, 1]", lambda x: 0 < x <= 1),
-    ):
-        if value is not None and not isinstance(value, jax.core.Tracer):
-            require(is_allowed(value), f"{name} must be {allowed}, got {value}")
-
-
-def _batch_size(num_samples, *arrays) -> int:
-    sizes = {x.shape[0] for x in arrays if x is not None}
-    if num_samples is not None:
-        sizes.add(num_samples)
-    require(bool(sizes), "labels or num_samples must be given")
-    require(
-        len(sizes) == 1,
-        f"num_samples and the arrays must be of one size, got {sorted(sizes)}",
-    )
-    return sizes.pop()
 
 
 def _mean_of_each(x: Float[Array, "B *rest"]) -> Float[Array, " B"]:

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from vqvae_jax.errors import require
+
 # Logits of the network's batch to those that are drawn from.
 Adjust = Callable[[Float[Array, "N K"]], Float[Array, "B K"]]
 
@@ -42,6 +44,17 @@ def truncated(
         last_kept = jnp.min(jnp.where(kept, ranked, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits < last_kept, -jnp.inf, logits)
     return logits
+
+
+def require_drawable(*, temperature, top_k, top_p) -> None:
+    """Raise UserError unless `truncated` leaves a distribution to draw from."""
+    for name, value, allowed, is_allowed in (
+        ("temperature", temperature, "above 0", lambda x: x > 0),
+        ("top_k", top_k, "at least 1", lambda x: x >= 1),
+        ("top_p", top_p, "in (0, 1]", lambda x: 0 < x <= 1),
+    ):
+        if value is not None and not isinstance(value, jax.core.Tracer):
+            require(is_allowed(value), f"{name} must be {allowed}, got {value}")
 
 
 def guided(
