@@ -73,7 +73,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "keep": 2,
                 "init_batches": 1,
             },
-            "samples": {"num_samples": 1000, "batch_size": 500, "temperature": 1.0},
+            "samples": {"num_samples": 1000, "batch_size": 500, "temperature": 0.95},
             "evaluation": {"batch_size": 120, "classify_samples": True},
         }
     )
