@@ -77,7 +77,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "samples": {
                 "num_samples": 1000,
                 "batch_size": 500,
-                "temperature": 1.0,
+                "temperature": 0.95,
                 "top_k": 0,
                 "top_p": 1.0,
                 "guidance": 1.0,
