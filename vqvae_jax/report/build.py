@@ -1,8 +1,6 @@
 """The report of a run, from what its stages left in the workdir."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -43,7 +41,7 @@ def _reconstructions(workdir: Workdir, dataset: Dataset) -> Section:
     model, params = restore(workdir.path)
     columns = figures.columns_for(dataset.image_shape)
     # A folder is sorted by class: its first images would all be of one.
-    chosen = _spread(range(len(dataset.test)), 2 * columns)
+    chosen = _spread(len(dataset.test), 2 * columns)
     originals = stack(read_many(dataset.test, chosen))["image"]
     decoded = np.asarray(jax.jit(model.reconstruct)(params, originals))
     picture = Picture(
@@ -60,7 +58,8 @@ def _samples(workdir: Workdir) -> Section:
         class_names = samples["class_names"]
     columns = figures.columns_for(images.shape[1:])
     pictures = []
-    for label in _spread(np.unique(labels), _CLASSES):
+    present = np.unique(labels)
+    for label in present[_spread(len(present), _CLASSES)]:
         row = images[labels == label][:columns]
         name = str(class_names[label]) if len(class_names) else ""
         png = figures.image_grid(row, columns=columns)
@@ -68,10 +67,9 @@ def _samples(workdir: Workdir) -> Section:
     return Section("Samples", "Codes drawn from the prior, decoded.", pictures)
 
 
-def _spread(items: Sequence[Any], n: int) -> list[Any]:
-    """Return `n` of the items from first to last, evenly spaced; all if fewer."""
-    count = min(n, len(items))
-    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+def _spread(count: int, n: int) -> list[int]:
+    """Return `n` of 0 ... count - 1, evenly spaced from first to last; all if fewer."""
+    return np.linspace(0, count - 1, min(n, count)).round().astype(int).tolist()
 
 
 def _codebook(workdir: Workdir, experiment: Experiment) -> Section:
