@@ -62,7 +62,7 @@ def test_no_run_and_no_prior_yet(finished_run, tmp_path):
             vqvae_jax.restore_prior,
             "prior.json",
             ("num_codes",),
-            r"tables has shape \(1, 16, 8\) in the checkpoint, expected \(1, 8, 8\)",
+            r"bias has shape \(1, 16\) in the checkpoint, expected \(1, 8\)",
         ),
     ],
 )
