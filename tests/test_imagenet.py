@@ -91,3 +91,27 @@ def test_a_step_of_the_prior_at_full_size(paper):
     values, _ = first_step(prior, paper.prior_training, batch)
     assert values["bits_per_code"] == pytest.approx(9, abs=3)
     assert values["gradient_norm"] > 0
+
+
+@pytest.mark.slow
+def test_a_grid_is_sampled_at_full_size(paper):
+    model = paper.model
+    prior = paper.make_prior(model.grid, model.num_codes, class_names=CLASSES)
+    batch = {"codes": jnp.zeros((1, *model.grid), int), "label": jnp.zeros(1, int)}
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.random(leaf.shape, np.float32) - 0.5) * 0.05,
+        jax.eval_shape(prior.init, jax.random.key(0), batch),
+    )
+    rows = []
+    codes = prior.sample(
+        params,
+        jax.random.key(0),
+        labels=np.array([7]),
+        progress=lambda row: rows.append(int(row)),
+    )
+    jax.effects_barrier()
+    assert codes.shape == (1, *model.grid)
+    assert 0 <= codes.min() < codes.max() < model.num_codes
+    assert len(np.unique(codes)) > 100
+    assert rows == list(range(1, 33))

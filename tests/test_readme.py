@@ -11,12 +11,13 @@ def test_python_blocks_run(finished_run, tmp_path, monkeypatch, capsys):
     (tmp_path / "runs" / "digits").symlink_to(finished_run)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
     assert namespace["images"].shape == (5, 8, 8, 1)
     assert namespace["nats"].shape == (5,)
+    assert namespace["lower_half"].shape == namespace["repaired"].shape == (5, 4, 4, 1)
     assert namespace["gradient"][0].shape == (1, 512, 64)
     assert "(8, 16, 16, 1)" in capsys.readouterr().out
 

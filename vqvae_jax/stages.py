@@ -202,8 +202,9 @@ def _draw_samples(context: Context) -> None:
         np.concatenate(x)[: config.num_samples] for x in zip(*drawn, strict=True)
     )
     labels = labels[: config.num_samples]
+    columns = figures.columns_for(images.shape[1:])
     for label in np.unique(labels):
-        row = figures.image_grid(images[labels == label][:16], columns=16)
+        row = figures.image_grid(images[labels == label][:columns], columns=columns)
         name = _file_name(dataset.class_names, int(label))
         workdir.write_bytes(workdir.pictures / f"{name}.png", row)
     buffer = io.BytesIO()
