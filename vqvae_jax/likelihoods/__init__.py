@@ -7,7 +7,13 @@ it trains the paper's ImageNet and Lab models and never becomes bits/dim.
 """
 
 from vqvae_jax.errors import require
-from vqvae_jax.likelihoods.base import NUM_VALUES, Likelihood, scaled, unscaled
+from vqvae_jax.likelihoods.base import (
+    NUM_VALUES,
+    Likelihood,
+    require_uint8,
+    scaled,
+    unscaled,
+)
 from vqvae_jax.likelihoods.categorical import Categorical
 from vqvae_jax.likelihoods.gaussian import DiscretizedGaussian, MeanSquaredError
 from vqvae_jax.likelihoods.logistic import LogisticMixture
@@ -20,6 +26,7 @@ __all__ = [
     "LogisticMixture",
     "MeanSquaredError",
     "by_name",
+    "require_uint8",
     "scaled",
     "unscaled",
 ]
