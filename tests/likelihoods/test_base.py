@@ -1,0 +1,71 @@
+"""What all likelihoods share: names, the scale, and what they refuse."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vqvae_jax import likelihoods
+from vqvae_jax.errors import UserError
+from vqvae_jax.likelihoods import base
+
+NAMES = {
+    "categorical": (likelihoods.Categorical(), 256, True),
+    "gaussian": (likelihoods.DiscretizedGaussian(), 2, True),
+    "gaussian_fixed": (likelihoods.DiscretizedGaussian(scale=0.1), 1, True),
+    "logistic_mixture": (likelihoods.LogisticMixture(components=10), 30, True),
+    "mse": (likelihoods.MeanSquaredError(), 1, False),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_by_name(name):
+    expected, num_outputs, is_discrete = NAMES[name]
+    likelihood = likelihoods.by_name(name)
+    assert likelihood == expected
+    assert isinstance(likelihood, likelihoods.Likelihood)
+    assert (likelihood.num_outputs, likelihood.is_discrete) == (
+        num_outputs,
+        is_discrete,
+    )
+    # A static argument of jit.
+    assert hash(likelihood) == hash(expected)
+
+
+def test_a_name_that_does_not_exist():
+    with pytest.raises(UserError, match=rf"'cosine'.*{', '.join(NAMES)}"):
+        likelihoods.by_name("cosine")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint16])
+def test_images_of_another_dtype_are_refused(name, dtype):
+    likelihood = likelihoods.by_name(name)
+    outputs = jnp.zeros((1, 2, 2, 3 * likelihood.num_outputs))
+    images = jnp.zeros((1, 2, 2, 3), dtype)
+    message = rf"must be uint8 .*, got {np.dtype(dtype)}"
+    with pytest.raises(UserError, match=message):
+        likelihood.log_prob(outputs, images)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("categorical", 300), ("gaussian", 3), ("logistic_mixture", 31)],
+)
+def test_channels_that_do_not_divide(name, channels):
+    likelihood = likelihoods.by_name(name)
+    outputs = jnp.zeros((1, 2, 2, channels))
+    images = jnp.zeros((1, 2, 2, 1), jnp.uint8)
+    with pytest.raises(UserError, match=rf"multiple of .* {likelihood.num_outputs} "):
+        likelihood.log_prob(outputs, images)
+
+
+def test_scales_are_inverses():
+    values, ends = jnp.array([0.0, 127.5, 255.0]), jnp.array([-1.0, 0.0, 1.0])
+    np.testing.assert_allclose(likelihoods.scaled(values), ends, atol=1e-7)
+    np.testing.assert_allclose(likelihoods.unscaled(ends), values, atol=1e-4)
+    np.testing.assert_array_equal(
+        likelihoods.unscaled(jnp.array([-1.1, 7.0])), [0.0, 255.0]
+    )
+    rounded = base.to_uint8(jnp.array([0.0, 0.6, 254.4, 255.0]))
+    np.testing.assert_array_equal(rounded, np.array([0, 1, 254, 255], np.uint8))
+    assert rounded.dtype == jnp.uint8

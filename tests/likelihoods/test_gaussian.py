@@ -1,0 +1,127 @@
+"""The discretised Gaussian and the squared error, against SciPy.
+
+Numbers in brackets are rows of the list of known defects in docs/conformance.md.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from vqvae_jax import likelihoods
+from vqvae_jax.errors import UserError
+
+GAUSSIAN = likelihoods.DiscretizedGaussian()
+MSE = likelihoods.MeanSquaredError()
+
+# Means and log-scales of the Gaussian: inside, at the edges, far outside.
+MEANS = (-1e6, -101.0, -30.0, -2.0, -1.0, 0.0, 0.3, 1.0, 1.004, 5.0, 30.0, 1e5)
+LOG_SCALES = (-100.0, -6.0, -3.0, 0.0, 3.0, 50.0)
+FIXED_SCALES = (np.exp(-5.9), 0.1, 1.0, 20.0)
+
+
+def gaussian_outputs():
+    grid = np.stack(np.meshgrid(MEANS, LOG_SCALES, indexing="ij"), axis=-1)
+    return grid.reshape(-1, 2).astype(np.float32)
+
+
+def fixed_outputs():
+    return np.float32(MEANS)[:, None]
+
+
+def interval(mean, log_scale):
+    """Probabilities' logarithms of the 256 bins, in float64."""
+    mean = np.float64(np.clip(mean, *GAUSSIAN.mean_range))[..., None]
+    scale = np.exp(np.float64(np.clip(log_scale, *GAUSSIAN.log_scale_range)))[..., None]
+    edges = ((np.arange(257) - 0.5) / 127.5 - 1 - mean) / scale
+    edges[..., 0], edges[..., -1] = -np.inf, np.inf
+    lower, upper = edges[..., :-1], edges[..., 1:]
+    right = lower > 0
+    low, high = np.where(right, -upper, lower), np.where(right, -lower, upper)
+    log_low, log_high = special.log_ndtr(low), special.log_ndtr(high)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return log_high + np.log(-np.expm1(log_low - log_high))
+
+
+class TestDiscretizedGaussian:
+    def test_sums_to_one_with_finite_gradients(self, assert_is_a_distribution):
+        """[13] Whatever the decoder puts out, it is a distribution over 256 values."""
+        assert_is_a_distribution(GAUSSIAN, gaussian_outputs())
+
+    def test_log_prob_and_gradient_equal_scipy(self, every_log_prob):
+        """Far in the tails too, where logarithms grow as squares."""
+        outputs = gaussian_outputs()
+        mean, log_scale = np.float64(outputs.T)
+        ours, slopes = every_log_prob(GAUSSIAN, outputs)
+        expected = interval(mean, log_scale)
+        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4)
+        step = 1e-6 * (1 + np.abs(mean))
+        for_mean = interval(mean + step, log_scale) - interval(mean - step, log_scale)
+        for_mean /= 2 * step[:, None]
+        inside = np.abs(mean) < 50
+        for value in (0, 100, 255):
+            np.testing.assert_allclose(
+                slopes[inside, value, 0], for_mean[inside, value], rtol=5e-3, atol=1e-3
+            )
+        # Beyond their range neither pulls any more, but the other one does.
+        assert not np.any(slopes[~inside, :, 0])
+        assert not np.any(slopes[np.abs(log_scale) > 6, :, 1])
+
+    def test_mean_is_on_the_scale_of_the_values(self):
+        means = np.array([-3.0, -1.0, -0.2, 0.0, 1.0, 2.0], np.float32)
+        outputs = np.stack([means, np.zeros(6, np.float32)], axis=-1)
+        ours = GAUSSIAN.mean(jnp.asarray(outputs.reshape(1, 1, 6, 2)))
+        expected = np.clip((means + 1) * 127.5, 0, 255).reshape(1, 1, 6, 1)
+        np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("mean", [0.1, -1.0, 3.0])
+    def test_samples_come_as_often_as_they_should(self, mean, assert_draws_follow):
+        log_scale = -2.5
+        probs = np.exp(interval(np.float64(mean), np.float64(log_scale)))
+        assert_draws_follow(GAUSSIAN, [mean, log_scale], probs)
+
+
+class TestFixedScale:
+    @pytest.mark.parametrize("scale", FIXED_SCALES)
+    def test_is_the_learned_one_at_that_scale(
+        self, scale, every_log_prob, assert_is_a_distribution, assert_draws_follow
+    ):
+        fixed = likelihoods.DiscretizedGaussian(scale=float(scale))
+        assert_is_a_distribution(fixed, fixed_outputs())
+        ours, slopes = every_log_prob(fixed, fixed_outputs())
+        mean, log_scale = np.float64(fixed_outputs()[:, 0]), np.log(scale)
+        expected = interval(mean, np.full_like(mean, log_scale))
+        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4)
+        learned = np.stack([mean, np.full_like(mean, log_scale)], axis=-1)
+        _, expected = every_log_prob(GAUSSIAN, np.float32(learned))
+        # The two scales differ in the last digit, which the far tails magnify.
+        np.testing.assert_allclose(
+            slopes[..., 0], expected[..., 0], rtol=2e-3, atol=1e-4
+        )
+        probs = np.exp(interval(np.float64(0.3), log_scale))
+        assert_draws_follow(fixed, np.array([0.3], np.float32), probs)
+
+    @pytest.mark.parametrize("scale", [0.0, -1.0, 1e-3, 21.0, float("nan")])
+    def test_scales_that_cannot_be(self, scale):
+        with pytest.raises(UserError, match=rf"scale must be in 0\.0025.*got {scale}"):
+            likelihoods.DiscretizedGaussian(scale=scale)
+
+
+class TestMeanSquaredError:
+    def test_is_no_distribution_over_values(self):
+        """[13] So that no bits/dim are ever made of it."""
+        assert not MSE.is_discrete
+
+    def test_log_prob_mean_and_sample(self):
+        rng = np.random.default_rng(2)
+        outputs = rng.normal(size=(2, 3, 4, 3)).astype(np.float32)
+        images = rng.integers(256, size=outputs.shape).astype(np.uint8)
+        error = images / 127.5 - 1 - np.float64(outputs)
+        ours = MSE.log_prob(jnp.asarray(outputs), jnp.asarray(images))
+        np.testing.assert_allclose(ours, -(error**2) / (2 * 0.5**2), rtol=1e-4)
+        mean = np.clip((np.float64(outputs) + 1) * 127.5, 0, 255)
+        np.testing.assert_allclose(MSE.mean(jnp.asarray(outputs)), mean, atol=1e-3)
+        sample = MSE.sample(jax.random.key(0), jnp.asarray(outputs))
+        assert sample.dtype == jnp.uint8
+        np.testing.assert_array_equal(sample, np.round(mean).astype(np.uint8))

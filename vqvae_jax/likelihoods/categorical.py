@@ -1,0 +1,47 @@
+"""A softmax over the 256 values: the paper's p(x|z) on CIFAR-10."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
+
+from vqvae_jax.likelihoods.base import NUM_VALUES, per_channel, require_uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical:
+    """A softmax over the 256 values of each channel: the paper's on CIFAR-10."""
+
+    num_outputs: ClassVar[int] = NUM_VALUES
+    is_discrete: ClassVar[bool] = True
+
+    def log_prob(
+        self, outputs: Float[Array, "B H W CP"], images: Shaped[Array, "B H W C"]
+    ) -> Float[Array, "B H W C"]:
+        """Return nats of each channel of uint8 images.
+
+        Raises:
+          UserError: the images are not uint8, or the outputs do not fit.
+        """
+        require_uint8(images)
+        logits = per_channel(outputs, self.num_outputs)
+        # Else a large common offset would take the digits of their differences.
+        logits -= jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+        values = images.astype(jnp.int32)[..., None]
+        chosen = jnp.take_along_axis(logits, values, axis=-1)[..., 0]
+        return chosen - jax.nn.logsumexp(logits, axis=-1)
+
+    def mean(self, outputs: Float[Array, "B H W CP"]) -> Float[Array, "B H W C"]:
+        """Return the expected value of each channel, in 0 ... 255."""
+        probs = jax.nn.softmax(per_channel(outputs, self.num_outputs), axis=-1)
+        values = jnp.arange(NUM_VALUES, dtype=jnp.float32)
+        return jnp.sum(probs * values[None, None, None, None], axis=-1)
+
+    def sample(
+        self, key: PRNGKeyArray, outputs: Float[Array, "B H W CP"]
+    ) -> UInt8[Array, "B H W C"]:
+        """Draw each channel on its own."""
+        logits = per_channel(outputs, self.num_outputs)
+        return jax.random.categorical(key, logits, axis=-1).astype(jnp.uint8)

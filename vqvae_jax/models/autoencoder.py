@@ -1,0 +1,177 @@
+"""What image autoencoders with other latents than the VQ-VAE's share with each other.
+
+The same encoder, decoder and likelihoods as the VQ-VAE's, so that their bounds can be
+compared (section 4.1).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
+
+from vqvae_jax import likelihoods, metrics
+from vqvae_jax.arrays import AnyArray, require_shape
+from vqvae_jax.errors import require
+from vqvae_jax.networks.autoencoder import Decoder, Encoder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageAutoencoder:
+    """Sizes and options of an encoder, a decoder and p(x|z).
+
+    Attributes:
+      image_shape: `(H, W, C)`.
+      stages: stride-2 convolutions; the grid is the image halved so many times.
+      units: channels of encoder and decoder.
+      residual_blocks: in each of encoder and decoder.
+      residual_units: channels inside a residual block.
+      likelihood: p(x|z), a name that `likelihoods.by_name` knows.
+      dtype: compute dtype, "float32" or "bfloat16"; likelihoods, bounds and parameters
+        are float32 all the same.
+    """
+
+    image_shape: tuple[int, int, int]
+    stages: int = 2
+    units: int = 256
+    residual_blocks: int = 2
+    residual_units: int = 256
+    likelihood: str = "categorical"
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        """Check every option, so that a mistake is told before anything is built."""
+        self._require_at_least(1, "units", "residual_units")
+        self._require_at_least(0, "stages", "residual_blocks")
+        height, width, _ = self.image_shape
+        factor = 2**self.stages
+        require(
+            height % factor == 0 and width % factor == 0,
+            f"stages={self.stages} halves the image {self.stages} times, so its "
+            f"sides must be multiples of {factor}, but it is {height}x{width}",
+        )
+        require(
+            self.dtype in ("float32", "bfloat16"),
+            f"dtype must be one of float32, bfloat16, got {self.dtype!r}",
+        )
+        likelihoods.by_name(self.likelihood)
+
+    @property
+    def num_dims(self) -> int:
+        """Values of one image: what bits/dim divides by."""
+        return math.prod(self.image_shape)
+
+    def trainable(self, params: Any) -> Any:
+        """Mark with True the leaves that follow the gradient: all."""
+        return jax.tree.map(lambda _: True, params)
+
+    def update(self, params: Any, key: PRNGKeyArray, carry: None, *, axis_name=None):
+        """Return the parameters: the gradient does it all."""
+        del key, carry, axis_name
+        return params
+
+    def _require_at_least(self, low: int, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            require(value >= low, f"{name} must be at least {low}, got {value}")
+
+    @property
+    def _cells(self) -> tuple[int, int]:
+        height, width, _ = self.image_shape
+        return height >> self.stages, width >> self.stages
+
+    @property
+    def _likelihood(self) -> likelihoods.Likelihood:
+        return likelihoods.by_name(self.likelihood)
+
+    def _encoder_to(self, out_features: int) -> Encoder:
+        return Encoder(out_features=out_features, **self._sizes)
+
+    @property
+    def _decoder(self) -> Decoder:
+        channels = self.image_shape[-1] * self._likelihood.num_outputs
+        return Decoder(out_channels=channels, **self._sizes)
+
+    @property
+    def _sizes(self) -> dict[str, Any]:
+        return {
+            "units": self.units,
+            "stages": self.stages,
+            "residual_blocks": self.residual_blocks,
+            "residual_units": self.residual_units,
+            "dtype": jnp.dtype(self.dtype),
+        }
+
+    def _as_input(self, images) -> Float[Array, "B H W C"]:
+        require_shape("images", images, "B", *self.image_shape)
+        return likelihoods.scaled(jnp.asarray(images, jnp.float32))
+
+    def _log_p(self, decoder_params, z, images) -> Float[Array, " B"]:
+        """Return log p(x|z) of each example, in nats."""
+        outputs = self._decoder.apply(decoder_params, z)
+        return sum_of_each(self._likelihood.log_prob(outputs, images))
+
+    def _mean_image(self, decoder_params, z) -> Float[Array, "B H W C"]:
+        return self._likelihood.mean(self._decoder.apply(decoder_params, z))
+
+    def _decode(self, decoder_params, z) -> UInt8[Array, "B H W C"]:
+        return jnp.round(self._mean_image(decoder_params, z)).astype(jnp.uint8)
+
+    def _bits_per_dim(self, nats_per_dim, mask) -> metrics.Metrics:
+        """Return the metric, or nothing where p(x|z) is a density."""
+        if not self._likelihood.is_discrete:
+            return {}
+        return {"bits_per_dim": metrics.mean(nats_per_dim / math.log(2), mask)}
+
+
+def image_quality(
+    images: UInt8[Array, "B H W C"], means: Float[Array, "B H W C"], mask
+) -> Mapping[str, metrics.Mean]:
+    """Return the metrics of reconstructions: PSNR in dB, on values 0 ... 255.
+
+    SSIM belongs here too.
+    """
+    mse = mean_of_each(jnp.square(means - images.astype(jnp.float32)))
+    psnr = 10 * jnp.log10(255.0**2 / jnp.maximum(mse, 1e-10))
+    return {"psnr_db": metrics.mean(psnr, mask)}
+
+
+def keys_of(images: UInt8[AnyArray, "B H W C"]) -> Key[Array, " B"]:
+    """Return a key for each image that depends on that image alone.
+
+    With them a bound that is estimated from random draws is the same number each time,
+    and whatever batches and devices the images are spread over.
+    """
+    pixels = jnp.asarray(images).reshape(images.shape[0], -1).astype(jnp.uint32)
+    # Random odd multipliers, modulo 2^32: two images that differ rarely agree.
+    odd = np.random.default_rng(0).integers(2**31, size=pixels.shape[1]) * 2 + 1
+    digests = jnp.sum(pixels * jnp.asarray(odd, jnp.uint32)[None], axis=1)
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), digests)
+
+
+def over_samples(function, num_samples: int, *, at_once: int = 1) -> Any:
+    """Stack `function(number)` of samples 0 ... num_samples - 1, some at once.
+
+    Where there are more, only the results are kept for the gradient and the rest is
+    computed again, so that memory does not grow with the samples.
+    """
+    if num_samples == at_once:
+        return jax.vmap(function)(jnp.arange(num_samples))
+    chunks = jnp.arange(num_samples).reshape(-1, at_once)
+    stacked = lax.map(jax.checkpoint(jax.vmap(function)), chunks)
+    return jax.tree.map(lambda x: x.reshape(num_samples, *x.shape[2:]), stacked)
+
+
+def sum_of_each(x: Float[Array, "B *rest"]) -> Float[Array, " B"]:
+    """Sum what belongs to one example."""
+    return x.reshape(x.shape[0], -1).sum(axis=1)
+
+
+def mean_of_each(x: Float[Array, "B *rest"]) -> Float[Array, " B"]:
+    """Average what belongs to one example."""
+    return x.reshape(x.shape[0], -1).mean(axis=1)

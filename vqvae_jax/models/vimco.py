@@ -1,0 +1,270 @@
+"""Discrete latents trained without quantization: VIMCO, the paper's rival (4.1).
+
+    L = E[log 1/S sum_s w_s],   w_s = p(x|z_s) p(z_s) / q(z_s|x),   z_s ~ q(z|x)
+
+Mnih and Rezende, *Variational Inference for Monte Carlo Objectives*, 2016. The latents
+are as many as the VQ-VAE's: a grid `[h, w, G]` of K categories each, independent given
+the image, and uniform under the prior. With 50 samples the paper gives it 5.14 bits/dim
+on CIFAR-10.
+
+    model = VIMCO(image_shape=(32, 32, 3), num_codebooks=10)
+    params = model.init(key, batch)
+    (loss, (metrics, _)) = model.loss(params, key, batch)
+
+A batch is a dict of `image` `[B, H, W, C]` uint8 and `mask` `[B]` bool, False at
+examples that only fill up the batch.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
+
+from vqvae_jax import metrics, quantizer
+from vqvae_jax.arrays import AnyArray, require_shape
+from vqvae_jax.errors import require
+from vqvae_jax.models.autoencoder import (
+    ImageAutoencoder,
+    image_quality,
+    keys_of,
+    over_samples,
+    sum_of_each,
+)
+from vqvae_jax.networks.autoencoder import Encoder
+
+
+class Params(NamedTuple):
+    """Everything that a trained model is.
+
+    encoder: the encoder's parameters.
+    decoder: the decoder's parameters.
+    tables: `[G, K, D]`, the decoder's input for each category of each codebook.
+    """
+
+    encoder: Any
+    decoder: Any
+    tables: Float[Array, "G K D"]
+
+
+class Draws(NamedTuple):
+    """S samples of z for each image.
+
+    log_weights: `[S, B]` log p(x, z_s) / q(z_s|x), nats.
+    log_q: `[S, B]` log q(z_s|x), nats.
+    log_p: `[S, B]` log p(x|z_s), nats.
+    """
+
+    log_weights: Float[Array, "S B"]
+    log_q: Float[Array, "S B"]
+    log_p: Float[Array, "S B"]
+
+
+def objective(
+    log_weights: Float[Array, "S B"], log_q: Float[Array, "S B"]
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """Return a surrogate whose gradient estimates that of L, and L itself, in nats.
+
+    The gradient of the surrogate is
+
+        sum_j (L - L_-j) grad log q(z_j|x) + sum_j w_j / (sum_i w_i) grad log w_j
+
+    where L_-j is L with the weight of sample j replaced by the geometric mean of the
+    others': a baseline that does not depend on z_j, so the estimate has no bias. All of
+    it is computed from logarithms, and their common offset never counts.
+
+    Args:
+      log_weights: log p(x, z_s) / q(z_s|x), with the gradient of p and of q.
+      log_q: log q(z_s|x).
+
+    Raises:
+      UserError: there are fewer than two samples, so that a sample has no others.
+    """
+    num_samples = log_weights.shape[0]
+    require(
+        num_samples >= 2, f"the baseline needs at least 2 samples, got {num_samples}"
+    )
+    offset = lax.stop_gradient(log_weights.max(axis=0))
+    log_w = log_weights - offset[None]
+    bound = _log_mean_exp(log_w, axis=0)
+    log_geometric_mean = (log_w.sum(axis=0)[None] - log_w) / (num_samples - 1)
+    is_own = jnp.eye(num_samples, dtype=bool)[:, :, None]
+    without_own = jnp.where(is_own, log_geometric_mean[:, None], log_w[None])
+    baseline = _log_mean_exp(without_own, axis=1)
+    signal = lax.stop_gradient(bound[None] - baseline)
+    return jnp.sum(signal * log_q, axis=0) + bound, bound + offset
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VIMCO(ImageAutoencoder):
+    """Sizes and options, beside those of any autoencoder.
+
+    Attributes:
+      num_codes: K, categories of each latent.
+      num_codebooks: G, latents of each cell of the grid.
+      dim: D, numbers in a row of the decoder's tables.
+      num_samples: S, draws of z for each image, in training and evaluation.
+      samples_at_once: how many of them go through the decoder together; memory grows
+        with it.
+    """
+
+    num_codes: int = 512
+    num_codebooks: int = 1
+    dim: int = 64
+    num_samples: int = 50
+    samples_at_once: int = 1
+
+    def __post_init__(self):
+        """Check every option, so that a mistake is told before anything is built."""
+        super().__post_init__()
+        self._require_at_least(1, "num_codes", "num_codebooks", "dim")
+        self._require_at_least(1, "samples_at_once")
+        self._require_at_least(2, "num_samples")
+        require(
+            self.num_samples % self.samples_at_once == 0,
+            f"num_samples must be a multiple of samples_at_once, got "
+            f"{self.num_samples} and {self.samples_at_once}",
+        )
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The shape `(h, w, G)` of an image's codes."""
+        return *self._cells, self.num_codebooks
+
+    @property
+    def num_latents(self) -> int:
+        """Codes of one image."""
+        return math.prod(self.grid)
+
+    def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
+        """Initialise everything at random; of the batch only shapes matter."""
+        encoder_key, decoder_key, tables_key = jax.random.split(key, 3)
+        encoder = self._encoder.init(encoder_key, self._as_input(batch["image"][:1]))
+        features = self.num_codebooks * self.dim
+        z = jnp.zeros((1, *self._cells, features))
+        decoder = self._decoder.init(decoder_key, z)
+        shape = (self.num_codebooks, self.num_codes, self.dim)
+        return Params(encoder, decoder, jax.random.normal(tables_key, shape))
+
+    def loss(
+        self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
+    ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
+        """Return -L in nats for each value of the image.
+
+        Its gradient is VIMCO's estimate, not the derivative of the value.
+
+        Raises:
+          UserError: the images are not uint8 of image_shape.
+        """
+        images, mask = batch["image"], batch["mask"]
+        log_q_of_each = self._log_posterior(params, images)
+        keys = jax.random.split(key, images.shape[0])
+        draws = self._draws(params, keys, images, log_q_of_each)
+        surrogate, bound = objective(draws.log_weights, draws.log_q)
+        with_gradient = surrogate + lax.stop_gradient(bound - surrogate)
+        loss = metrics.masked_mean(-with_gradient / self.num_dims, mask)
+        return loss, (self._metrics(draws, log_q_of_each, mask), None)
+
+    def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
+        """Return -L, PSNR from the posterior's mode, its codes' usage and bits/dim.
+
+        The draws' keys depend on each image alone: to evaluate again gives the same
+        numbers.
+        """
+        images, mask = batch["image"], batch["mask"]
+        log_q_of_each = self._log_posterior(params, images)
+        draws = self._draws(params, keys_of(images), images, log_q_of_each)
+        loss = -_log_mean_exp(draws.log_weights, axis=0) / self.num_dims
+        z = self._embedded(params, _mode(log_q_of_each))
+        return {
+            **self._metrics(draws, log_q_of_each, mask),
+            **image_quality(images, self._mean_image(params.decoder, z), mask),
+            **self._bits_per_dim(loss, mask),
+            "loss": metrics.mean(loss, mask),
+        }
+
+    def encode(
+        self, params: Params, images: UInt8[AnyArray, "B H W C"]
+    ) -> Int[Array, "B h w G"]:
+        """Return the likeliest codes under q(z|x).
+
+        Raises:
+          UserError: the images are not of image_shape.
+        """
+        return _mode(self._log_posterior(params, images))
+
+    def decode(
+        self, params: Params, codes: Int[AnyArray, "B h w G"]
+    ) -> UInt8[Array, "B H W C"]:
+        """Return the mean image of p(x|z) for codes, rounded to 256 values.
+
+        Raises:
+          UserError: the codes are not a grid of this model.
+        """
+        require_shape("codes", codes, "B", *self.grid)
+        return self._decode(params.decoder, self._embedded(params, jnp.asarray(codes)))
+
+    def reconstruct(
+        self, params: Params, images: UInt8[AnyArray, "B H W C"]
+    ) -> UInt8[Array, "B H W C"]:
+        """Return `decode(encode(images))`."""
+        return self.decode(params, self.encode(params, images))
+
+    def sample(
+        self, params: Params, key: PRNGKeyArray, *, num_samples: int
+    ) -> UInt8[Array, "B H W C"]:
+        """Draw codes from the uniform prior, and return the mean images of p(x|z)."""
+        codes = jax.random.randint(key, (num_samples, *self.grid), 0, self.num_codes)
+        return self.decode(params, codes)
+
+    @property
+    def _encoder(self) -> Encoder:
+        return self._encoder_to(self.num_codebooks * self.num_codes)
+
+    def _log_posterior(self, params, images) -> Float[Array, "B h w G K"]:
+        """Return log q of each category of each latent."""
+        logits = self._encoder.apply(params.encoder, self._as_input(images))
+        shape = (*logits.shape[:-1], self.num_codebooks, self.num_codes)
+        return jax.nn.log_softmax(logits.reshape(shape))
+
+    def _embedded(self, params, codes) -> Float[Array, "B h w GD"]:
+        codebook = quantizer.from_embeddings(params.tables)
+        return quantizer.lookup(codebook, codes)
+
+    def _draws(self, params, keys: Key[Array, " B"], images, log_q_of_each) -> Draws:
+        log_prior = -self.num_latents * math.log(self.num_codes)
+
+        def draw(number):
+            each = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+            codes = jax.vmap(jax.random.categorical)(each, log_q_of_each)
+            log_q = sum_of_each(_at(log_q_of_each, codes))
+            log_p = self._log_p(params.decoder, self._embedded(params, codes), images)
+            return Draws(log_p + log_prior - log_q, log_q, log_p)
+
+        return over_samples(draw, self.num_samples, at_once=self.samples_at_once)
+
+    def _metrics(self, draws: Draws, log_q_of_each, mask) -> dict:
+        codes = _mode(log_q_of_each)
+        reconstruction = -draws.log_p.mean(axis=0) / self.num_dims
+        return {
+            "reconstruction": metrics.mean(reconstruction, mask),
+            "usage": metrics.code_usage(codes, num_codes=self.num_codes, mask=mask),
+        }
+
+
+def _mode(log_q_of_each: Float[Array, "B h w G K"]) -> Int[Array, "B h w G"]:
+    return jnp.argmax(log_q_of_each, axis=-1).astype(jnp.int32)
+
+
+def _at(
+    log_q_of_each: Float[Array, "B h w G K"], codes: Int[Array, "B h w G"]
+) -> Float[Array, "B h w G"]:
+    return jnp.take_along_axis(log_q_of_each, codes[..., None], axis=-1)[..., 0]
+
+
+def _log_mean_exp(x: Float[Array, "..."], *, axis: int) -> Float[Array, "..."]:
+    return jax.nn.logsumexp(x, axis=axis) - math.log(x.shape[axis])
