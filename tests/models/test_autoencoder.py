@@ -56,7 +56,7 @@ def test_image_quality_is_psnr_of_valid_examples():
     mask = np.array([True, False, True, True, False])
     mse = ((np.float64(images) - means) ** 2).mean(axis=(1, 2, 3))
     expected = 10 * np.log10(255**2 / mse)[mask].mean()
-    ours = autoencoder.image_quality(
+    ours = autoencoder.quality(
         jnp.asarray(images), jnp.asarray(means), jnp.asarray(mask)
     )
     assert metrics.compute(ours) == pytest.approx({"psnr_db": expected}, rel=1e-5)

@@ -6,7 +6,6 @@ compared (section 4.1).
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
 
-from vqvae_jax import likelihoods, metrics
+from vqvae_jax import image_quality, likelihoods, metrics
 from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.networks.autoencoder import Decoder, Encoder
@@ -53,7 +52,8 @@ class ImageAutoencoder:
         require(
             height % factor == 0 and width % factor == 0,
             f"stages={self.stages} halves the image {self.stages} times, so its "
-            f"sides must be multiples of {factor}, but it is {height}x{width}",
+            f"sides must be multiples of {factor}, but it is {height}x{width}: change "
+            "data.image_size or model.stages",
         )
         require(
             self.dtype in ("float32", "bfloat16"),
@@ -129,16 +129,20 @@ class ImageAutoencoder:
         return {"bits_per_dim": metrics.mean(nats_per_dim / math.log(2), mask)}
 
 
-def image_quality(
+def quality(
     images: UInt8[Array, "B H W C"], means: Float[Array, "B H W C"], mask
-) -> Mapping[str, metrics.Mean]:
-    """Return the metrics of reconstructions: PSNR in dB, on values 0 ... 255.
+) -> dict[str, metrics.Mean]:
+    """Return the metrics of reconstructions: PSNR in dB, and SSIM of large images.
 
-    SSIM belongs here too.
+    SSIM, of the image as it is rounded to 256 values, is left out for images smaller
+    than its window.
     """
-    mse = mean_of_each(jnp.square(means - images.astype(jnp.float32)))
-    psnr = 10 * jnp.log10(255.0**2 / jnp.maximum(mse, 1e-10))
-    return {"psnr_db": metrics.mean(psnr, mask)}
+    images = images.astype(jnp.float32)
+    results = {"psnr_db": metrics.mean(image_quality.psnr_db(images, means), mask)}
+    if min(images.shape[1:3]) >= image_quality.SSIM_WINDOW:
+        ssim = image_quality.ssim(images, jnp.round(means))
+        results["ssim"] = metrics.mean(ssim, mask)
+    return results
 
 
 def keys_of(images: UInt8[AnyArray, "B H W C"]) -> Key[Array, " B"]:

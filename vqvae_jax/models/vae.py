@@ -27,9 +27,9 @@ from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.models.autoencoder import (
     ImageAutoencoder,
-    image_quality,
     keys_of,
     over_samples,
+    quality,
     sum_of_each,
 )
 from vqvae_jax.networks.autoencoder import Encoder
@@ -120,9 +120,7 @@ class VAE(ImageAutoencoder):
         )
         return {
             **_terms(reconstruction, kl, mask),
-            **image_quality(
-                images, self._mean_image(params.decoder, posterior.mean), mask
-            ),
+            **quality(images, self._mean_image(params.decoder, posterior.mean), mask),
             **self._bits_per_dim(reconstruction + kl, mask),
             "loss": metrics.mean(reconstruction + kl, mask),
         }

@@ -30,9 +30,9 @@ from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.models.autoencoder import (
     ImageAutoencoder,
-    image_quality,
     keys_of,
     over_samples,
+    quality,
     sum_of_each,
 )
 from vqvae_jax.networks.autoencoder import Encoder
@@ -182,7 +182,7 @@ class VIMCO(ImageAutoencoder):
         z = self._embedded(params, _mode(log_q_of_each))
         return {
             **self._metrics(draws, log_q_of_each, mask),
-            **image_quality(images, self._mean_image(params.decoder, z), mask),
+            **quality(images, self._mean_image(params.decoder, z), mask),
             **self._bits_per_dim(loss, mask),
             "loss": metrics.mean(loss, mask),
         }

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from vqvae_jax import image_quality, likelihoods, metrics, quantizer
+from vqvae_jax import metrics, quantizer
 from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.networks.autoencoder import Decoder, Encoder
+from vqvae_jax.models.autoencoder import ImageAutoencoder, mean_of_each, quality
+from vqvae_jax.networks.autoencoder import Encoder
 
 
 class Params(NamedTuple):
@@ -54,60 +55,36 @@ class Carry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VQVAE:
-    """Sizes and options of a VQ-VAE over images.
+class VQVAE(ImageAutoencoder):
+    """Sizes and options of a VQ-VAE over images, beside those of any autoencoder.
 
     Attributes:
-      image_shape: `(H, W, C)`.
       num_codes: K, rows of each codebook.
       num_codebooks: G, codes of each cell of the latent grid.
       dim: D, numbers in a row.
-      stages: stride-2 convolutions; the grid is the image halved so many times.
-      units: channels of encoder and decoder.
-      residual_blocks: in each of encoder and decoder.
-      residual_units: channels inside a residual block.
-      likelihood: p(x|z): "categorical", "gaussian" or "mse".
+      likelihood: p(x|z), a name that `likelihoods.by_name` knows.
       beta: weight of the commitment loss (equation 3).
       codebook_update: "loss" for the second term of equation 3, "ema" for appendix A.1.
       ema_decay: gamma of the EMA, and of the running counts in either case.
       codebook_init: "kmeans" on the first batch's z_e, or "uniform".
       restart_below: restart codes used less often than this a step; 0 for never.
-      dtype: compute dtype, "float32" or "bfloat16"; distances, losses, likelihoods and
-        parameters are float32 all the same.
     """
 
-    image_shape: tuple[int, int, int]
     num_codes: int = 512
     num_codebooks: int = 1
     dim: int = 64
-    stages: int = 2
-    units: int = 256
-    residual_blocks: int = 2
-    residual_units: int = 256
     likelihood: str = "mse"
     beta: float = 0.25
     codebook_update: str = "loss"
     ema_decay: float = 0.99
     codebook_init: str = "kmeans"
     restart_below: float = 0.0
-    dtype: str = "float32"
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
-        for name in ("num_codes", "num_codebooks", "dim", "units", "residual_units"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
-        for name in ("stages", "residual_blocks", "beta", "restart_below"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must not be negative, got {value}")
-        height, width, _ = self.image_shape
-        factor = 2**self.stages
-        require(
-            height % factor == 0 and width % factor == 0,
-            f"stages={self.stages} halves the image {self.stages} times, so its "
-            f"sides must be multiples of {factor}, but it is {height}x{width}: change "
-            "data.image_size or model.stages",
-        )
+        super().__post_init__()
+        self._require_at_least(1, "num_codes", "num_codebooks", "dim")
+        self._require_at_least(0, "beta", "restart_below")
         require(
             0 <= self.ema_decay < 1,
             f"ema_decay must be in [0, 1), got {self.ema_decay}",
@@ -115,30 +92,22 @@ class VQVAE:
         for name, choices in (
             ("codebook_update", ("loss", "ema")),
             ("codebook_init", ("kmeans", "uniform")),
-            ("dtype", ("float32", "bfloat16")),
         ):
             value = getattr(self, name)
             require(
                 value in choices,
                 f"{name} must be one of {', '.join(choices)}, got {value!r}",
             )
-        likelihoods.by_name(self.likelihood)
 
     @property
     def grid(self) -> tuple[int, int, int]:
         """The shape `(h, w, G)` of an image's codes."""
-        height, width, _ = self.image_shape
-        return height >> self.stages, width >> self.stages, self.num_codebooks
+        return *self._cells, self.num_codebooks
 
     @property
     def num_latents(self) -> int:
         """N of equation 3: codes of one image."""
         return math.prod(self.grid)
-
-    @property
-    def num_dims(self) -> int:
-        """Values of one image: what bits/dim divides by."""
-        return math.prod(self.image_shape)
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
         """Initialise networks at random, and the codebook from the batch's z_e."""
@@ -216,12 +185,7 @@ class VQVAE:
         mask = batch["mask"]
         results = self._metrics(quantized, terms, mask)
         results["loss"] = metrics.mean(self._objective(terms), mask)
-        images = batch["image"].astype(jnp.float32)
-        psnr = image_quality.psnr_db(images, terms["mean"])
-        results["psnr_db"] = metrics.mean(psnr, mask)
-        if min(self.image_shape[:2]) >= image_quality.SSIM_WINDOW:
-            ssim = image_quality.ssim(images, jnp.round(terms["mean"]))
-            results["ssim"] = metrics.mean(ssim, mask)
+        results |= quality(batch["image"], terms["mean"], mask)
         if self._likelihood.is_discrete:
             uniform = self.num_latents * math.log2(self.num_codes)
             bits = terms["reconstruction"] / math.log(2) + uniform / self.num_dims
@@ -236,7 +200,6 @@ class VQVAE:
         Raises:
           UserError: the images are not of image_shape.
         """
-        self._check_images(images)
         return quantizer.quantize(params.codebook, self._z_e(params, images)).codes
 
     def decode(
@@ -249,8 +212,7 @@ class VQVAE:
         """
         require_shape("codes", codes, "B", *self.grid)
         z_q = quantizer.lookup(params.codebook, jnp.asarray(codes))
-        outputs = self._decoder.apply(params.decoder, z_q)
-        return jnp.round(self._likelihood.mean(outputs)).astype(jnp.uint8)
+        return self._decode(params.decoder, z_q)
 
     def reconstruct(
         self, params: Params, images: UInt8[AnyArray, "B H W C"]
@@ -259,43 +221,20 @@ class VQVAE:
         return self.decode(params, self.encode(params, images))
 
     @property
-    def _likelihood(self) -> likelihoods.Likelihood:
-        return likelihoods.by_name(self.likelihood)
-
-    @property
     def _encoder(self) -> Encoder:
-        return Encoder(
-            out_features=self.num_codebooks * self.dim,
-            units=self.units,
-            stages=self.stages,
-            residual_blocks=self.residual_blocks,
-            residual_units=self.residual_units,
-            dtype=jnp.dtype(self.dtype),
-        )
-
-    @property
-    def _decoder(self) -> Decoder:
-        return Decoder(
-            out_channels=self.image_shape[-1] * self._likelihood.num_outputs,
-            units=self.units,
-            stages=self.stages,
-            residual_blocks=self.residual_blocks,
-            residual_units=self.residual_units,
-            dtype=jnp.dtype(self.dtype),
-        )
+        return self._encoder_to(self.num_codebooks * self.dim)
 
     def _forward(self, params, batch):
         """Encode, quantize and decode; terms are for each example, unweighted."""
         images = batch["image"]
-        self._check_images(images)
         z_e = self._z_e(params, images)
         cell_mask = self._cell_mask(batch["mask"])
         quantized = quantizer.quantize(params.codebook, z_e, cell_mask)
         outputs = self._decoder.apply(params.decoder, quantized.z_q)
         terms = {
-            "reconstruction": -_per_example(self._likelihood.log_prob(outputs, images)),
-            "codebook": _per_example(quantized.codebook_loss),
-            "commitment": _per_example(quantized.commitment_loss),
+            "reconstruction": -mean_of_each(self._likelihood.log_prob(outputs, images)),
+            "codebook": mean_of_each(quantized.codebook_loss),
+            "commitment": mean_of_each(quantized.commitment_loss),
             "mean": self._likelihood.mean(outputs),
         }
         return (
@@ -320,20 +259,10 @@ class VQVAE:
     def _z_e(self, params: Params, images) -> Float[Array, "B h w GD"]:
         return self._encoder.apply(params.encoder, self._as_input(images))
 
-    def _as_input(self, images) -> Float[Array, "B H W C"]:
-        return likelihoods.scaled(jnp.asarray(images, jnp.float32))
-
     def _cell_mask(self, mask: Bool[Array, " B"]) -> Bool[Array, "B h w"]:
         return jnp.broadcast_to(mask[:, None, None], (mask.shape[0], *self.grid[:2]))
-
-    def _check_images(self, images):
-        require_shape("images", images, "B", *self.image_shape)
 
 
 def _count_update_of_codes(codebook, z_e, codes, **options):
     del z_e  # The loss has moved the embeddings already.
     return quantizer.count_update(codebook, codes, **options)
-
-
-def _per_example(x: Float[Array, "B *rest"]) -> Float[Array, " B"]:
-    return x.reshape(x.shape[0], -1).mean(axis=1)
