@@ -22,6 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "num_workers": 0,
             },
             "model": {
+                "kind": "vqvae",
                 "num_codes": 16,
                 "num_codebooks": 1,
                 "dim": 16,

@@ -50,6 +50,7 @@ def _paper() -> ConfigDict:
                 "num_workers": 8,
             },
             "model": {
+                "kind": "vqvae",
                 "num_codes": 512,
                 "num_codebooks": 1,
                 "dim": 64,

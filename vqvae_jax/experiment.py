@@ -11,9 +11,22 @@ from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.pipeline import TrainBatches, eval_batches, train_batches
 from vqvae_jax.data.source import Batch, Source
 from vqvae_jax.errors import require
+from vqvae_jax.models.pixels import PixelModel
 from vqvae_jax.models.prior import Prior
+from vqvae_jax.models.vae import VAE
+from vqvae_jax.models.vimco import VIMCO
 from vqvae_jax.models.vqvae import VQVAE
 from vqvae_jax.training.config import TrainingConfig
+
+# What `model.kind` may be. The VQ-VAE alone is followed by a prior over its codes.
+KINDS = {
+    "vqvae": VQVAE,
+    "vae": VAE,
+    "vimco": VIMCO,
+    "pixelcnn": PixelModel,
+}
+_SECTIONS = ("seed", "data", "model", "training", "samples", "evaluation")
+_OF_PRIOR = ("prior", "prior_training")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,14 +98,28 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """All sections of a config; `prior_options` wait for the sizes of stage 1's run."""
+    """All sections of a config.
+
+    Attributes:
+      seed: decides every random choice.
+      data: what to read.
+      kind: a name of `KINDS`, and of the stage that trains the model.
+      model: of that kind.
+      training: of the model.
+      prior_options: they wait for the sizes and classes of a VQ-VAE's codes; None for
+        the other kinds.
+      prior_training: of the prior; None for the other kinds.
+      samples: how many to draw, and how.
+      evaluation: how to measure.
+    """
 
     seed: int
     data: DataConfig
-    model: VQVAE
+    kind: str
+    model: VQVAE | VAE | VIMCO | PixelModel
     training: TrainingConfig
-    prior_options: Mapping[str, Any]
-    prior_training: TrainingConfig
+    prior_options: Mapping[str, Any] | None
+    prior_training: TrainingConfig | None
     samples: SamplesConfig
     evaluation: EvaluationConfig
 
@@ -103,51 +130,57 @@ class Experiment:
         Raises:
           UserError: a key is unknown, missing or has a value that cannot be.
         """
-        names = (
-            "seed",
-            "data",
-            "model",
-            "training",
-            "prior",
-            "prior_training",
-            "samples",
-            "evaluation",
-        )
+        kind = _kind(config)
+        names = _SECTIONS + (_OF_PRIOR if kind == "vqvae" else ())
         for name in names:
             require(name in config, f"{name} is missing from the config")
         for name in config:
             require(
                 name in names,
-                f"{name} is not a section of a config; there are {', '.join(names)}",
+                f"{name} is not a section of a {kind}'s config; there are "
+                f"{', '.join(names)}",
             )
         seed = config["seed"]
         require(
             type(seed) is int and seed >= 0, f"seed must be an int >= 0, got {seed!r}"
         )
         data = section(DataConfig, config["data"], name="data")
-        image_shape = (data.image_size, data.image_size, data.channels)
-        model = section(VQVAE, config["model"], name="model", image_shape=image_shape)
+        given = {"image_shape": (data.image_size, data.image_size, data.channels)}
+        if kind == "pixelcnn":
+            given["class_names"] = ()
+        options = {k: v for k, v in config["model"].items() if k != "kind"}
+        has_prior = kind == "vqvae"
         experiment = cls(
             seed=seed,
             data=data,
-            model=model,
+            kind=kind,
+            model=section(KINDS[kind], options, name="model", **given),
             training=section(TrainingConfig, config["training"], name="training"),
-            prior_options=dict(config["prior"]),
+            prior_options=dict(config["prior"]) if has_prior else None,
             prior_training=section(
                 TrainingConfig, config["prior_training"], name="prior_training"
-            ),
+            )
+            if has_prior
+            else None,
             samples=section(SamplesConfig, config["samples"], name="samples"),
             evaluation=section(
                 EvaluationConfig, config["evaluation"], name="evaluation"
             ),
         )
-        prior = experiment.make_prior(model.grid, model.num_codes, class_names=())
-        require(
-            experiment.samples.guidance == 1 or prior.label_dropout > 0,
-            f"samples.guidance={experiment.samples.guidance} needs "
-            "prior.label_dropout above 0",
-        )
+        experiment._check_samples()
         return experiment
+
+    def _check_samples(self) -> None:
+        label_dropout = 0.0
+        if self.prior_options is not None:
+            model = self.model
+            prior = self.make_prior(model.grid, model.num_codes, class_names=())
+            label_dropout = prior.label_dropout
+        require(
+            self.samples.guidance == 1 or label_dropout > 0,
+            f"samples.guidance={self.samples.guidance} needs prior.label_dropout "
+            "above 0",
+        )
 
     def train_batches(
         self, source: Source, config: TrainingConfig, *, augment: bool = False
@@ -191,3 +224,13 @@ class Experiment:
             num_codes=num_codes,
             class_names=class_names,
         )
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    require("model" in config, "model is missing from the config")
+    kind = config["model"].get("kind")
+    require(
+        kind in KINDS,
+        f"model.kind must be one of {', '.join(KINDS)}, got {kind!r}",
+    )
+    return kind

@@ -18,7 +18,6 @@ from vqvae_jax.errors import UserError, require
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models import vqvae as vqvae_lib
 from vqvae_jax.models.prior import Prior
-from vqvae_jax.models.vqvae import VQVAE
 from vqvae_jax.training.checkpoints import on_devices, restore_params
 from vqvae_jax.training.loop import checkpoint_directory
 
@@ -128,21 +127,26 @@ class Workdir:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-def restore(workdir: str | os.PathLike) -> tuple[VQVAE, vqvae_lib.Params]:
-    """Load the VQ-VAE of a finished or running workdir, best by validation.
+def restore(workdir: str | os.PathLike) -> tuple[Any, Any]:
+    """Load the model of a finished or running workdir, best by validation.
 
-    Its parameters are their moving average where the run kept one. Only arrays and JSON
-    are read.
+    That is a `VQVAE` with its `Params`, or what else `model.kind` in the config names.
+    Parameters are their moving average where the run kept one. Only arrays and JSON are
+    read.
 
     Raises:
       UserError: there is no run, no checkpoint yet, or one of other sizes.
     """
     run = Workdir(workdir)
-    model = run.experiment().model
-    images = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.uint8)
-    batch = {"image": images, "mask": jax.ShapeDtypeStruct((1,), bool)}
+    experiment = run.experiment()
+    model = experiment.model
+    batch = {
+        "image": jax.ShapeDtypeStruct((1, *model.image_shape), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((1,), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((1,), bool),
+    }
     abstract = jax.eval_shape(model.init, jax.random.key(0), batch)
-    return model, _best_params(run, "vqvae", abstract)
+    return model, _best_params(run, experiment.kind, abstract)
 
 
 def restore_prior(workdir: str | os.PathLike) -> tuple[Prior, Any]:

@@ -10,12 +10,13 @@ import pytest
 from scipy.stats import norm
 from sklearn.svm import SVC
 
-from vqvae_jax import quantizer
+from vqvae_jax import metrics, quantizer
 from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.data.source import first_examples
 from vqvae_jax.evaluation import results as results_lib
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.training import sharding
+from vqvae_jax.training.evaluate import make_evaluation
 from vqvae_jax.workdir import Workdir, restore, restore_prior
 
 
@@ -46,6 +47,12 @@ def test_bits_per_code_are_the_priors_log_probability(
     nats = jax.jit(prior.log_prob)(params, stored["codes"], labels=stored["label"])
     bits = -np.mean(np.float64(nats)) / np.log(2) / 16
     assert results[name] == pytest.approx(bits, rel=1e-4)
+
+
+def values_of(model, params, batches):
+    return metrics.compute(
+        make_evaluation(model, sharding.data_mesh())(params, batches)
+    )
 
 
 def test_bits_on_train_are_those_of_a_fixed_part(finished_run, tiny_config):
@@ -158,13 +165,8 @@ def test_imagenets_figures(tiny_config):
     source = [{"image": image, "label": np.int32(0)} for image in images]
     batch = {"image": jnp.asarray(images), "mask": jnp.ones(3, bool)}
     params = jax.jit(model.init)(jax.random.key(0), batch)
-    results = results_lib._of_vqvae(
-        model,
-        params,
-        experiment,
-        Dataset(source, source, source, (), (128, 128, 3)),
-        {"prior_bits_per_code": 4.5},
-    )
+    values = values_of(model, params, experiment.eval_batches(source))
+    results = results_lib._of_vqvae(model, values, {"prior_bits_per_code": 4.5})
     expected = {
         "image_bits": 393_216,
         "code_bits": 9216,
@@ -194,13 +196,8 @@ def test_bits_per_dim_of_a_discrete_likelihood(tiny_config):
         return params, model._decoder.apply(params.decoder, z_q)
 
     params, outputs = initialised(batch)
-    results = results_lib._of_vqvae(
-        model,
-        params,
-        experiment,
-        Dataset(source, source, source, (), (8, 8, 1)),
-        {"prior_bits_per_code": 2.5},
-    )
+    values = values_of(model, params, experiment.eval_batches(source))
+    results = results_lib._of_vqvae(model, values, {"prior_bits_per_code": 2.5})
     mean, log_scale = np.split(np.float64(outputs), 2, axis=-1)
     centre, scale = (mean + 1) * 127.5, np.exp(log_scale) * 127.5
     upper = np.where(images == 255, np.inf, images + 0.5)
@@ -229,6 +226,6 @@ def test_steps_are_those_done_where_training_stopped_early(tmp_path):
             lines += [train, entry | {"split": "validation"}]
     workdir = Workdir(tmp_path)
     workdir.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = results_lib._of_training(workdir)
+    found = results_lib._of_training(workdir, results_lib._TWO_STAGES)
     assert (found["train_steps"], found["best_step"]) == (30, 20)
     assert (found["prior_train_steps"], found["prior_best_step"]) == (40, 30)

@@ -71,7 +71,7 @@ def test_samples_without_classes_have_no_caption(tmp_path):
         labels=np.zeros(3, int),
         class_names=np.array([], str),
     )
-    (picture,) = build_lib._samples(workdir).pictures
+    (picture,) = build_lib._samples(workdir, is_decoded=True).pictures
     assert (picture.alt, picture.caption) == ("Samples", "")
 
 
@@ -83,7 +83,7 @@ def test_large_images_and_many_classes_stay_a_page(tmp_path):
     labels[100:] = 0
     names = np.array([f"class {label}" for label in range(100)])
     np.savez(workdir.samples, images=images, labels=labels, class_names=names)
-    pictures = build_lib._samples(workdir).pictures
+    pictures = build_lib._samples(workdir, is_decoded=True).pictures
     labels_shown = [int(picture.caption.split()[1]) for picture in pictures]
     assert len(labels_shown) == 32
     assert labels_shown[0] == 0

@@ -18,10 +18,13 @@ from vqvae_jax.training.evaluate import make_evaluation
 from vqvae_jax.workdir import SPLITS, Workdir, restore, restore_prior
 
 Results = dict[str, float | int]
+# A stage that trains, the prefix of its results, and what its speed counts.
+Stages = tuple[tuple[str, str, str], ...]
+_TWO_STAGES = (("vqvae", "", "train_images"), ("prior", "prior_", "prior_train_grids"))
 
 
 def measure(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Results:
-    """Measure a trained VQ-VAE and its prior on the test split.
+    """Measure a trained model, and a VQ-VAE's prior, on the test split.
 
     Returns a flat dict; units are part of the names.
 
@@ -29,26 +32,34 @@ def measure(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Resul
       UserError: the prior belongs to another VQ-VAE, or a stage is missing.
     """
     model, params = restore(workdir.path)
-    prior, prior_params = restore_prior(workdir.path)
-    workdir.require_same_codebook(params)
     replicated = sharding.replicated(sharding.data_mesh())
-    params, prior_params = jax.device_put((params, prior_params), replicated)
-    results = _of_prior(prior, prior_params, workdir, experiment)
-    results = _of_vqvae(model, params, experiment, dataset, results) | results
-    results["sample_temperature"] = experiment.samples.temperature
-    if experiment.evaluation.classify_samples:
-        results |= _of_samples(workdir, dataset)
-    return results | _of_training(workdir)
-
-
-def _of_vqvae(
-    model: VQVAE, params, experiment: Experiment, dataset: Dataset, prior: Results
-) -> Results:
-    """Reconstructions, codebook and, where p(x|z) is discrete, bits/dim."""
+    params = jax.device_put(params, replicated)
     evaluation = make_evaluation(model, sharding.data_mesh())
     values = metrics_lib.compute(
         evaluation(params, experiment.eval_batches(dataset.test))
     )
+    if experiment.kind == "vqvae":
+        prior, prior_params = restore_prior(workdir.path)
+        workdir.require_same_codebook(params)
+        prior_params = jax.device_put(prior_params, replicated)
+        results = _of_prior(prior, prior_params, workdir, experiment)
+        results = _of_vqvae(model, values, results) | results
+        results["sample_temperature"] = experiment.samples.temperature
+        stages = (
+            ("vqvae", "", "train_images"),
+            ("prior", "prior_", "prior_train_grids"),
+        )
+    else:
+        results = {f"test_{name}": value for name, value in values.items()}
+        stages = ((experiment.kind, "", "train_images"),)
+    results |= _of_samples(workdir)
+    if experiment.evaluation.classify_samples:
+        results |= _of_classes(workdir, dataset)
+    return results | _of_training(workdir, stages)
+
+
+def _of_vqvae(model: VQVAE, values: dict[str, float], prior: Results) -> Results:
+    """Reconstructions, codebook and, where p(x|z) is discrete, bits/dim."""
     image_bits = 8 * model.num_dims
     code_bits = model.num_latents * math.log2(model.num_codes)
     learned_bits = model.num_latents * prior["prior_bits_per_code"]
@@ -107,7 +118,14 @@ def _drawn(source: Source, n: int) -> Source:
     return Subset(source, np.sort(permutation(len(source), 0)[:n]))
 
 
-def _of_samples(workdir: Workdir, dataset: Dataset) -> Results:
+def _of_samples(workdir: Workdir) -> Results:
+    """Samples a second, where there was more than the batch that compiles."""
+    with np.load(workdir.samples, allow_pickle=False) as samples:
+        speed = float(samples["samples_per_second"])
+    return {"samples_per_second": speed} if math.isfinite(speed) else {}
+
+
+def _of_classes(workdir: Workdir, dataset: Dataset) -> Results:
     """How many samples, and how many real test images, a classifier recognises."""
     train = first_examples(dataset.train, len(dataset.train))
     test = first_examples(dataset.test, len(dataset.test))
@@ -122,14 +140,11 @@ def _of_samples(workdir: Workdir, dataset: Dataset) -> Results:
     }
 
 
-def _of_training(workdir: Workdir) -> Results:
-    """Steps done, the best of them by validation, and median speeds, of both stages."""
+def _of_training(workdir: Workdir, stages: Stages) -> Results:
+    """Steps done, the best of them by validation, and the median speed, of stages."""
     entries = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
     results: Results = {}
-    for stage, prefix, speed in (
-        ("vqvae", "", "train_images_per_second"),
-        ("prior", "prior_", "prior_train_grids_per_second"),
-    ):
+    for stage, prefix, speed in stages:
         train, validation = (
             [e for e in entries if (e["stage"], e["split"]) == (stage, split)]
             for split in ("train", "validation")
@@ -139,5 +154,5 @@ def _of_training(workdir: Workdir) -> Results:
         best = min(validation, key=lambda entry: (entry["loss"], -entry["step"]))
         results[f"{prefix}best_step"] = best["step"]
         speeds = [entry["examples_per_second"] for entry in train]
-        results[speed] = float(np.median(speeds))
+        results[f"{speed}_per_second"] = float(np.median(speeds))
     return results

@@ -15,6 +15,14 @@ from vqvae_jax.workdir import Workdir, restore
 
 # A page of a thousand classes would take minutes to load; `samples/` has them all.
 _CLASSES = 32
+_NAMES = {
+    "vqvae": "VQ-VAE",
+    "vae": "VAE",
+    "vimco": "VIMCO",
+    "pixelcnn": "PixelCNN",
+    "gan": "GAN",
+    "prior": "prior",
+}
 
 
 def build(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> str:
@@ -23,14 +31,16 @@ def build(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> str:
     Raises:
       UserError: an earlier stage has not left its results.
     """
+    is_vqvae = experiment.kind == "vqvae"
     sections = [
-        _reconstructions(workdir, dataset),
-        _samples(workdir),
-        _codebook(workdir, experiment),
+        # A PixelCNN and a GAN have no code to reconstruct from.
+        *([_reconstructions(workdir, dataset)] if _reconstructs(experiment) else []),
+        _samples(workdir, is_decoded=is_vqvae),
+        *([_codebook(workdir, experiment)] if is_vqvae else []),
         *_learning_curves(workdir),
     ]
     return render(
-        f"VQ-VAE: {workdir.path.resolve().name}",
+        f"{_NAMES[experiment.kind]}: {workdir.path.resolve().name}",
         results=workdir.read_json(workdir.results),
         sections=sections,
         config=workdir.read_json(workdir.config),
@@ -52,7 +62,11 @@ def _reconstructions(workdir: Workdir, dataset: Dataset) -> Section:
     return Section("Reconstructions", text, [picture])
 
 
-def _samples(workdir: Workdir) -> Section:
+def _reconstructs(experiment: Experiment) -> bool:
+    return hasattr(experiment.model, "reconstruct")
+
+
+def _samples(workdir: Workdir, *, is_decoded: bool) -> Section:
     with np.load(workdir.samples, allow_pickle=False) as samples:
         images, labels = samples["images"], samples["labels"]
         class_names = samples["class_names"]
@@ -64,7 +78,8 @@ def _samples(workdir: Workdir) -> Section:
         name = str(class_names[label]) if len(class_names) else ""
         png = figures.image_grid(row, columns=columns)
         pictures.append(Picture(png, f"Samples {name}".strip(), name))
-    return Section("Samples", "Codes drawn from the prior, decoded.", pictures)
+    text = "Codes drawn from the prior, decoded." if is_decoded else ""
+    return Section("Samples", text, pictures)
 
 
 def _spread(count: int, n: int) -> list[int]:
@@ -92,5 +107,6 @@ def _learning_curves(workdir: Workdir) -> list[Section]:
                 )
             ],
         )
-        for stage, name in (("vqvae", "VQ-VAE"), ("prior", "prior"))
+        for stage, name in _NAMES.items()
+        if any(entry["stage"] == stage for entry in entries)
     ]

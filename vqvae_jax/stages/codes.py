@@ -1,0 +1,74 @@
+"""From a trained VQ-VAE to a prior over its codes."""
+
+import dataclasses
+import warnings
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from vqvae_jax.data import codes as codes_lib
+from vqvae_jax.data.source import Source
+from vqvae_jax.errors import require
+from vqvae_jax.evaluation import usage
+from vqvae_jax.stages.stage import Context
+from vqvae_jax.training import sharding
+from vqvae_jax.training.loop import Run, fit
+from vqvae_jax.workdir import SPLITS, fingerprint, restore
+
+
+def extract_codes(context: Context) -> None:
+    """Encode each split once, in order, and keep the codes as array_record."""
+    workdir, experiment, dataset = context
+    model, params = restore(workdir.path)
+    mesh = sharding.data_mesh()
+    params = jax.device_put(params, sharding.replicated(mesh))
+    encode = jax.jit(model.encode, out_shardings=sharding.replicated(mesh))
+
+    def encoded(source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in experiment.eval_batches(source):
+            codes = encode(params, sharding.put_batch(batch, mesh)["image"])
+            yield np.asarray(codes)[batch["mask"]], batch["label"][batch["mask"]]
+
+    digest = fingerprint(params)
+    for split in SPLITS:
+        source = getattr(dataset, split)
+        codes_lib.write_codes(
+            workdir.codes_directory(split),
+            batches=encoded(source),
+            num_codes=model.num_codes,
+            class_names=dataset.class_names,
+            fingerprint=digest,
+        )
+
+
+def train_prior(context: Context) -> None:
+    """Fit the PixelCNN to the codes; its sizes and classes come from their metadata."""
+    workdir, experiment, _ = context
+    train, validation = workdir.codes("train"), workdir.codes("validation")
+    facts = dataclasses.asdict(train.metadata)
+    if workdir.prior.exists():
+        before = workdir.read_json(workdir.prior)["fingerprint"]
+        require(
+            before == facts["fingerprint"],
+            f"{workdir.checkpoints('prior')} was trained on the codes of another "
+            f"VQ-VAE ({before}, now {facts['fingerprint']}): remove it and "
+            f"{workdir.prior} to train a prior for this one",
+        )
+    collapse = usage.collapse(usage.count_codes(train, num_codes=facts["num_codes"]))
+    if collapse:
+        warnings.warn(collapse, stacklevel=2)
+    workdir.write_json(workdir.prior, facts)
+    prior = experiment.make_prior(
+        facts["grid"], facts["num_codes"], facts["class_names"]
+    )
+    config = experiment.prior_training
+    run = Run(
+        stage="prior",
+        workdir=workdir.path,
+        seed=experiment.seed + 1,
+        train=experiment.train_batches(train, config),
+        validation=lambda: experiment.eval_batches(validation),
+        init_batch=next(experiment.train_batches(train, config)),
+    )
+    fit(prior, config, run)

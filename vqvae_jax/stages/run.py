@@ -1,0 +1,95 @@
+"""A run from nothing to a report: stages, each of which can be resumed.
+
+    vqvae -> codes -> prior -> samples -> evaluate -> report
+    vae, vimco, pixelcnn or gan -> samples -> evaluate -> report
+
+Each stage reads what the stages before it left in the workdir, and leaves its own
+result there whole or not at all. What is finished is not done again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import rich
+
+from vqvae_jax.data.dataset import open_dataset
+from vqvae_jax.errors import require
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.stages.codes import extract_codes, train_prior
+from vqvae_jax.stages.samples import sample_codes, sample_images
+from vqvae_jax.stages.stage import SHARED, Context, Stage, train_model
+from vqvae_jax.training import sharding
+from vqvae_jax.training.ending import is_marked
+from vqvae_jax.workdir import SPLITS, Workdir
+
+
+def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> None:
+    """Bring a workdir to the end of the given stages, all by default.
+
+    Args:
+      config: an experiment's config as nested dicts.
+      workdir: made if it does not exist; a run that was interrupted there goes on.
+      stages: some of those that the model's kind has.
+
+    Raises:
+      UserError: the config, the data or the workdir cannot be used.
+    """
+    experiment = Experiment.from_config(config)
+    all_stages = stages_of(experiment.kind)
+    for name in stages:
+        require(
+            name in all_stages,
+            f"--stages: {name!r} does not exist; there are {', '.join(all_stages)}",
+        )
+    chosen = [name for name in all_stages if not stages or name in stages]
+    for key, batch_size in _batch_sizes(experiment):
+        sharding.require_divisible(batch_size, sharding.data_mesh(), key=key)
+    place = Workdir(workdir)
+    place.require_usable(config)
+    pending = _pending(chosen, all_stages, place)
+    if not pending:
+        rich.print(f"{workdir}: {', '.join(chosen)} finished before; nothing to do")
+        return
+    context = Context(place, experiment, open_dataset(experiment.data))
+    # Written last: a config in a workdir is one that a run has started with.
+    place.write_json(place.config, config)
+    for name in pending:
+        rich.print(f"[bold]{name}[/bold]")
+        all_stages[name].run(context)
+
+
+def stages_of(kind: str) -> dict[str, Stage]:
+    """Return the stages of a kind of model, by name and in order."""
+    train = Stage(lambda workdir: is_marked(workdir.checkpoints(kind)), train_model)
+    if kind != "vqvae":
+        samples = Stage(lambda workdir: workdir.samples.exists(), sample_images)
+        return {kind: train, "samples": samples, **SHARED}
+    return {
+        "vqvae": train,
+        "codes": Stage(
+            lambda workdir: all(workdir.codes_directory(s).is_dir() for s in SPLITS),
+            extract_codes,
+        ),
+        "prior": Stage(
+            lambda workdir: is_marked(workdir.checkpoints("prior")), train_prior
+        ),
+        "samples": Stage(lambda workdir: workdir.samples.exists(), sample_codes),
+        **SHARED,
+    }
+
+
+def _pending(
+    chosen: Sequence[str], stages: Mapping[str, Stage], workdir: Workdir
+) -> list[str]:
+    """Return the stages to run: the first unfinished one and all that read from it."""
+    for i, name in enumerate(chosen):
+        if not stages[name].is_done(workdir):
+            return list(chosen[i:])
+    return []
+
+
+def _batch_sizes(experiment: Experiment) -> Iterator[tuple[str, int]]:
+    yield "training.batch_size", experiment.training.batch_size
+    if experiment.prior_training is not None:
+        yield "prior_training.batch_size", experiment.prior_training.batch_size
+    yield "evaluation.batch_size", experiment.evaluation.batch_size

@@ -1,0 +1,135 @@
+"""Draw samples from a trained model, and keep them."""
+
+import contextlib
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+import rich
+import rich.progress
+
+from vqvae_jax.models.pixels import PixelModel
+from vqvae_jax.report import figures
+from vqvae_jax.stages.stage import Context
+from vqvae_jax.training import sharding
+from vqvae_jax.workdir import Workdir, restore, restore_prior
+
+Progress = Callable[[int], None]
+# Key, labels [B] and what is to be told of each row -> arrays, `images` among them.
+Draw = Callable[[jax.Array, np.ndarray, Progress], dict[str, np.ndarray]]
+
+
+def sample_codes(context: Context) -> None:
+    """Draw class-conditional codes from the prior, decode them, and keep both."""
+    workdir, config = context.workdir, context.experiment.samples
+    model, params = restore(workdir.path)
+    prior, prior_params = restore_prior(workdir.path)
+    workdir.require_same_codebook(params)
+    mesh = sharding.data_mesh()
+    splits_evenly = config.batch_size % mesh.size == 0
+    params, prior_params = jax.device_put(
+        (params, prior_params), sharding.replicated(mesh)
+    )
+    decode = jax.jit(model.decode)
+
+    def draw(key, labels, progress):
+        if splits_evenly:
+            labels = jax.device_put(labels, sharding.split_batch(mesh))
+        codes = prior.sample(
+            prior_params,
+            key,
+            labels=labels if prior.num_classes else None,
+            num_samples=config.batch_size,
+            progress=progress,
+            **config.of_draw,
+        )
+        return jax.device_get({"images": decode(params, codes), "codes": codes})
+
+    _keep(context, draw, classes=prior.num_classes, rows=prior.grid[0])
+
+
+def sample_images(context: Context) -> None:
+    """Draw images from a model that needs no prior, and keep them."""
+    model, params = restore(context.workdir.path)
+    if isinstance(model, PixelModel):
+
+        def draw(key, labels, progress):
+            images = model.sample(
+                params, key, num_samples=len(labels), progress=progress
+            )
+            return {"images": jax.device_get(images)}
+
+        _keep(context, draw, classes=0, rows=model.image_shape[0])
+        return
+
+    sample = jax.jit(model.sample, static_argnames="num_samples")
+
+    def draw_at_once(key, labels, progress):
+        images = jax.device_get(sample(params, key, num_samples=len(labels)))
+        progress(1)
+        return {"images": images}
+
+    _keep(context, draw_at_once, classes=0, rows=1)
+
+
+def _keep(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
+    """Draw batch by batch and write `samples.npz`, and a picture of each class."""
+    workdir, experiment, dataset = context
+    config = experiment.samples
+    class_names = dataset.class_names if classes else ()
+    num_batches = math.ceil(config.num_samples / config.batch_size)
+    labels = np.arange(num_batches * config.batch_size, dtype=np.int32)
+    labels %= max(1, classes)
+    keys = jax.random.split(jax.random.key(experiment.seed + 2), num_batches)
+    drawn, seconds = [], []
+    with _rows_to_draw(num_batches * rows) as progress:
+        for key, batch in zip(keys, np.split(labels, num_batches), strict=True):
+            start = time.perf_counter()
+            drawn.append(draw(key, batch, progress))
+            seconds.append(time.perf_counter() - start)
+    arrays = {
+        name: np.concatenate([batch[name] for batch in drawn])[: config.num_samples]
+        for name in drawn[0]
+    }
+    # The first batch includes the compilation.
+    speed = config.batch_size / np.median(seconds[1:]) if seconds[1:] else np.nan
+    _write(workdir, arrays, labels[: config.num_samples], class_names, speed)
+
+
+def _write(workdir: Workdir, arrays, labels, class_names, speed) -> None:
+    images = arrays["images"]
+    columns = figures.columns_for(images.shape[1:])
+    for label in np.unique(labels):
+        row = figures.image_grid(images[labels == label][:columns], columns=columns)
+        name = _file_name(class_names, int(label))
+        workdir.write_bytes(workdir.pictures / f"{name}.png", row)
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        **arrays,
+        labels=labels,
+        class_names=np.array(class_names, dtype=str),
+        samples_per_second=speed,
+    )
+    workdir.write_bytes(workdir.samples, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _rows_to_draw(total: int) -> Iterator[Progress]:
+    """Show a bar on a terminal, and give what is to be called after each row."""
+    bar = rich.progress.Progress(
+        *rich.progress.Progress.get_default_columns(),
+        disable=not rich.get_console().is_terminal,
+    )
+    task = bar.add_task("rows", total=total)
+    with bar:
+        yield lambda row: bar.advance(task)
+
+
+def _file_name(class_names: Sequence[str], label: int) -> str:
+    name = class_names[label] if class_names else "samples"
+    safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
+    return f"{label:04d}_{safe}"[:100]

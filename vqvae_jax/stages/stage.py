@@ -1,0 +1,67 @@
+"""What a stage is, what it is given, and the stages that runs of any kind have."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import rich
+
+from vqvae_jax.data.dataset import Dataset
+from vqvae_jax.evaluation.results import measure
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.report.build import build
+from vqvae_jax.training.loop import Run, fit
+from vqvae_jax.workdir import Workdir
+
+
+class Context(NamedTuple):
+    """What every stage is given."""
+
+    workdir: Workdir
+    experiment: Experiment
+    dataset: Dataset
+
+
+class Stage(NamedTuple):
+    """A stage: how to see that it is finished, and how to finish it."""
+
+    is_done: Callable[[Workdir], bool]
+    run: Callable[[Context], None]
+
+
+def train_model(context: Context) -> None:
+    """Fit the model to the images; the stage has the name of the model's kind."""
+    workdir, experiment, dataset = context
+    config = experiment.training
+    train = experiment.train_batches(dataset.train, config, augment=True)
+    init = experiment.train_batches(dataset.train, config)
+    batches = [next(init) for _ in range(config.init_batches)]
+    run = Run(
+        stage=experiment.kind,
+        workdir=workdir.path,
+        seed=experiment.seed,
+        train=train,
+        validation=lambda: experiment.eval_batches(dataset.validation),
+        init_batch=jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches),
+    )
+    fit(experiment.model, config, run)
+
+
+def evaluate(context: Context) -> None:
+    """Measure on the test split, which nothing before has seen."""
+    workdir, experiment, dataset = context
+    workdir.write_json(workdir.results, measure(workdir, experiment, dataset))
+
+
+def write_report(context: Context) -> None:
+    """Write the run's page."""
+    workdir, experiment, dataset = context
+    workdir.write_bytes(workdir.report, build(workdir, experiment, dataset).encode())
+    rich.print(f"report: {workdir.report}")
+
+
+SHARED = {
+    "evaluate": Stage(lambda workdir: workdir.results.exists(), evaluate),
+    "report": Stage(lambda workdir: workdir.report.exists(), write_report),
+}
