@@ -54,13 +54,17 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)
     # Heavy imports wait until the command line is known to be right.
+    from vqvae_jax import stages, suite
     from vqvae_jax.errors import UserError
-    from vqvae_jax.stages import run
 
     file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
+    config, workdir = _CONFIG.value.to_dict(), _WORKDIR.value or f"runs/{name}"
     try:
-        run(_CONFIG.value.to_dict(), _WORKDIR.value or f"runs/{name}", _STAGES.value)
+        if suite.is_suite(config):
+            suite.run(config, workdir)
+        else:
+            stages.run(config, workdir, _STAGES.value)
     except UserError as error:
         fail(error)
 

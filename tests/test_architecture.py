@@ -30,6 +30,7 @@ ROOMS = (
     "evaluation",
     "report",
     "stages",
+    "suite",
 )
 LONGEST = 350
 

@@ -9,6 +9,10 @@ class UserError(ValueError):
     """
 
 
+class DivergedError(UserError):
+    """Training ended because a term became NaN or infinite."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise UserError with `message` unless `condition` holds."""
     if not condition:

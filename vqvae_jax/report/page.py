@@ -33,11 +33,12 @@ class Picture(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A heading, a sentence below it, and pictures."""
+    """A heading, a sentence below it, pictures, and rows of a table, its head first."""
 
     heading: str
     text: str
     pictures: Sequence[Picture]
+    table: Sequence[Sequence[str]] = ()
 
 
 def render(
@@ -48,12 +49,10 @@ def render(
     config: Mapping[str, Any],
 ) -> str:
     """Return the page as HTML with its pictures inside."""
-    rows = "\n".join(
-        f"<tr><th scope=row>{html.escape(_readable(name))}</th>"
-        f"<td>{html.escape(_formatted(name, value))}</td></tr>"
-        for name, value in results.items()
-    )
+    shown = [(_readable(name), _formatted(name, v)) for name, v in results.items()]
     body = "\n".join(_section(section) for section in sections)
+    if shown:
+        body = f"<section>\n<h2>Results</h2>\n{_table(shown)}\n</section>\n{body}"
     config_text = html.escape(json.dumps(config, indent=2))
     return f"""<!doctype html>
 <html lang="en">
@@ -66,12 +65,6 @@ def render(
 <body>
 <main>
 <h1>{html.escape(title)}</h1>
-<section>
-<h2>Results</h2>
-<table>
-{rows}
-</table>
-</section>
 {body}
 <section>
 <h2>Config</h2>
@@ -86,10 +79,25 @@ def render(
 def _section(section: Section) -> str:
     pictures = "\n".join(_figure(picture) for picture in section.pictures)
     text = f"<p>{html.escape(section.text)}</p>" if section.text else ""
+    table = ""
+    if section.table:
+        head = "".join(f"<th scope=col>{html.escape(x)}</th>" for x in section.table[0])
+        table = _table(section.table[1:], f"<tr>{head}</tr>\n", "wide")
     return (
-        f"<section>\n<h2>{html.escape(section.heading)}</h2>\n{text}\n{pictures}\n"
-        "</section>"
+        f"<section>\n<h2>{html.escape(section.heading)}</h2>\n{text}\n{table}"
+        f"{pictures}\n</section>"
     )
+
+
+def _table(rows: Sequence[Sequence[str]], head: str = "", style: str = "") -> str:
+    body = "\n".join(
+        f"<tr><th scope=row>{html.escape(row[0])}</th>"
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    of_style = f' class="{style}"' if style else ""
+    return f"<div class=scroll><table{of_style}>\n{head}{body}\n</table></div>\n"
 
 
 def _figure(picture: Picture) -> str:
@@ -139,6 +147,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem 1.5rem .3rem 0;
   text-align: left; font-weight: 400; }
 td { text-align: right; padding-right: 0; }
+.scroll { overflow-x: auto; }
+.wide th, .wide td { text-align: left; vertical-align: top; padding-right: 1rem;
+  font-size: .9rem; }
+.wide th[scope=col] { font-weight: 600; }
 figure { margin: 0 0 .75rem; overflow-x: auto; }
 figcaption { color: var(--soft); font-size: .9rem; }
 img { max-width: 100%; height: auto; border-radius: 4px; display: block; }

@@ -12,7 +12,7 @@ import optax
 import rich
 
 from vqvae_jax import metrics as metrics_lib
-from vqvae_jax.errors import UserError
+from vqvae_jax.errors import DivergedError, UserError
 from vqvae_jax.training import ending, sharding
 from vqvae_jax.training.checkpoints import Checkpoints, on_devices
 from vqvae_jax.training.config import TrainingConfig
@@ -209,7 +209,7 @@ def _require_finite(
     last = checkpoints.last_step
     directory = checkpoint_directory(run.workdir, run.stage)
     good = f"{directory}/{last}" if last is not None else "none yet"
-    raise UserError(
+    raise DivergedError(
         f"{run.stage}: {term} is {values[term]} at step {step}; the last good "
         f"checkpoint is {good}. Lower the learning rate, clip gradients or compute in "
         "float32, in a new workdir"

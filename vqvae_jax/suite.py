@@ -1,0 +1,165 @@
+"""Several runs under one config: the comparison of the slides' systems.
+
+workdir/<system>/<seed>/     a run each, as `stages.run` leaves it
+workdir/results.json         the table, with the numbers behind each cell
+workdir/report.html          the same with pictures
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich
+import rich.table
+
+from vqvae_jax import stages
+from vqvae_jax.data.dataset import Dataset, open_dataset
+from vqvae_jax.data.source import first_examples
+from vqvae_jax.errors import DivergedError, require
+from vqvae_jax.evaluation.comparison import Table, Trained, compare
+from vqvae_jax.evaluation.sharpness import sharpness_ratios
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.report import figures
+from vqvae_jax.report.page import Picture, Section, render
+from vqvae_jax.workdir import Workdir
+
+_SECTIONS = ("seeds", "systems")
+_IMAGES = 2000
+
+
+def is_suite(config: Mapping[str, Any]) -> bool:
+    """Say whether a config is of several systems, not of one."""
+    return "systems" in config
+
+
+def run(config: Mapping[str, Any], workdir: str) -> None:
+    """Train every system with every seed, and write what they are beside each other.
+
+    What is finished is not done again.
+
+    Args:
+      config: `seeds`, how many, and `systems`, an experiment's config for each name.
+      workdir: made if it does not exist.
+
+    Raises:
+      UserError: a config, the data or the workdir cannot be used.
+    """
+    for name in _SECTIONS:
+        require(name in config, f"{name} is missing from the config")
+    require(config["seeds"] >= 1, f"seeds must be at least 1, got {config['seeds']}")
+    # All of them are checked before the first one starts.
+    experiments = {
+        name: Experiment.from_config(system)
+        for name, system in config["systems"].items()
+    }
+    place = Workdir(workdir)
+    place.require_usable(config)
+    place.write_json(place.config, config)
+    for seed in range(config["seeds"]):
+        for name, system in config["systems"].items():
+            rich.print(f"[bold]{name}[/bold], seed {seed}")
+            of_seed = {**system, "seed": system["seed"] + seed}
+            directory = _directory(place, name, seed)
+            try:
+                stages.run(of_seed, str(directory))
+            except DivergedError as error:
+                rich.print(f"{name}, seed {seed}: {error}")
+    dataset = open_dataset(next(iter(experiments.values())).data)
+    real = first_examples(dataset.test, min(_IMAGES, len(dataset.test)))["image"]
+    systems = {
+        experiment.kind: [
+            _trained(_directory(place, name, seed), experiment, real)
+            for seed in range(config["seeds"])
+        ]
+        for name, experiment in experiments.items()
+    }
+    table = compare(systems)
+    place.write_json(place.results, _as_json(table, config))
+    page = _page(place, config, experiments, dataset, table)
+    place.write_bytes(place.report, page.encode())
+    _print(table)
+    rich.print(f"report: {place.report}")
+
+
+def _directory(place: Workdir, name: str, seed: int) -> Path:
+    return place.path / name / str(seed)
+
+
+def _trained(directory: Path, experiment: Experiment, real: np.ndarray) -> Trained:
+    model, run_of_seed = experiment.model, Workdir(directory)
+    latents = {
+        "gan": lambda: model.latent_dim,
+        "vae": lambda: int(np.prod(model.grid)),
+        "vqvae": lambda: model.num_latents,
+        "vimco": lambda: model.num_latents,
+    }.get(experiment.kind, lambda: 0)()
+    dims = int(np.prod(model.image_shape))
+    if not run_of_seed.results.exists():
+        return Trained({}, {}, latents, dims)
+    with np.load(run_of_seed.samples, allow_pickle=False) as samples:
+        sharpness = sharpness_ratios(samples["images"], real)
+    return Trained(run_of_seed.read_json(run_of_seed.results), sharpness, latents, dims)
+
+
+def _as_json(table: Table, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "seeds": config["seeds"],
+        "budget": _budget(config),
+        "table": {
+            question: {
+                kind: {"text": cell.text, **cell.values} for kind, cell in cells.items()
+            }
+            for question, cells in table.items()
+        },
+    }
+
+
+def _budget(config: Mapping[str, Any]) -> dict[str, str]:
+    """Say what each system was trained on."""
+    budget = {}
+    for name, system in config["systems"].items():
+        parts = [system[key] for key in ("training", "prior_training") if key in system]
+        budget[name] = " + ".join(
+            f"{part['steps']:,} steps of {part['batch_size']}" for part in parts
+        )
+    return budget
+
+
+def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
+    kinds = [experiment.kind for experiment in experiments.values()]
+    names = list(experiments)
+    rows = [[q, *(cells[kind].text for kind in kinds)] for q, cells in table.items()]
+    rows.append(["trained for", *_budget(config).values()])
+    columns = figures.columns_for(dataset.image_shape)
+    real = first_examples(dataset.test, 2 * columns)["image"]
+    pictures = [Picture(figures.image_grid(real, columns=columns), "Real", "real")]
+    for name in names:
+        run_of_seed = Workdir(_directory(place, name, 0))
+        if run_of_seed.samples.exists():
+            with np.load(run_of_seed.samples, allow_pickle=False) as samples:
+                drawn = figures.image_grid(
+                    samples["images"][: 2 * columns], columns=columns
+                )
+            pictures.append(Picture(drawn, f"Samples of the {name}", name))
+    text = (
+        f"Means over {config['seeds']} seeds; each cell is measured on the test split."
+    )
+    return render(
+        f"Comparison: {place.path.resolve().name}",
+        results={},
+        sections=[
+            Section("Four systems", text, [], [["", *names], *rows]),
+            Section("Samples", "Of the first seed, not chosen.", pictures),
+        ],
+        config=json.loads(json.dumps(config)),
+    )
+
+
+def _print(table: Table) -> None:
+    kinds = list(next(iter(table.values())))
+    shown = rich.table.Table("", *kinds)
+    for question, cells in table.items():
+        shown.add_row(question, *(cells[kind].text for kind in kinds))
+    rich.print(shown)
