@@ -13,6 +13,7 @@ Variants:
   vimco     8x8x10 discrete latents of the same sizes without quantization: VIMCO with
             50 samples.
   pixelcnn  a PixelCNN on pixels, without a latent.
+  gan       a generator and a discriminator of DCGAN's size.
   small, vae_small, vimco_small
             sizes and steps for a CPU, the same for all three.
 """
@@ -26,6 +27,7 @@ VARIANTS = (
     "vae",
     "vimco",
     "pixelcnn",
+    "gan",
     "small",
     "vae_small",
     "vimco_small",
@@ -54,7 +56,7 @@ def get_config(variant: str = "") -> ConfigDict:
         _make_fast(config)
     if "small" in (kind, size):
         _make_small(config)
-    if kind in ("vae", "vimco", "pixelcnn"):
+    if kind in ("vae", "vimco", "pixelcnn", "gan"):
         _use_other_model(config, kind)
     return config
 
@@ -234,6 +236,18 @@ def _use_other_model(config: ConfigDict, kind: str) -> None:
         config.training.update(
             {"learning_rate": 3e-4, "schedule": "cosine", "params_ema_decay": 0.9999}
         )
+    if kind == "gan":
+        config.model = ConfigDict(
+            {
+                "kind": kind,
+                "latent_dim": 100,
+                "units": 512,
+                "stages": 3,
+                "r1": 0.1,
+                "dtype": "float32",
+            }
+        )
+        config.training.params_ema_decay = 0.999
     config.training.init_batches = 1
     # The second batch shows the speed of sampling without its compilation.
     config.samples.update({"num_samples": 160, "batch_size": 80})

@@ -44,6 +44,11 @@ def variants(path: Path) -> dict[str, dict]:
     for name in strings(path):
         with contextlib.suppress(ValueError):
             configs[name] = load(path).get_config(name)
+    for name, config in list(configs.items()):
+        # A suite is the experiments of its systems.
+        if "systems" in config:
+            del configs[name]
+            configs |= {f"{name}:{kind}": c for kind, c in config.systems.items()}
     for config in configs.values():
         if config.data.source == "folder":
             config.data.data_dir = config.data.data_dir or "images"

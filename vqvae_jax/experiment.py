@@ -11,6 +11,7 @@ from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.pipeline import TrainBatches, eval_batches, train_batches
 from vqvae_jax.data.source import Batch, Source
 from vqvae_jax.errors import require
+from vqvae_jax.models.gan import GAN
 from vqvae_jax.models.pixels import PixelModel
 from vqvae_jax.models.prior import Prior
 from vqvae_jax.models.vae import VAE
@@ -24,6 +25,7 @@ KINDS = {
     "vae": VAE,
     "vimco": VIMCO,
     "pixelcnn": PixelModel,
+    "gan": GAN,
 }
 _SECTIONS = ("seed", "data", "model", "training", "samples", "evaluation")
 _OF_PRIOR = ("prior", "prior_training")
@@ -116,7 +118,7 @@ class Experiment:
     seed: int
     data: DataConfig
     kind: str
-    model: VQVAE | VAE | VIMCO | PixelModel
+    model: VQVAE | VAE | VIMCO | PixelModel | GAN
     training: TrainingConfig
     prior_options: Mapping[str, Any] | None
     prior_training: TrainingConfig | None
