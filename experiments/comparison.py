@@ -47,7 +47,11 @@ def get_config(variant: str = "") -> ConfigDict:
             "r1": 0.1,
             "dtype": "float32",
         },
-        "vae": {**autoencoder, "latent_dim": 10 if on_cifar else 2},
+        "vae": {
+            **autoencoder,
+            "latent_dim": 10 if on_cifar else 2,
+            "samples_per_image": 1,
+        },
         "pixelcnn": pixelcnn,
         "vqvae": {
             **autoencoder,
