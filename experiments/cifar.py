@@ -98,6 +98,7 @@ def _paper() -> ConfigDict:
                 "steps": 250_000,
                 "batch_size": 128,
                 "learning_rate": 2e-4,
+                "beta1": 0.9,
                 "schedule": "constant",
                 "warmup_steps": 0,
                 "gradient_clip": 0.0,
@@ -121,6 +122,7 @@ def _paper() -> ConfigDict:
                 "steps": 100_000,
                 "batch_size": 128,
                 "learning_rate": 3e-4,
+                "beta1": 0.9,
                 "schedule": "cosine",
                 "warmup_steps": 1000,
                 "gradient_clip": 1.0,
@@ -247,7 +249,7 @@ def _use_other_model(config: ConfigDict, kind: str) -> None:
                 "dtype": "float32",
             }
         )
-        config.training.params_ema_decay = 0.999
+        config.training.update({"beta1": 0.5, "params_ema_decay": 0.999})
     config.training.init_batches = 1
     # The second batch shows the speed of sampling without its compilation.
     config.samples.update({"num_samples": 160, "batch_size": 80})

@@ -53,7 +53,7 @@ def test_all_systems_and_seeds_end_in_one_table(config, tmp_path, monkeypatch, c
     assert trained == [(kind, seed) for seed in (0, 1) for kind in kinds]
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["seeds"] == 2
-    assert results["budget"]["vqvae"] == "4 steps of 64 + 4 steps of 64"
+    assert results["budget"]["vqvae"] == "4 steps of 32 + 4 steps of 32"
     table = results["table"]
     assert all(set(cells) == set(kinds) for cells in table.values())
     assert table["stable training"]["vae"]["diverged"] == [1]
@@ -78,6 +78,6 @@ def test_a_mistake_in_one_system_is_told_before_any_is_trained(config, tmp_path)
     wrong["systems"]["vqvae"]["model"]["num_codes"] = 0
     with pytest.raises(UserError, match=r"^model\.num_codes must be at least 1"):
         suite.run(wrong, str(tmp_path / "run"))
-    with pytest.raises(UserError, match="^seeds must be at least 1, got 0"):
+    with pytest.raises(UserError, match=r"^seeds must be at least 1, got 0"):
         suite.run(config | {"seeds": 0}, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()

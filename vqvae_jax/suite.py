@@ -51,14 +51,15 @@ def run(config: Mapping[str, Any], workdir: str) -> None:
     require(config["seeds"] >= 1, f"seeds must be at least 1, got {config['seeds']}")
     # All of them are checked before the first one starts.
     experiments = {
-        name: Experiment.from_config(system)
-        for name, system in config["systems"].items()
+        name: Experiment.from_config(config["systems"][name])
+        for name in _in_order(config["systems"])
     }
     place = Workdir(workdir)
     place.require_usable(config)
     place.write_json(place.config, config)
     for seed in range(config["seeds"]):
-        for name, system in config["systems"].items():
+        for name in experiments:
+            system = config["systems"][name]
             rich.print(f"[bold]{name}[/bold], seed {seed}")
             of_seed = {**system, "seed": system["seed"] + seed}
             directory = _directory(place, name, seed)
@@ -81,6 +82,14 @@ def run(config: Mapping[str, Any], workdir: str) -> None:
     place.write_bytes(place.report, page.encode())
     _print(table)
     rich.print(f"report: {place.report}")
+
+
+def _in_order(systems: Mapping[str, Any]) -> list[str]:
+    """Return the names in the order of the slides: a config sorts its keys."""
+    slides = ("gan", "vae", "pixelcnn", "vqvae")
+    return sorted(
+        systems, key=lambda name: slides.index(name) if name in slides else len(slides)
+    )
 
 
 def _directory(place: Workdir, name: str, seed: int) -> Path:
@@ -119,7 +128,8 @@ def _as_json(table: Table, config: Mapping[str, Any]) -> dict[str, Any]:
 def _budget(config: Mapping[str, Any]) -> dict[str, str]:
     """Say what each system was trained on."""
     budget = {}
-    for name, system in config["systems"].items():
+    for name in _in_order(config["systems"]):
+        system = config["systems"][name]
         parts = [system[key] for key in ("training", "prior_training") if key in system]
         budget[name] = " + ".join(
             f"{part['steps']:,} steps of {part['batch_size']}" for part in parts

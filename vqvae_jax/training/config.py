@@ -13,6 +13,7 @@ class TrainingConfig:
       steps: gradient steps.
       batch_size: examples of one step, over all devices.
       learning_rate: Adam's, at its peak.
+      beta1: Adam's decay of the mean gradient; GANs want less than the usual 0.9.
       schedule: "constant" (the paper's) or "cosine" down to 0 at the last step.
       warmup_steps: steps of linear growth from 0 to learning_rate.
       gradient_clip: largest global norm of a gradient; 0 for no clipping.
@@ -28,6 +29,7 @@ class TrainingConfig:
     steps: int
     batch_size: int
     learning_rate: float = 2e-4
+    beta1: float = 0.9
     schedule: str = "constant"
     warmup_steps: int = 0
     gradient_clip: float = 0.0
@@ -55,6 +57,7 @@ class TrainingConfig:
             self.learning_rate > 0,
             f"learning_rate must be above 0, got {self.learning_rate}",
         )
+        require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), got {self.beta1}")
         for name in ("warmup_steps", "gradient_clip", "patience"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {value}")

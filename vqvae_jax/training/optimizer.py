@@ -27,7 +27,7 @@ def make_optimizer(
     config: TrainingConfig, trainable: Any
 ) -> optax.GradientTransformation:
     """Build the optimiser; leaves marked False in `trainable` neither move nor cost."""
-    adam = optax.adam(learning_rate(config))
+    adam = optax.adam(learning_rate(config), b1=config.beta1)
     if config.gradient_clip > 0:
         clip = optax.clip_by_global_norm(config.gradient_clip)
         adam = optax.chain(clip, adam)
