@@ -22,7 +22,8 @@ _WORKDIR = flags.DEFINE_string(
 _STAGES = flags.DEFINE_list(
     "stages",
     [],
-    "do only these of vqvae,codes,prior,samples,evaluate,report (default: all)",
+    "do only these of vqvae,codes,prior,samples,evaluate,report (default: all); a model"
+    " without a prior has model.kind,samples,evaluate,report",
 )
 
 

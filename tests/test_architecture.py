@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import vqvae_jax
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vqvae_jax"
 ROOMS = (
@@ -125,6 +127,13 @@ def test_the_quantizer_needs_jax_alone():
 def test_training_knows_no_model_and_no_data():
     rooms = {room(n) for p in (PACKAGE / "training").glob("*.py") for n in internal(p)}
     assert rooms <= {"errors", "metrics", "training"}
+
+
+def test_what_users_import_is_there():
+    for name in vqvae_jax.__all__:
+        assert getattr(vqvae_jax, name).__name__.endswith(name)
+    with pytest.raises(AttributeError, match="has no attribute 'VQGAN'"):
+        _ = vqvae_jax.VQGAN
 
 
 def test_one_file_imports_orbax():

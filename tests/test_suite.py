@@ -35,6 +35,7 @@ def config(make_config, digits_dir):
     return config
 
 
+@pytest.mark.slow
 def test_all_systems_and_seeds_end_in_one_table(config, tmp_path, monkeypatch, capsys):
     """Once; the second seed of one of them diverges, and is told in its cell."""
     run_one = stages.run

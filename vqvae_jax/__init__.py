@@ -5,30 +5,46 @@ model, params = vqvae_jax.restore("runs/cifar")
 prior, prior_params = vqvae_jax.restore_prior("runs/cifar")
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from vqvae_jax import quantizer
 
 if TYPE_CHECKING:
+    from vqvae_jax.models.gan import GAN
+    from vqvae_jax.models.pixels import PixelModel
     from vqvae_jax.models.prior import Prior
+    from vqvae_jax.models.vae import VAE
+    from vqvae_jax.models.vimco import VIMCO
     from vqvae_jax.models.vqvae import VQVAE
     from vqvae_jax.workdir import restore, restore_prior
 
-__all__ = ["VQVAE", "Prior", "quantizer", "restore", "restore_prior"]
+__all__ = [
+    "GAN",
+    "VAE",
+    "VIMCO",
+    "VQVAE",
+    "PixelModel",
+    "Prior",
+    "quantizer",
+    "restore",
+    "restore_prior",
+]
+
+_HOMES = {
+    "GAN": "models.gan",
+    "PixelModel": "models.pixels",
+    "Prior": "models.prior",
+    "VAE": "models.vae",
+    "VIMCO": "models.vimco",
+    "VQVAE": "models.vqvae",
+    "restore": "workdir",
+    "restore_prior": "workdir",
+}
 
 
 def __getattr__(name: str):
     """Import on first use, so that the quantizer alone needs nothing but JAX."""
-    if name == "VQVAE":
-        from vqvae_jax.models.vqvae import VQVAE
-
-        return VQVAE
-    if name == "Prior":
-        from vqvae_jax.models.prior import Prior
-
-        return Prior
-    if name in ("restore", "restore_prior"):
-        from vqvae_jax import workdir
-
-        return getattr(workdir, name)
-    raise AttributeError(f"module 'vqvae_jax' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vqvae_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"vqvae_jax.{_HOMES[name]}"), name)
