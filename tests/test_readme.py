@@ -26,4 +26,4 @@ def test_the_two_commands_are_there():
     first, second = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     assert "requirements.txt" in first
     assert first.endswith("launch.py --config experiments/digits.py\n")
-    assert second.endswith("-m pytest\n")
+    assert second.endswith("-m pytest -n 2 --dist loadfile\n")
