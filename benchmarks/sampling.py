@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,14 +83,21 @@ def naive_step(network: PixelCNN, params: dict, batch: int, side: int):
     return lambda: draw(params, key, codes, side).block_until_ready()
 
 
-def seconds(run: Callable[[], object], rounds: int) -> list[float]:
-    """Time a compiled function after a first call."""
-    run()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
+def block(function: Callable, *arguments: Any) -> None:
+    """Call a function and wait for what it returns."""
+    jax.block_until_ready(function(*arguments))
+
+
+def seconds(runs: dict, rounds: int) -> dict[Any, list[float]]:
+    """Time compiled functions after a first call of each, all of them once a round."""
+    for run in runs.values():
         run()
-        times.append(time.perf_counter() - start)
+    times = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
     return times
 
 
@@ -100,14 +108,14 @@ def measure(sizes: Sizes, rounds: int) -> dict:
     results: dict = {"grids": []}
     grids = [(batch, sizes.side) for batch in sizes.batches]
     grids.append((sizes.batch, 2 * sizes.side))
-    samplers = {
-        (batch, side): compiled_sampler(network, params, batch, side)
-        for batch, side in grids
-    }
-    for (batch, side), sampler in samplers.items():
-        times = seconds(
-            lambda sampler=sampler: sampler(params, key).block_until_ready(), rounds
-        )
+    runs = {}
+    for batch, side in grids:
+        sampler = compiled_sampler(network, params, batch, side)
+        runs[batch, side] = functools.partial(block, sampler, params, key)
+    # Not in turns with the others: a call takes seconds, and three are enough.
+    naive = naive_step(network, params, sizes.batch, sizes.side)
+    naive = seconds({"naive": naive}, sizes.naive_codes)["naive"]
+    for (batch, side), times in seconds(runs, rounds).items():
         median = statistics.median(times)
         results["grids"].append(
             {
@@ -120,9 +128,6 @@ def measure(sizes: Sizes, rounds: int) -> dict:
                 "microseconds_per_code": 1e6 * median / side**2 / batch,
             }
         )
-    naive = seconds(
-        naive_step(network, params, sizes.batch, sizes.side), sizes.naive_codes
-    )
     by_grid = {(r["batch"], r["side"]): r["median_seconds"] for r in results["grids"]}
     ours = by_grid[sizes.batch, sizes.side]
     results["naive_seconds_per_code"] = statistics.median(naive)
