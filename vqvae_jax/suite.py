@@ -22,6 +22,7 @@ from vqvae_jax.evaluation.comparison import Table, Trained, compare
 from vqvae_jax.evaluation.sharpness import sharpness_ratios
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report import figures
+from vqvae_jax.report.build import NAMES
 from vqvae_jax.report.page import Picture, Section, render
 from vqvae_jax.workdir import Workdir
 
@@ -139,20 +140,20 @@ def _budget(config: Mapping[str, Any]) -> dict[str, str]:
 
 def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
     kinds = [experiment.kind for experiment in experiments.values()]
-    names = list(experiments)
+    titles = [NAMES[kind] for kind in kinds]
     rows = [[q, *(cells[kind].text for kind in kinds)] for q, cells in table.items()]
     rows.append(["trained for", *_budget(config).values()])
     columns = figures.columns_for(dataset.image_shape)
     real = first_examples(dataset.test, 2 * columns)["image"]
     pictures = [Picture(figures.image_grid(real, columns=columns), "Real", "real")]
-    for name in names:
+    for name, title in zip(experiments, titles, strict=True):
         run_of_seed = Workdir(_directory(place, name, 0))
         if run_of_seed.samples.exists():
             with np.load(run_of_seed.samples, allow_pickle=False) as samples:
                 drawn = figures.image_grid(
                     samples["images"][: 2 * columns], columns=columns
                 )
-            pictures.append(Picture(drawn, f"Samples of the {name}", name))
+            pictures.append(Picture(drawn, f"Samples of the {title}", title))
     text = (
         f"Means over {config['seeds']} seeds; each cell is measured on the test split."
     )
@@ -160,7 +161,7 @@ def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
         f"Comparison: {place.path.resolve().name}",
         results={},
         sections=[
-            Section("Four systems", text, [], [["", *names], *rows]),
+            Section("Four systems", text, [], [["", *titles], *rows]),
             Section("Samples", "Of the first seed, not chosen.", pictures),
         ],
         config=json.loads(json.dumps(config)),

@@ -52,9 +52,9 @@ def texts(table, question):
 def test_likelihoods(table):
     assert texts(table, "exact likelihood p(x)") == {
         "gan": NOT_DEFINED,
-        "vae": "no, a bound 3.1 bits/dim",
-        "pixelcnn": "yes, exact 2 bits/dim",
-        "vqvae": "no, a bound 3.6 bits/dim",
+        "vae": "no, a bound: 3.1 bits/dim",
+        "pixelcnn": "yes, exactly 2 bits/dim",
+        "vqvae": "no, a bound: 3.6 bits/dim",
     }
 
 
@@ -75,7 +75,7 @@ def test_latents(table):
     # 0.5 nats for each of 64 values.
     bits = 0.5 * DIMS / math.log(2)
     assert discrete["vae"].values["kl_bits"] == pytest.approx([bits] * 3)
-    assert discrete["vqvae"].text == "yes 96 bits"
+    assert discrete["vqvae"].text == "yes, 96 bits"
     assert discrete["pixelcnn"].text == NOT_DEFINED
 
 

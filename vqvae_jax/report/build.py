@@ -15,7 +15,7 @@ from vqvae_jax.workdir import Workdir, restore
 
 # A page of a thousand classes would take minutes to load; `samples/` has them all.
 _CLASSES = 32
-_NAMES = {
+NAMES = {
     "vqvae": "VQ-VAE",
     "vae": "VAE",
     "vimco": "VIMCO",
@@ -40,7 +40,7 @@ def build(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> str:
         *_learning_curves(workdir),
     ]
     return render(
-        f"{_NAMES[experiment.kind]}: {workdir.path.resolve().name}",
+        f"{NAMES[experiment.kind]}: {workdir.path.resolve().name}",
         results=workdir.read_json(workdir.results),
         sections=sections,
         config=workdir.read_json(workdir.config),
@@ -107,6 +107,6 @@ def _learning_curves(workdir: Workdir) -> list[Section]:
                 )
             ],
         )
-        for stage, name in _NAMES.items()
+        for stage, name in NAMES.items()
         if any(entry["stage"] == stage for entry in entries)
     ]
