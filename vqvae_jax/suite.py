@@ -5,7 +5,6 @@ workdir/results.json         the table, with the numbers behind each cell
 workdir/report.html          the same with pictures
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -164,7 +163,7 @@ def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
             Section("Four systems", text, [], [["", *titles], *rows]),
             Section("Samples", "Of the first seed, not chosen.", pictures),
         ],
-        config=json.loads(json.dumps(config)),
+        config=config,
     )
 
 

@@ -63,7 +63,7 @@ def _likelihood(kind: str, seeds: Sequence[Trained]) -> Cell:
         "vimco": ("test_bits_per_dim", "no, a bound:"),
         "vqvae": ("test_bits_per_dim_learned_prior", "no, a bound:"),
     }.get(kind, ("", ""))
-    return _measured(seeds, what, {name: (name, "bits/dim")})
+    return _measured(seeds, what, {name: "bits/dim"})
 
 
 def _latent(kind: str, seeds: Sequence[Trained]) -> Cell:
@@ -76,9 +76,9 @@ def _latent(kind: str, seeds: Sequence[Trained]) -> Cell:
 def _inferred(kind: str, seeds: Sequence[Trained]) -> Cell:
     if kind in ("gan", "pixelcnn"):
         return Cell(NOT_DEFINED if kind == "pixelcnn" else "no")
-    measures = {"test_psnr_db": ("test_psnr_db", "dB PSNR")}
+    measures = {"test_psnr_db": "dB PSNR"}
     if any("test_ssim" in seed.results for seed in seeds):
-        measures["test_ssim"] = ("test_ssim", "SSIM")
+        measures["test_ssim"] = "SSIM"
     return _measured(seeds, "yes, reconstructs at", measures)
 
 
@@ -94,7 +94,7 @@ def _discrete(kind: str, seeds: Sequence[Trained]) -> Cell:
             if "test_kl" in seed.results
         ]
         return _cell("no; KL", {"kl_bits": (bits, "bits")})
-    return _measured(seeds, "yes,", {"code_bits": ("code_bits", "bits")})
+    return _measured(seeds, "yes,", {"code_bits": "bits"})
 
 
 def _stable(kind: str, seeds: Sequence[Trained]) -> Cell:
@@ -115,29 +115,25 @@ def _stable(kind: str, seeds: Sequence[Trained]) -> Cell:
 
 def _sharp(kind: str, seeds: Sequence[Trained]) -> Cell:
     del kind
-    names = list(dict.fromkeys(name for seed in seeds for name in seed.sharpness))
-    measures = {
-        name: ([seed.sharpness[name] for seed in seeds if seed.sharpness], "")
+    trained = [seed.sharpness for seed in seeds if seed.sharpness]
+    names = trained[0] if trained else ()
+    found = {
+        name: ([ratios[name] for ratios in trained], name.replace("_", " "))
         for name in names
     }
-    words = {
-        name: (values, name.replace("_", " ")) for name, (values, _) in measures.items()
-    }
-    return _cell("of real images:", words)
+    return _cell("of real images:", found)
 
 
 def _speed(kind: str, seeds: Sequence[Trained]) -> Cell:
     del kind
-    return _measured(seeds, "", {"samples_per_second": ("samples_per_second", "")})
+    return _measured(seeds, "", {"samples_per_second": ""})
 
 
-def _measured(
-    seeds: Sequence[Trained], text: str, measures: Mapping[str, tuple[str, str]]
-) -> Cell:
-    """Answer with results of the seeds that have them: key -> (result, unit)."""
+def _measured(seeds: Sequence[Trained], text: str, measures: Mapping[str, str]) -> Cell:
+    """Answer with results, by name with their units, of the seeds that have them."""
     found = {
-        key: ([s.results[name] for s in seeds if name in s.results], unit)
-        for key, (name, unit) in measures.items()
+        name: ([s.results[name] for s in seeds if name in s.results], unit)
+        for name, unit in measures.items()
     }
     return _cell(text, found)
 

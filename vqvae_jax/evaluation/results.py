@@ -32,23 +32,22 @@ def measure(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Resul
       UserError: the prior belongs to another VQ-VAE, or a stage is missing.
     """
     model, params = restore(workdir.path)
+    has_prior = experiment.kind == "vqvae"
+    if has_prior:
+        workdir.require_same_codebook(params)
     replicated = sharding.replicated(sharding.data_mesh())
     params = jax.device_put(params, replicated)
     evaluation = make_evaluation(model, sharding.data_mesh())
     values = metrics_lib.compute(
         evaluation(params, experiment.eval_batches(dataset.test))
     )
-    if experiment.kind == "vqvae":
+    if has_prior:
         prior, prior_params = restore_prior(workdir.path)
-        workdir.require_same_codebook(params)
         prior_params = jax.device_put(prior_params, replicated)
         results = _of_prior(prior, prior_params, workdir, experiment)
         results = _of_vqvae(model, values, results) | results
         results["sample_temperature"] = experiment.samples.temperature
-        stages = (
-            ("vqvae", "", "train_images"),
-            ("prior", "prior_", "prior_train_grids"),
-        )
+        stages = _TWO_STAGES
     else:
         results = {f"test_{name}": value for name, value in values.items()}
         stages = ((experiment.kind, "", "train_images"),)

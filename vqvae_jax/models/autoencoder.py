@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
 from vqvae_jax import image_quality, likelihoods, metrics
 from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.errors import require
+from vqvae_jax.models.options import require_dtype, require_halvable
 from vqvae_jax.networks.autoencoder import Decoder, Encoder
 
 
@@ -47,18 +48,8 @@ class ImageAutoencoder:
         """Check every option, so that a mistake is told before anything is built."""
         self._require_at_least(1, "units", "residual_units")
         self._require_at_least(0, "stages", "residual_blocks")
-        height, width, _ = self.image_shape
-        factor = 2**self.stages
-        require(
-            height % factor == 0 and width % factor == 0,
-            f"stages={self.stages} halves the image {self.stages} times, so its "
-            f"sides must be multiples of {factor}, but it is {height}x{width}: change "
-            "data.image_size or model.stages",
-        )
-        require(
-            self.dtype in ("float32", "bfloat16"),
-            f"dtype must be one of float32, bfloat16, got {self.dtype!r}",
-        )
+        require_halvable(self.image_shape, stages=self.stages)
+        require_dtype(self.dtype)
         likelihoods.by_name(self.likelihood)
 
     @property

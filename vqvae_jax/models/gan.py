@@ -32,6 +32,7 @@ from vqvae_jax import likelihoods, metrics
 from vqvae_jax.arrays import require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.models.autoencoder import keys_of, sum_of_each
+from vqvae_jax.models.options import require_dtype, require_halvable
 from vqvae_jax.networks.dcgan import Discriminator, Generator
 
 
@@ -87,22 +88,14 @@ class GAN:
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")
         require(self.r1 >= 0, f"r1 must not be negative, got {self.r1}")
-        height, width, _ = self.image_shape
+        require_halvable(self.image_shape, stages=self.stages)
         factor = 2**self.stages
-        require(
-            height % factor == 0 and width % factor == 0,
-            f"stages={self.stages} halves the image {self.stages} times, so its "
-            f"sides must be multiples of {factor}, but it is {height}x{width}",
-        )
         require(
             self.units % (factor // 2) == 0,
             f"units is halved {self.stages - 1} times, so it must be a multiple of "
             f"{factor // 2}, got {self.units}",
         )
-        require(
-            self.dtype in ("float32", "bfloat16"),
-            f"dtype must be one of float32, bfloat16, got {self.dtype!r}",
-        )
+        require_dtype(self.dtype)
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
         """Initialise the networks at random; of the batch only shapes matter."""

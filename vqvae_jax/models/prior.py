@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from vqvae_jax import metrics, sampling
 from vqvae_jax.arrays import AnyArray, common_size, require_range, require_shape
 from vqvae_jax.errors import require
+from vqvae_jax.models.options import require_dtype
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
 
 
@@ -69,10 +70,7 @@ class Prior:
         for name in ("dropout", "label_dropout"):
             value = getattr(self, name)
             require(0 <= value < 1, f"{name} must be in [0, 1), got {value}")
-        require(
-            self.dtype in ("float32", "bfloat16"),
-            f"dtype must be one of float32, bfloat16, got {self.dtype!r}",
-        )
+        require_dtype(self.dtype)
 
     @property
     def num_classes(self) -> int:
@@ -101,9 +99,8 @@ class Prior:
             labels = jnp.where(withheld, self.num_classes, condition.labels)
             condition = condition._replace(labels=labels)
         log_p = self._log_p(params, batch["codes"], condition, dropout_key)
-        nats_per_code = -_mean_of_each(log_p)
-        loss = metrics.masked_mean(nats_per_code, batch["mask"])
-        return loss, (self._metrics(nats_per_code, batch["mask"]), None)
+        loss = metrics.masked_mean(-log_p, batch["mask"])
+        return loss, (self._metrics(-log_p, batch["mask"]), None)
 
     def update(self, params: Any, key: PRNGKeyArray, carry: None, *, axis_name=None):
         """Return the parameters: the gradient does it all."""
@@ -113,9 +110,8 @@ class Prior:
     def evaluate(self, params: Any, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return bits per code, without dropout."""
         log_p = self._log_p(params, batch["codes"], self._condition_of(batch))
-        nats_per_code = -_mean_of_each(log_p)
-        loss = metrics.mean(nats_per_code, batch["mask"])
-        return {**self._metrics(nats_per_code, batch["mask"]), "loss": loss}
+        loss = metrics.mean(-log_p, batch["mask"])
+        return {**self._metrics(-log_p, batch["mask"]), "loss": loss}
 
     def log_prob(
         self,
@@ -277,8 +273,8 @@ class Prior:
         chosen = jnp.take_along_axis(logits, codes[..., None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits, axis=-1)
 
-    def _metrics(self, nats_per_code, mask) -> dict:
-        return {"bits_per_code": metrics.mean(nats_per_code / math.log(2), mask)}
+    def _metrics(self, nats, mask) -> dict:
+        return {"bits_per_code": metrics.mean(nats / math.log(2), mask)}
 
     def _condition_of(self, batch: Mapping[str, Array]) -> Condition:
         return Condition(
@@ -328,7 +324,3 @@ class Prior:
         require(self.num_classes > 0, "this prior was trained without labels")
         require_shape("labels", labels, batch)
         require_range("labels", labels, 0, self.num_classes)
-
-
-def _mean_of_each(x: Float[Array, "B *rest"]) -> Float[Array, " B"]:
-    return x.reshape(x.shape[0], -1).mean(axis=1)

@@ -64,8 +64,7 @@ def cached(
         code = choose(adjust, logits, key, given_here)
         return code, code[:batch]
 
-    if leading is not None:
-        network_leading = jnp.tile(leading, (copies, 1, 1, 1))
+    tiled = None if leading is None else jnp.tile(leading, (copies, 1, 1, 1))
     codes = walk(
         network,
         params,
@@ -73,7 +72,7 @@ def cached(
         (keys[first:], given[first:]),
         shape=(copies * batch, *shape[1:]),
         condition=condition,
-        leading=None if leading is None else network_leading,
+        leading=tiled,
         progress=progress,
     )
     codes = jnp.moveaxis(codes, -1, 0)
