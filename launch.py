@@ -55,9 +55,10 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)
     # Heavy imports wait until the command line is known to be right.
-    from vqvae_jax import stages, suite
+    from vqvae_jax import compilation, stages, suite
     from vqvae_jax.errors import UserError
 
+    compilation.keep_programs()
     file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
     config, workdir = _CONFIG.value.to_dict(), _WORKDIR.value or f"runs/{name}"
