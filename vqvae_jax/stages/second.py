@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from vqvae_jax.evaluation.results import OfSecond, of_prior
+from vqvae_jax.evaluation.results import MeasureSecond, of_prior
 from vqvae_jax.models import second as models
 from vqvae_jax.report.build import Sections, sections_of_prior
 from vqvae_jax.stages.codes import train_on_codes
@@ -25,7 +25,7 @@ class SecondStage(NamedTuple):
 
     training: Mapping[str, Stage]
     sample: Callable[[Context], None]
-    measure: OfSecond
+    measure: MeasureSecond
     sections: Sections
 
 
