@@ -149,7 +149,7 @@ def _cell(seeds, name: str, digits: int) -> str:
     mean, low, high = spread(seeds, name)
     if not np.isfinite(mean):
         return "diverged"
-    text = f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    text = f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
     diverged = sum(not results for results in seeds)
     return text + (f", {diverged} of {len(seeds)} diverged" if diverged else "")
 
@@ -195,8 +195,8 @@ def _page(place, config, measured: Measured, names, table) -> str:
     )
     text = (
         f"Trained for {runs.budget(config['base'], 'training')} each, "
-        f"{config['seeds']} seeds; mean (lowest to highest) on the test split. One "
-        "option is changed at a time."
+        f"{config['seeds']} seeds; mean and half the range over them, on the test "
+        "split. One option is changed at a time."
     )
     alt = "Each figure for each value of each option, a point for each seed"
     return render(
