@@ -15,7 +15,7 @@ Variants:
   pixelcnn  a PixelCNN on pixels, without a latent.
   gan       a generator and a discriminator of DCGAN's size.
   small, vae_small, vimco_small
-            sizes and steps for a CPU, the same for all three.
+            sizes and steps for a CPU, the same for all three; VIMCO has 10 samples.
 """
 
 from ml_collections import ConfigDict
@@ -219,8 +219,9 @@ def _use_other_model(config: ConfigDict, kind: str, *, paper_size: bool) -> None
             del model[name]
         model.update({"latent_dim": latents, "samples_per_image": 1})
     if kind == "vimco":
-        model.update({"num_samples": 50, "samples_at_once": 1 if paper_size else 10})
-        # An image goes through the decoder fifty times.
+        # Each sample of each image goes through the decoder: a CPU affords ten.
+        many = {"num_samples": 50, "samples_at_once": 1}
+        model.update(many if paper_size else dict.fromkeys(many, 10))
         config.evaluation.batch_size = min(50, config.evaluation.batch_size)
     if kind == "pixelcnn":
         config.model = ConfigDict(
