@@ -47,7 +47,10 @@ def parse(argv: list[str]) -> list[str]:
 
 def fail(error: Exception | str) -> None:
     """Tell a mistake in one line and exit with code 2."""
-    sys.exit(print("error:", " ".join(str(error).split()), file=sys.stderr) or 2)
+    text = str(error).strip()
+    if "Traceback" in text:  # ml_collections tells where a config file failed, too.
+        text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
+    sys.exit(print("error:", " ".join(text.split()), file=sys.stderr) or 2)
 
 
 def main(argv: list[str]) -> None:
