@@ -168,7 +168,7 @@ def _make_small(config: ConfigDict) -> None:
     )
     config.training.update(
         {
-            "steps": 2000,
+            "steps": 1000,
             "batch_size": 32,
             "learning_rate": 1e-3,
             "schedule": "cosine",

@@ -7,6 +7,7 @@ gradients are matrix products too.
 """
 
 import functools
+import math
 from typing import Literal
 
 import flax.linen as nn
@@ -113,7 +114,11 @@ def _transpose_by_xla(x, kernel, *, stride):
 
 def _conv_as_products(x, kernel, *, stride, pads):
     form = functools.partial(_patches_times_matrix, stride=stride, pads=pads)
-    floats = x[0].size * kernel.shape[0] * kernel.shape[1] // stride**2
+    places = [
+        (size + sum(pair) - extent) // stride + 1
+        for size, pair, extent in zip(x.shape[1:3], pads, kernel.shape, strict=False)
+    ]
+    floats = math.prod(places) * math.prod(kernel.shape[:3])
     return _in_chunks(form, x, kernel, floats_per_image=floats)
 
 

@@ -1,7 +1,19 @@
-"""Autoregressive generation of categories: `cached` in linear time, `ancestral`."""
+"""Autoregressive generation of categories, at a cost linear in what is drawn.
 
+Of grids, `cached` from a PixelCNN; of sequences, `sequence.queued` from a WaveNet.
+"""
+
+from vqvae_jax.sampling import sequence
 from vqvae_jax.sampling.choice import FREE, guided, require_drawable, truncated
 from vqvae_jax.sampling.naive import ancestral
 from vqvae_jax.sampling.raster import cached
 
-__all__ = ["FREE", "ancestral", "cached", "guided", "require_drawable", "truncated"]
+__all__ = [
+    "FREE",
+    "ancestral",
+    "cached",
+    "guided",
+    "require_drawable",
+    "sequence",
+    "truncated",
+]
