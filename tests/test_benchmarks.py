@@ -61,3 +61,28 @@ def test_the_sampling_benchmark_runs(tmp_path):
     # Rows of the grid, not its square.
     memory = results["temporary_bytes_by_side"]
     assert 0 < memory["4"] < memory["8"] < 3 * memory["4"]
+
+
+def test_the_wavenet_benchmark_runs(tmp_path):
+    output = tmp_path / "wavenet.json"
+    script = ROOT / "benchmarks" / "wavenet.py"
+    options = ["--quick", "--rounds", "2", "--output", str(output)]
+    process = subprocess.run(
+        [sys.executable, str(script), *options],
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    results = json.loads(output.read_text())["results"]
+    assert results["receptive_field"] == 1 + 2 * (1 + 2 + 4)
+    draws = {(row["batch"], row["seconds_of_audio"]): row for row in results["draws"]}
+    assert set(draws) == {(1, 1), (2, 1), (2, 2)}
+    for (batch, seconds), row in draws.items():
+        speed = batch * seconds * 100 / row["median_seconds"]
+        assert row["samples_per_second"] == pytest.approx(speed)
+    ours = draws[2, 1]["microseconds_per_step"]
+    ratio = results["naive_microseconds_per_step"] / ours
+    assert results["naive_over_queued"] == pytest.approx(ratio)
+    assert f"{ratio:.0f} times" in process.stdout

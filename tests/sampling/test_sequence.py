@@ -15,7 +15,7 @@ KEY = jax.random.key(7)
 
 
 def build(batch, length, **options):
-    sizes = {"num_values": 6, "stacks": 2, "layers": 3, "units": 4, "skip_units": 4}
+    sizes = {"num_values": 6, "stacks": 2, "layers": 3, "units": 4, "skip_units": 16}
     network = WaveNet(**(sizes | options))
     rng = np.random.default_rng(0)
     labels = jnp.arange(batch) % 2 if network.num_classes else None
@@ -27,9 +27,12 @@ def build(batch, length, **options):
     condition = SequenceCondition(labels, features)
     values = jnp.zeros((batch, length), jnp.int32)
     shapes = jax.eval_shape(network.init, KEY, values, condition)
-    params = jax.tree.map(
-        lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), shapes
-    )
+
+    def draw(leaf):
+        scale = 1.3 / np.sqrt(leaf.shape[0])
+        return jnp.asarray(scale * rng.normal(size=leaf.shape), jnp.float32)
+
+    params = jax.tree.map(draw, shapes)
     return network, params, condition
 
 
@@ -46,7 +49,7 @@ def test_queued_is_ancestral_sample_for_sample(options):
     network, params, condition = build(*shape, **options)
 
     def adjust(logits):
-        return truncated(logits, temperature=0.8)
+        return truncated(logits, temperature=1.2)
 
     @jax.jit
     def both(key):
