@@ -9,7 +9,7 @@ import pytest
 
 import vqvae_jax
 from vqvae_jax.errors import UserError
-from vqvae_jax.workdir import Workdir, fingerprint
+from vqvae_jax.workdir import Workdir, fingerprint, restore_second
 
 
 def test_restored_models_encode_decode_sample_and_score(finished_run):
@@ -47,6 +47,12 @@ def test_no_run_and_no_prior_yet(finished_run, tmp_path):
     (tmp_path / "run" / "prior.json").unlink()
     with pytest.raises(UserError, match=r"prior.json does not exist"):
         vqvae_jax.restore_prior(tmp_path / "run")
+
+
+def test_a_stage_that_the_run_does_not_have(finished_run):
+    told = r"no hierarchy in .*: its vqvae is followed by prior"
+    with pytest.raises(UserError, match=told):
+        restore_second(finished_run, "hierarchy")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.pipeline import TrainBatches, eval_batches, train_batches
 from vqvae_jax.data.source import Batch, Source
 from vqvae_jax.errors import require
+from vqvae_jax.models import second as second_lib
 from vqvae_jax.models.gan import GAN
 from vqvae_jax.models.pixels import PixelModel
 from vqvae_jax.models.prior import Prior
@@ -19,7 +20,7 @@ from vqvae_jax.models.vimco import VIMCO
 from vqvae_jax.models.vqvae import VQVAE
 from vqvae_jax.training.config import TrainingConfig
 
-# What `model.kind` may be. The VQ-VAE alone is followed by a prior over its codes.
+# What `model.kind` may be. The VQ-VAE alone is followed by a second stage.
 KINDS = {
     "vqvae": VQVAE,
     "vae": VAE,
@@ -28,7 +29,6 @@ KINDS = {
     "gan": GAN,
 }
 _SECTIONS = ("seed", "data", "model", "training", "samples", "evaluation")
-_OF_PRIOR = ("prior", "prior_training")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,9 +108,9 @@ class Experiment:
       kind: a name of `KINDS`, and of the stage that trains the model.
       model: of that kind.
       training: of the model.
-      prior_options: they wait for the sizes and classes of a VQ-VAE's codes; None for
-        the other kinds.
-      prior_training: of the prior; None for the other kinds.
+      second: what follows a VQ-VAE, a name of `SECOND_STAGES`; None for other kinds.
+      second_options: they wait for the sizes and classes of a VQ-VAE's codes.
+      second_training: of each of the second stage's models.
       samples: how many to draw, and how.
       evaluation: how to measure.
     """
@@ -120,8 +120,9 @@ class Experiment:
     kind: str
     model: VQVAE | VAE | VIMCO | PixelModel | GAN
     training: TrainingConfig
-    prior_options: Mapping[str, Any] | None
-    prior_training: TrainingConfig | None
+    second: str | None
+    second_options: Mapping[str, Any] | None
+    second_training: TrainingConfig | None
     samples: SamplesConfig
     evaluation: EvaluationConfig
 
@@ -133,7 +134,9 @@ class Experiment:
           UserError: a key is unknown, missing or has a value that cannot be.
         """
         kind = _kind(config)
-        names = _SECTIONS + (_OF_PRIOR if kind == "vqvae" else ())
+        second = second_lib.second_of(config) if kind == "vqvae" else None
+        of_training = second and second_lib.training_section(second)
+        names = _SECTIONS + ((second, of_training) if second else ())
         for name in names:
             require(name in config, f"{name} is missing from the config")
         for name in config:
@@ -151,18 +154,18 @@ class Experiment:
         if kind == "pixelcnn":
             given["class_names"] = ()
         options = {k: v for k, v in config["model"].items() if k != "kind"}
-        has_prior = kind == "vqvae"
         experiment = cls(
             seed=seed,
             data=data,
             kind=kind,
             model=section(KINDS[kind], options, name="model", **given),
             training=section(TrainingConfig, config["training"], name="training"),
-            prior_options=dict(config["prior"]) if has_prior else None,
-            prior_training=section(
-                TrainingConfig, config["prior_training"], name="prior_training"
+            second=second,
+            second_options=dict(config[second]) if second else None,
+            second_training=section(
+                TrainingConfig, config[of_training], name=of_training
             )
-            if has_prior
+            if second
             else None,
             samples=section(SamplesConfig, config["samples"], name="samples"),
             evaluation=section(
@@ -174,10 +177,12 @@ class Experiment:
 
     def _check_samples(self) -> None:
         label_dropout = 0.0
-        if self.prior_options is not None:
-            model = self.model
-            prior = self.make_prior(model.grid, model.num_codes, class_names=())
-            label_dropout = prior.label_dropout
+        if self.second is not None:
+            grid, num_codes = self.model.grid, self.model.num_codes
+            facts = {"grid": grid, "num_codes": num_codes, "class_names": ()}
+            # To build the models checks their options too.
+            model = self.make_second(facts)[self.second]
+            label_dropout = getattr(model, "label_dropout", 0.0)
         require(
             self.samples.guidance == 1 or label_dropout > 0,
             f"samples.guidance={self.samples.guidance} needs prior.label_dropout "
@@ -207,6 +212,21 @@ class Experiment:
             process_count=jax.process_count(),
         )
 
+    @property
+    def prior_training(self) -> TrainingConfig | None:
+        """How the prior is trained, where a prior is what follows."""
+        return self.second_training if self.second == "prior" else None
+
+    def make_second(self, facts: second_lib.Facts) -> dict[str, Any]:
+        """Build the second stage's models for codes with these metadata.
+
+        Returns each by the name of the stage that trains it.
+
+        Raises:
+          UserError: an option of the second stage's section cannot be.
+        """
+        return second_lib.models_of(self.second, self.second_options, facts)
+
     def make_prior(
         self,
         grid: tuple[int, int, int],
@@ -218,14 +238,8 @@ class Experiment:
         Raises:
           UserError: an option of the `prior` section cannot be.
         """
-        return section(
-            Prior,
-            self.prior_options,
-            name="prior",
-            grid=grid,
-            num_codes=num_codes,
-            class_names=class_names,
-        )
+        facts = {"grid": grid, "num_codes": num_codes, "class_names": class_names}
+        return self.make_second(facts)["prior"]
 
 
 def _kind(config: Mapping[str, Any]) -> str:

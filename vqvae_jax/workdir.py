@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from vqvae_jax.errors import UserError, require
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models import vqvae as vqvae_lib
 from vqvae_jax.models.prior import Prior
+from vqvae_jax.models.second import SECOND_STAGES
 from vqvae_jax.training.checkpoints import on_devices, restore_params
 from vqvae_jax.training.loop import checkpoint_directory
 
@@ -34,7 +35,7 @@ class Workdir:
         """Name a directory; nothing is read or written."""
         self.path = Path(path)
         self.config = self.path / "config.json"
-        self.prior = self.path / "prior.json"
+        self.prior = self.facts("prior")
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.npz"
         self.pictures = self.path / "samples"
@@ -44,6 +45,10 @@ class Workdir:
     def checkpoints(self, stage: str) -> Path:
         """Return where a stage's checkpoints are."""
         return checkpoint_directory(self.path, stage)
+
+    def facts(self, second: str) -> Path:
+        """Return where a second stage keeps the metadata of the codes it is for."""
+        return self.path / f"{second}.json"
 
     def codes_directory(self, split: str) -> Path:
         """Return where the codes of a split are."""
@@ -58,13 +63,17 @@ class Workdir:
         return CodesSource(self.codes_directory(split))
 
     def require_same_codebook(self, params: vqvae_lib.Params) -> None:
-        """Raise UserError unless the prior was trained on this VQ-VAE's codes."""
-        theirs, ours = self.read_json(self.prior)["fingerprint"], fingerprint(params)
+        """Raise UserError unless the second stage is of this VQ-VAE's codes."""
+        second = self.experiment().second
+        facts = self.facts(second)
+        theirs, ours = self.read_json(facts)["fingerprint"], fingerprint(params)
+        stages = SECOND_STAGES[second].trained
+        places = [self.path / "codes", facts, *map(self.checkpoints, stages)]
         require(
             theirs == ours,
-            f"the prior in {self.path} was trained on the codes of another VQ-VAE "
-            f"({theirs}, now {ours}): remove {self.path / 'codes'}, {self.prior} and "
-            f"{self.checkpoints('prior')}, and run the stages codes and prior again",
+            f"the {second} in {self.path} was trained on the codes of another VQ-VAE "
+            f"({theirs}, now {ours}): remove {_listed(places)}, and run the stages "
+            f"{_listed(['codes', *stages])} again",
         )
 
     def experiment(self) -> Experiment:
@@ -158,17 +167,33 @@ def restore_prior(workdir: str | os.PathLike) -> tuple[Prior, Any]:
     Raises:
       UserError: there is no run, no checkpoint of the prior yet, or one of other sizes.
     """
+    return restore_second(workdir, "prior")
+
+
+def restore_second(workdir: str | os.PathLike, stage: str) -> tuple[Any, Any]:
+    """Load the model that a stage after the codes trained, best by validation.
+
+    Its parameters are their moving average where the run kept one. Only arrays and JSON
+    are read.
+
+    Raises:
+      UserError: there is no run, it has no such stage, there is no checkpoint of it
+        yet, or one of other sizes.
+    """
     run = Workdir(workdir)
-    facts = run.read_json(run.prior)
-    prior = run.experiment().make_prior(
-        grid=tuple(facts["grid"]),
-        num_codes=facts["num_codes"],
-        class_names=tuple(facts["class_names"]),
+    experiment = run.experiment()
+    follows = experiment.second or "nothing"
+    stages = SECOND_STAGES[follows].trained if experiment.second else ()
+    require(
+        stage in stages,
+        f"there is no {stage} in {run.path}: its {experiment.kind} is followed by "
+        f"{follows}",
     )
-    codes = jax.ShapeDtypeStruct((1, *prior.grid), jnp.int32)
-    batch = {"codes": codes, "label": jax.ShapeDtypeStruct((1,), jnp.int32)}
-    abstract = jax.eval_shape(prior.init, jax.random.key(0), batch)
-    return prior, _best_params(run, "prior", abstract)
+    model = experiment.make_second(run.read_json(run.facts(experiment.second)))[stage]
+    abstract = jax.eval_shape(
+        model.init, jax.random.key(0), SECOND_STAGES[follows].batch(model)
+    )
+    return model, _best_params(run, stage, abstract)
 
 
 def fingerprint(params: vqvae_lib.Params) -> str:
@@ -177,6 +202,12 @@ def fingerprint(params: vqvae_lib.Params) -> str:
     for leaf in jax.tree.leaves((params.encoder, params.codebook.embeddings)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _listed(things: Sequence[Any]) -> str:
+    """Return "a, b and c"."""
+    *first, last = map(str, things)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _best_params(run: Workdir, stage: str, abstract: Any) -> Any:

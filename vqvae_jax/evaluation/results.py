@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -12,56 +13,76 @@ from vqvae_jax.data.source import Source, Subset, first_examples, permutation
 from vqvae_jax.evaluation import bounds, classifier, usage
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.prior import Prior
+from vqvae_jax.models.second import SECOND_STAGES
 from vqvae_jax.models.vqvae import VQVAE
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
 from vqvae_jax.workdir import SPLITS, Workdir, restore, restore_prior
 
 Results = dict[str, float | int]
+# What a VQ-VAE's second stage adds to the results.
+OfSecond = Callable[[Workdir, Experiment, Dataset], Results]
 # A stage that trains, the prefix of its results, and what its speed counts.
 Stages = tuple[tuple[str, str, str], ...]
-_TWO_STAGES = (("vqvae", "", "train_images"), ("prior", "prior_", "prior_train_grids"))
 
 
-def measure(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Results:
-    """Measure a trained model, and a VQ-VAE's prior, on the test split.
+def measure(
+    workdir: Workdir,
+    experiment: Experiment,
+    dataset: Dataset,
+    *,
+    of_second: OfSecond | None = None,
+) -> Results:
+    """Measure a trained model, and a VQ-VAE's second stage, on the test split.
 
     Returns a flat dict; units are part of the names.
 
     Raises:
-      UserError: the prior belongs to another VQ-VAE, or a stage is missing.
+      UserError: the second stage belongs to another VQ-VAE, or a stage is missing.
     """
     model, params = restore(workdir.path)
-    has_prior = experiment.kind == "vqvae"
-    if has_prior:
+    if of_second is not None:
         workdir.require_same_codebook(params)
-    replicated = sharding.replicated(sharding.data_mesh())
-    params = jax.device_put(params, replicated)
+    params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
     evaluation = make_evaluation(model, sharding.data_mesh())
     values = metrics_lib.compute(
         evaluation(params, experiment.eval_batches(dataset.test))
     )
-    if has_prior:
-        prior, prior_params = restore_prior(workdir.path)
-        prior_params = jax.device_put(prior_params, replicated)
-        results = _of_prior(prior, prior_params, workdir, experiment)
+    if of_second is not None:
+        results = of_second(workdir, experiment, dataset)
         results = _of_vqvae(model, values, results) | results
         results["sample_temperature"] = experiment.samples.temperature
-        stages = _TWO_STAGES
     else:
         results = {f"test_{name}": value for name, value in values.items()}
-        stages = ((experiment.kind, "", "train_images"),)
     results |= _of_samples(workdir)
     if experiment.evaluation.classify_samples:
         results |= _of_classes(workdir, dataset)
-    return results | _of_training(workdir, stages)
+    return results | _of_training(
+        workdir, _stages_of(experiment.kind, experiment.second)
+    )
 
 
-def _of_vqvae(model: VQVAE, values: dict[str, float], prior: Results) -> Results:
-    """Reconstructions, codebook and, where p(x|z) is discrete, bits/dim."""
+def of_prior(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Results:
+    """Measure the prior over a VQ-VAE's codes."""
+    del dataset  # The codes say it all.
+    prior, params = restore_prior(workdir.path)
+    params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
+    return _of_prior(prior, params, workdir, experiment)
+
+
+def _of_vqvae(model: VQVAE, values: dict[str, float], second: Results) -> Results:
+    """Reconstructions, codebook and, where p(x|z) is discrete, bits/dim.
+
+    What a code costs under a learned prior is known where the second stage has one.
+    """
     image_bits = 8 * model.num_dims
-    code_bits = model.num_latents * math.log2(model.num_codes)
-    learned_bits = model.num_latents * prior["prior_bits_per_code"]
+    bits_per_code = {"uniform": math.log2(model.num_codes)}
+    if "prior_bits_per_code" in second:
+        bits_per_code["learned"] = second["prior_bits_per_code"]
+    code_bits = {
+        "" if name == "uniform" else f"_{name}_prior": model.num_latents * bits
+        for name, bits in bits_per_code.items()
+    }
     results = {
         "test_psnr_db": values["psnr_db"],
         **({"test_ssim": values["ssim"]} if "ssim" in values else {}),
@@ -70,20 +91,18 @@ def _of_vqvae(model: VQVAE, values: dict[str, float], prior: Results) -> Results
         "codebook_active_codes": int(values["codebook_active_codes"]),
         "codebook_codes": model.num_codes * model.num_codebooks,
         "image_bits": image_bits,
-        "code_bits": code_bits,
-        "code_bits_learned_prior": learned_bits,
-        "compression_ratio": image_bits / code_bits,
-        "compression_ratio_learned_prior": image_bits / learned_bits,
+        **{f"code_bits{name}": bits for name, bits in code_bits.items()},
+        **{
+            f"compression_ratio{name}": image_bits / bits
+            for name, bits in code_bits.items()
+        },
     }
     if "bits_per_dim_uniform_prior" not in values:
         return results
-    for name, bits_per_code in (
-        ("uniform", math.log2(model.num_codes)),
-        ("learned", prior["prior_bits_per_code"]),
-    ):
+    for name, bits in bits_per_code.items():
         results[f"test_bits_per_dim_{name}_prior"] = bounds.bits_per_dim(
             nats_per_dim=values["reconstruction"],
-            bits_per_code=bits_per_code,
+            bits_per_code=bits,
             num_latents=model.num_latents,
             num_dims=model.num_dims,
         )
@@ -137,6 +156,15 @@ def _of_classes(workdir: Workdir, dataset: Dataset) -> Results:
             ("real_class_accuracy", (test["image"], test["label"])),
         )
     }
+
+
+def _stages_of(kind: str, second: str | None) -> Stages:
+    """Return the stages that train: the model's, and those of what follows it."""
+    names = SECOND_STAGES[second].trained if second else ()
+    return (
+        (kind, "", "train_images"),
+        *((name, f"{name}_", f"{name}_train_grids") for name in names),
+    )
 
 
 def _of_training(workdir: Workdir, stages: Stages) -> Results:

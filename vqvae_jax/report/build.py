@@ -1,6 +1,7 @@
 """The report of a run, from what its stages left in the workdir."""
 
 import json
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -25,18 +26,28 @@ NAMES = {
 }
 
 
-def build(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> str:
-    """Return the report as one HTML page.
+# What a VQ-VAE's second stage shows.
+Sections = Callable[[Workdir, Experiment, Dataset], list[Section]]
+
+
+def build(
+    workdir: Workdir,
+    experiment: Experiment,
+    dataset: Dataset,
+    *,
+    of_second: Sections | None = None,
+) -> str:
+    """Return the report as one HTML page, with the sections of a second stage.
 
     Raises:
       UserError: an earlier stage has not left its results.
     """
-    is_vqvae = experiment.kind == "vqvae"
+    of_second = of_second or _sections_of_images
     sections = [
         # A PixelCNN and a GAN have no code to reconstruct from.
         *([_reconstructions(workdir, dataset)] if _reconstructs(experiment) else []),
-        _samples(workdir, is_decoded=is_vqvae),
-        *([_codebook(workdir, experiment)] if is_vqvae else []),
+        *of_second(workdir, experiment, dataset),
+        *([_codebook(workdir, experiment)] if experiment.second else []),
         *_learning_curves(workdir),
     ]
     return render(
@@ -45,6 +56,21 @@ def build(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> str:
         sections=sections,
         config=workdir.read_json(workdir.config),
     )
+
+
+def sections_of_prior(
+    workdir: Workdir, experiment: Experiment, dataset: Dataset
+) -> list[Section]:
+    """Show what was drawn from a prior over codes."""
+    del experiment, dataset
+    return [_samples(workdir, is_decoded=True)]
+
+
+def _sections_of_images(
+    workdir: Workdir, experiment: Experiment, dataset: Dataset
+) -> list[Section]:
+    del experiment, dataset
+    return [_samples(workdir, is_decoded=False)]
 
 
 def _reconstructions(workdir: Workdir, dataset: Dataset) -> Section:

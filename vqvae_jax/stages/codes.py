@@ -1,4 +1,4 @@
-"""From a trained VQ-VAE to a prior over its codes."""
+"""From a trained VQ-VAE to its codes, and to the models that are trained on them."""
 
 import dataclasses
 import warnings
@@ -42,33 +42,33 @@ def extract_codes(context: Context) -> None:
         )
 
 
-def train_prior(context: Context) -> None:
-    """Fit the PixelCNN to the codes; its sizes and classes come from their metadata."""
+def train_on_codes(context: Context, *, stage: str) -> None:
+    """Fit a model of the second stage; its sizes come from the codes' metadata."""
     workdir, experiment, _ = context
     train, validation = workdir.codes("train"), workdir.codes("validation")
     facts = dataclasses.asdict(train.metadata)
-    if workdir.prior.exists():
-        before = workdir.read_json(workdir.prior)["fingerprint"]
+    place = workdir.facts(experiment.second)
+    if place.exists():
+        before = workdir.read_json(place)["fingerprint"]
         require(
             before == facts["fingerprint"],
-            f"{workdir.checkpoints('prior')} was trained on the codes of another "
+            f"{workdir.checkpoints(stage)} was trained on the codes of another "
             f"VQ-VAE ({before}, now {facts['fingerprint']}): remove it and "
-            f"{workdir.prior} to train a prior for this one",
+            f"{place} to train a {experiment.second} for this one",
         )
     collapse = usage.collapse(usage.count_codes(train, num_codes=facts["num_codes"]))
     if collapse:
         warnings.warn(collapse, stacklevel=2)
-    workdir.write_json(workdir.prior, facts)
-    prior = experiment.make_prior(
-        facts["grid"], facts["num_codes"], facts["class_names"]
-    )
-    config = experiment.prior_training
+    workdir.write_json(place, facts)
+    config = experiment.second_training
+    init = experiment.train_batches(train, config)
+    batches = [next(init) for _ in range(config.init_batches)]
     run = Run(
-        stage="prior",
+        stage=stage,
         workdir=workdir.path,
         seed=experiment.seed + 1,
         train=experiment.train_batches(train, config),
         validation=lambda: experiment.eval_batches(validation),
-        init_batch=next(experiment.train_batches(train, config)),
+        init_batch=jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches),
     )
-    fit(prior, config, run)
+    fit(experiment.make_second(facts)[stage], config, run)

@@ -1,6 +1,6 @@
 """A run from nothing to a report: stages, each of which can be resumed.
 
-    vqvae -> codes -> prior -> samples -> evaluate -> report
+    vqvae -> codes -> its second stage -> samples -> evaluate -> report
     vae, vimco, pixelcnn or gan -> samples -> evaluate -> report
 
 Each stage reads what the stages before it left in the workdir, and leaves its own
@@ -15,9 +15,11 @@ import rich
 from vqvae_jax.data.dataset import open_dataset
 from vqvae_jax.errors import require
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.stages.codes import extract_codes, train_prior
-from vqvae_jax.stages.samples import sample_codes, sample_images
-from vqvae_jax.stages.stage import SHARED, Context, Stage, train_model
+from vqvae_jax.models.second import training_section
+from vqvae_jax.stages.codes import extract_codes
+from vqvae_jax.stages.samples import sample_images
+from vqvae_jax.stages.second import SECOND_STAGES
+from vqvae_jax.stages.stage import Context, Stage, last_stages, train_model
 from vqvae_jax.training import sharding
 from vqvae_jax.training.ending import is_marked
 from vqvae_jax.workdir import SPLITS, Workdir
@@ -35,7 +37,7 @@ def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> 
       UserError: the config, the data or the workdir cannot be used.
     """
     experiment = Experiment.from_config(config)
-    all_stages = stages_of(experiment.kind)
+    all_stages = stages_of(experiment.kind, experiment.second)
     for name in stages:
         require(
             name in all_stages,
@@ -58,23 +60,25 @@ def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> 
         all_stages[name].run(context)
 
 
-def stages_of(kind: str) -> dict[str, Stage]:
-    """Return the stages of a kind of model, by name and in order."""
+def stages_of(kind: str, second: str | None = "prior") -> dict[str, Stage]:
+    """Return the stages of a kind of model, by name and in order.
+
+    `second` is what follows a VQ-VAE; the other kinds are followed by nothing.
+    """
     train = Stage(lambda workdir: is_marked(workdir.checkpoints(kind)), train_model)
     if kind != "vqvae":
         samples = Stage(lambda workdir: workdir.samples.exists(), sample_images)
-        return {kind: train, "samples": samples, **SHARED}
+        return {kind: train, "samples": samples, **last_stages()}
+    row = SECOND_STAGES[second]
     return {
         "vqvae": train,
         "codes": Stage(
             lambda workdir: all(workdir.codes_directory(s).is_dir() for s in SPLITS),
             extract_codes,
         ),
-        "prior": Stage(
-            lambda workdir: is_marked(workdir.checkpoints("prior")), train_prior
-        ),
-        "samples": Stage(lambda workdir: workdir.samples.exists(), sample_codes),
-        **SHARED,
+        **row.training,
+        "samples": Stage(lambda workdir: workdir.samples.exists(), row.sample),
+        **last_stages(row.measure, row.sections),
     }
 
 
@@ -90,6 +94,7 @@ def _pending(
 
 def _batch_sizes(experiment: Experiment) -> Iterator[tuple[str, int]]:
     yield "training.batch_size", experiment.training.batch_size
-    if experiment.prior_training is not None:
-        yield "prior_training.batch_size", experiment.prior_training.batch_size
+    if experiment.second is not None:
+        key = f"{training_section(experiment.second)}.batch_size"
+        yield key, experiment.second_training.batch_size
     yield "evaluation.batch_size", experiment.evaluation.batch_size

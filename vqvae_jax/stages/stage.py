@@ -1,5 +1,6 @@
 """What a stage is, what it is given, and the stages that runs of any kind have."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,9 +9,9 @@ import numpy as np
 import rich
 
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.evaluation.results import measure
+from vqvae_jax.evaluation.results import OfSecond, measure
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.report.build import build
+from vqvae_jax.report.build import Sections, build
 from vqvae_jax.training.loop import Run, fit
 from vqvae_jax.workdir import Workdir
 
@@ -48,20 +49,32 @@ def train_model(context: Context) -> None:
     fit(experiment.model, config, run)
 
 
-def evaluate(context: Context) -> None:
+def evaluate(context: Context, *, of_second: OfSecond | None = None) -> None:
     """Measure on the test split, which nothing before has seen."""
     workdir, experiment, dataset = context
-    workdir.write_json(workdir.results, measure(workdir, experiment, dataset))
+    results = measure(workdir, experiment, dataset, of_second=of_second)
+    workdir.write_json(workdir.results, results)
 
 
-def write_report(context: Context) -> None:
+def write_report(context: Context, *, of_second: Sections | None = None) -> None:
     """Write the run's page."""
     workdir, experiment, dataset = context
-    workdir.write_bytes(workdir.report, build(workdir, experiment, dataset).encode())
+    page = build(workdir, experiment, dataset, of_second=of_second)
+    workdir.write_bytes(workdir.report, page.encode())
     rich.print(f"report: {workdir.report}")
 
 
-SHARED = {
-    "evaluate": Stage(lambda workdir: workdir.results.exists(), evaluate),
-    "report": Stage(lambda workdir: workdir.report.exists(), write_report),
-}
+def last_stages(
+    measure_second: OfSecond | None = None, show_second: Sections | None = None
+) -> dict[str, Stage]:
+    """Return the stages that any run ends with, told of what a VQ-VAE's second adds."""
+    return {
+        "evaluate": Stage(
+            lambda workdir: workdir.results.exists(),
+            functools.partial(evaluate, of_second=measure_second),
+        ),
+        "report": Stage(
+            lambda workdir: workdir.report.exists(),
+            functools.partial(write_report, of_second=show_second),
+        ),
+    }

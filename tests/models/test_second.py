@@ -1,0 +1,54 @@
+"""The table of second stages: one follows a VQ-VAE, built for its codes."""
+
+import jax
+import pytest
+
+from vqvae_jax.errors import UserError
+from vqvae_jax.models import second
+
+OPTIONS = {"layers": 1, "units": 4, "kernel_size": 3}
+FACTS = {
+    "grid": [2, 3, 1],
+    "num_codes": 7,
+    "class_names": ["a", "b"],
+    "fingerprint": "0",
+    "num_examples": 5,
+}
+
+
+def test_sizes_come_from_the_codes_and_options_from_the_section():
+    (prior,) = second.models_of("prior", OPTIONS, FACTS).values()
+    assert (prior.grid, prior.num_codes) == ((2, 3, 1), 7)
+    assert prior.class_names == ("a", "b")
+    assert (prior.layers, prior.units) == (1, 4)
+
+
+@pytest.mark.parametrize("name", second.SECOND_STAGES)
+def test_a_config_names_its_second_stage(name):
+    of_training = second.training_section(name)
+    assert second.second_of({"model": {}, name: {}, of_training: {}}) == name
+    # What is missing is told by name elsewhere.
+    assert second.second_of({of_training: {}}) == name
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "^prior is missing from the config; a VQ-VAE is followed by exactly one"),
+        ({"prior": {}, "other": {}}, "^prior and other are both in the config; a VQ-"),
+        ({"prior": {}, "other_training": {}}, "^prior and other are both in"),
+    ],
+)
+def test_none_and_two_are_refused(config, message, monkeypatch):
+    rows = second.SECOND_STAGES
+    monkeypatch.setattr(second, "SECOND_STAGES", {**rows, "other": rows["prior"]})
+    with pytest.raises(UserError, match=message):
+        second.second_of(config)
+
+
+@pytest.mark.parametrize("name", second.SECOND_STAGES)
+def test_a_batch_initialises_every_model(name):
+    """Only shapes: nothing is computed."""
+    row = second.SECOND_STAGES[name]
+    for model in second.models_of(name, {}, FACTS).values():
+        jax.eval_shape(model.init, jax.random.key(0), row.batch(model))

@@ -1,0 +1,16 @@
+"""Both tables of second stages have the same rows."""
+
+from vqvae_jax.models import second as models
+from vqvae_jax.stages import second, stages_of
+
+
+def test_rows_are_those_of_the_models():
+    assert second.SECOND_STAGES.keys() == models.SECOND_STAGES.keys()
+    for name, row in second.SECOND_STAGES.items():
+        assert row.training.keys() == models.SECOND_STAGES[name].trained.keys()
+        expected = ["vqvae", "codes", *row.training, "samples", "evaluate", "report"]
+        assert list(stages_of("vqvae", name)) == expected
+
+
+def test_other_kinds_are_followed_by_nothing():
+    assert list(stages_of("vae", None)) == ["vae", "samples", "evaluate", "report"]

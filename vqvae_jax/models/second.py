@@ -1,0 +1,98 @@
+"""What may follow a VQ-VAE: models of its codes, one row of a table each.
+
+The rooms below have tables with the same names: `stages.second` says how a row's models
+are trained, sampled from, measured and shown.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vqvae_jax.config import section
+from vqvae_jax.errors import require
+from vqvae_jax.models.prior import Prior
+
+Facts = Mapping[str, Any]
+
+
+class SecondStage(NamedTuple):
+    """A second stage, named as the section of a config that holds its options.
+
+    model: the dataclass of those options.
+    given: its fields that the codes decide, by their names in the codes' metadata.
+    trained: the models to train, by the names of their stages, each made of `model`.
+    batch: the shapes of a batch that a model can be initialised with.
+    """
+
+    model: type
+    given: tuple[str, ...]
+    trained: Mapping[str, Callable[[Any], Any]]
+    batch: Callable[[Any], Mapping[str, jax.ShapeDtypeStruct]]
+
+
+def batch_of_codes(model: Any) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of a batch of one grid of codes."""
+    return {
+        "codes": jax.ShapeDtypeStruct((1, *model.grid), jnp.int32),
+        "label": jax.ShapeDtypeStruct((1,), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((1,), bool),
+    }
+
+
+SECOND_STAGES: dict[str, SecondStage] = {
+    "prior": SecondStage(
+        model=Prior,
+        given=("grid", "num_codes", "class_names"),
+        trained={"prior": lambda prior: prior},
+        batch=batch_of_codes,
+    ),
+}
+
+
+def training_section(name: str) -> str:
+    """Return the section that says how the models of a second stage are trained."""
+    return f"{name}_training"
+
+
+def second_of(config: Mapping[str, Any]) -> str:
+    """Return the one second stage whose sections a VQ-VAE's config has.
+
+    Raises:
+      UserError: there are none, or those of two.
+    """
+    present = [
+        name
+        for name in SECOND_STAGES
+        if name in config or training_section(name) in config
+    ]
+    choices = "a VQ-VAE is followed by exactly one of: " + ", ".join(
+        f"{name} with {training_section(name)}" for name in SECOND_STAGES
+    )
+    require(bool(present), f"prior is missing from the config; {choices}")
+    require(
+        len(present) == 1, f"{' and '.join(present)} are both in the config; {choices}"
+    )
+    return present[0]
+
+
+def models_of(name: str, options: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+    """Build the models of a second stage, by the names of the stages that train them.
+
+    Args:
+      name: of a row.
+      options: the section of the config with that name.
+      facts: the codes' metadata, as a mapping.
+
+    Raises:
+      UserError: an option of the section cannot be.
+    """
+    row = SECOND_STAGES[name]
+    # JSON has lists where models want tuples.
+    given = {
+        key: tuple(facts[key]) if isinstance(facts[key], list) else facts[key]
+        for key in row.given
+    }
+    model = section(row.model, options, name=name, **given)
+    return {stage: make(model) for stage, make in row.trained.items()}

@@ -1,0 +1,51 @@
+"""What is done after the codes: a row for each of the models' `SECOND_STAGES`."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from vqvae_jax.evaluation.results import OfSecond, of_prior
+from vqvae_jax.models import second as models
+from vqvae_jax.report.build import Sections, sections_of_prior
+from vqvae_jax.stages.codes import train_on_codes
+from vqvae_jax.stages.samples import sample_codes
+from vqvae_jax.stages.stage import Context, Stage
+from vqvae_jax.training.ending import is_marked
+from vqvae_jax.workdir import Workdir
+
+
+class SecondStage(NamedTuple):
+    """How the models of a second stage are trained, sampled from, measured and shown.
+
+    training: the stages that train them.
+    sample: writes `samples.npz`.
+    measure: what they add to the results.
+    sections: what they add to the report.
+    """
+
+    training: Mapping[str, Stage]
+    sample: Callable[[Context], None]
+    measure: OfSecond
+    sections: Sections
+
+
+def training_stages(second: str) -> dict[str, Stage]:
+    """Return a stage for each model of a second stage that is trained on grids."""
+
+    def stage(name: str) -> Stage:
+        def is_done(workdir: Workdir) -> bool:
+            return is_marked(workdir.checkpoints(name))
+
+        return Stage(is_done, functools.partial(train_on_codes, stage=name))
+
+    return {name: stage(name) for name in models.SECOND_STAGES[second].trained}
+
+
+SECOND_STAGES: dict[str, SecondStage] = {
+    "prior": SecondStage(
+        training=training_stages("prior"),
+        sample=sample_codes,
+        measure=of_prior,
+        sections=sections_of_prior,
+    ),
+}
