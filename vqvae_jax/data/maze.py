@@ -65,8 +65,9 @@ class Maze(tfds.core.GeneratorBasedBuilder):
     """Frames [84, 84, 3] in order, episode by episode, each with action and place.
 
     `action` is an index of `ACTIONS`: what led from this frame to the next one of the
-    episode. `episode` is the seed it was played with; each split has its own. A walker that explores
-    plays them: it keeps to an action for some steps, and turns away from walls.
+    episode. `episode` is the seed it was played with; each split has its own. A walker
+    that explores plays them: it keeps to an action for some steps, and turns away from
+    walls.
     """
 
     VERSION = tfds.core.Version("1.0.0")
