@@ -79,6 +79,12 @@ def digits_dir(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
+def maze_dir(tmp_path_factory) -> str:
+    """Where mazes are prepared, once for all tests."""
+    return str(tmp_path_factory.mktemp("mazes"))
+
+
+@pytest.fixture(scope="session")
 def tiny_config(digits_dir) -> dict:
     """The digits experiment, a few steps of small networks."""
     return experiment_config("digits", TINY | {"data.data_dir": digits_dir})
