@@ -25,10 +25,12 @@ def extract_codes(context: Context) -> None:
     params = jax.device_put(params, sharding.replicated(mesh))
     encode = jax.jit(model.encode, out_shardings=sharding.replicated(mesh))
 
-    def encoded(source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def encoded(source: Source) -> Iterator[tuple[np.ndarray, codes_lib.Columns]]:
         for batch in experiment.eval_batches(source):
             codes = encode(params, sharding.put_batch(batch, mesh)["image"])
-            yield np.asarray(codes)[batch["mask"]], batch["label"][batch["mask"]]
+            columns = {k: v for k, v in batch.items() if k not in ("image", "mask")}
+            mask = batch["mask"]
+            yield np.asarray(codes)[mask], {k: v[mask] for k, v in columns.items()}
 
     digest = fingerprint(params)
     for split in SPLITS:
@@ -39,6 +41,7 @@ def extract_codes(context: Context) -> None:
             num_codes=model.num_codes,
             class_names=dataset.class_names,
             fingerprint=digest,
+            action_names=dataset.action_names,
         )
 
 
