@@ -12,6 +12,8 @@ import jax.numpy as jnp
 
 from vqvae_jax.config import section
 from vqvae_jax.errors import require
+from vqvae_jax.models.hierarchy import Hierarchy
+from vqvae_jax.models.hierarchy_vae import HierarchyVAE
 from vqvae_jax.models.prior import Prior
 
 Facts = Mapping[str, Any]
@@ -46,6 +48,17 @@ SECOND_STAGES: dict[str, SecondStage] = {
         model=Prior,
         given=("grid", "num_codes", "class_names"),
         trained={"prior": lambda prior: prior},
+        batch=batch_of_codes,
+    ),
+    # The last two are what the first is compared with (section 4.2).
+    "hierarchy": SecondStage(
+        model=Hierarchy,
+        given=("grid", "num_codes"),
+        trained={
+            "hierarchy": lambda hierarchy: hierarchy,
+            "hierarchy_vae": HierarchyVAE.like,
+            "hierarchy_without_latents": lambda hierarchy: hierarchy.without_latents,
+        },
         batch=batch_of_codes,
     ),
 }
