@@ -23,6 +23,8 @@ NAMES = {
     "pixelcnn": "PixelCNN",
     "gan": "GAN",
     "prior": "prior",
+    "video": "video model",
+    "video_frames_alone": "same model of frames alone",
 }
 
 

@@ -2,19 +2,25 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
 from vqvae_jax.data import codes as codes_lib
+from vqvae_jax.data.clips import ClipsSource
 from vqvae_jax.data.source import Source
 from vqvae_jax.errors import require
 from vqvae_jax.evaluation import usage
+from vqvae_jax.models.video import Video
 from vqvae_jax.stages.stage import Context
 from vqvae_jax.training import sharding
 from vqvae_jax.training.loop import Run, fit
 from vqvae_jax.workdir import SPLITS, fingerprint, restore
+
+# From the codes of a split to what a model of the second stage is trained on.
+Examples = Callable[..., Source]
 
 
 def extract_codes(context: Context) -> None:
@@ -45,11 +51,30 @@ def extract_codes(context: Context) -> None:
         )
 
 
-def train_on_codes(context: Context, *, stage: str) -> None:
+def grids(codes: codes_lib.CodesSource, model: Any, *, split: str) -> Source:
+    """Return the examples of a model of grids: the codes as they are."""
+    del model, split
+    return codes
+
+
+def clips(codes: codes_lib.CodesSource, model: Video, *, split: str) -> Source:
+    """Return the examples of a model of clips.
+
+    To train on those from every frame on; otherwise no frame is in two of them.
+    """
+    frames = model.clip_frames
+    stride = 1 if split == "train" else frames
+    return ClipsSource(codes, length=frames, stride=stride)
+
+
+def train_on_codes(context: Context, *, stage: str, examples: Examples = grids) -> None:
     """Fit a model of the second stage; its sizes come from the codes' metadata."""
     workdir, experiment, _ = context
-    train, validation = workdir.codes("train"), workdir.codes("validation")
-    facts = dataclasses.asdict(train.metadata)
+    codes = workdir.codes("train")
+    facts = dataclasses.asdict(codes.metadata)
+    model = experiment.make_second(facts)[stage]
+    train = examples(codes, model, split="train")
+    validation = examples(workdir.codes("validation"), model, split="validation")
     place = workdir.facts(experiment.second)
     if place.exists():
         before = workdir.read_json(place)["fingerprint"]
@@ -59,7 +84,7 @@ def train_on_codes(context: Context, *, stage: str) -> None:
             f"VQ-VAE ({before}, now {facts['fingerprint']}): remove it and "
             f"{place} to train a {experiment.second} for this one",
         )
-    collapse = usage.collapse(usage.count_codes(train, num_codes=facts["num_codes"]))
+    collapse = usage.collapse(usage.count_codes(codes, num_codes=facts["num_codes"]))
     if collapse:
         warnings.warn(collapse, stacklevel=2)
     workdir.write_json(place, facts)
@@ -74,4 +99,4 @@ def train_on_codes(context: Context, *, stage: str) -> None:
         validation=lambda: experiment.eval_batches(validation),
         init_batch=jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches),
     )
-    fit(experiment.make_second(facts)[stage], config, run)
+    fit(model, config, run)

@@ -5,6 +5,7 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -85,7 +86,7 @@ def _keep(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
     labels %= max(1, classes)
     keys = jax.random.split(jax.random.key(experiment.seed + 2), num_batches)
     drawn, seconds = [], []
-    with _rows_to_draw(num_batches * rows) as progress:
+    with rows_to_draw(num_batches * rows) as progress:
         for key, batch in zip(keys, np.split(labels, num_batches), strict=True):
             start = time.perf_counter()
             drawn.append(draw(key, batch, progress))
@@ -106,19 +107,24 @@ def _write(workdir: Workdir, arrays, labels, class_names, speed) -> None:
         row = figures.image_grid(images[labels == label][:columns], columns=columns)
         name = _file_name(class_names, int(label))
         workdir.write_bytes(workdir.pictures / f"{name}.png", row)
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
+    write_samples(
+        workdir,
         **arrays,
         labels=labels,
         class_names=np.array(class_names, dtype=str),
         samples_per_second=speed,
     )
+
+
+def write_samples(workdir: Workdir, **arrays: Any) -> None:
+    """Write `samples.npz`, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
     workdir.write_bytes(workdir.samples, buffer.getvalue())
 
 
 @contextlib.contextmanager
-def _rows_to_draw(total: int) -> Iterator[Progress]:
+def rows_to_draw(total: int) -> Iterator[Progress]:
     """Show a bar on a terminal, and give what is to be called after each row."""
     bar = rich.progress.Progress(
         *rich.progress.Progress.get_default_columns(),
