@@ -64,7 +64,7 @@ def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Resu
 
 
 def fit_copying(
-    pairs: Iterable[Int[np.ndarray, "B 2 H W G"]], *, num_codes: int
+    pairs: Iterable[Int[np.ndarray, "_ 2 H W G"]], *, num_codes: int
 ) -> Copying:
     """Fit to pairs of successive frames by maximum likelihood: both are frequencies.
 
@@ -172,7 +172,7 @@ def _evaluated(
 
 def _codes_of(
     clips: Source, *, batch_size: int
-) -> Iterable[Int[np.ndarray, "B T H W G"]]:
+) -> Iterable[Int[np.ndarray, "_ T H W G"]]:
     for batch in eval_batches(clips, batch_size=batch_size):
         yield batch["codes"][batch["mask"]]
 

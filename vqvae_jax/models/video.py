@@ -72,20 +72,12 @@ class Video:
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
-        for name in (
-            "num_codes",
-            "given_frames",
-            "generated_frames",
-            "context_units",
-            "layers",
-            "units",
-        ):
+        frames = ("given_frames", "generated_frames")
+        for name in (*frames, "num_codes", "context_units", "layers", "units"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")
-        require(
-            self.clip_frames >= 2,
-            f"clip_frames must be at least 2, got {self.clip_frames}",
-        )
+        frames = self.clip_frames
+        require(frames >= 2, f"clip_frames must be at least 2, got {frames}")
         for name in ("kernel_size", "context_kernel_size"):
             value = getattr(self, name)
             require(
