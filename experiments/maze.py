@@ -6,11 +6,15 @@ Variants:
   (none)  K = 512, squared error, 256 units, codebook loss, beta = 0.25, Adam 2e-4,
           batch 128.
   small   sizes and steps for a CPU.
+  global  a second VQ-VAE instead of the prior: the 441 codes of a frame as three, 27
+          bits, with a PixelCNN as decoder; beside it, what the paper claims it is
+          better than: a VAE with the same networks, and the PixelCNN without latents.
+  global_small  the same for a CPU.
 """
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("", "small")
+VARIANTS = ("", "small", "global", "global_small")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -21,8 +25,12 @@ def get_config(variant: str = "") -> ConfigDict:
             f"{', '.join(filter(None, VARIANTS))}"
         )
     config = _full()
-    if variant == "small":
+    if "small" in variant:
         _make_small(config)
+    if "global" in variant:
+        _follow_by_hierarchy(config)
+    if variant == "global_small":
+        _make_hierarchy_small(config)
     return config
 
 
@@ -159,3 +167,53 @@ def _make_small(config: ConfigDict) -> None:
         }
     )
     config.samples.update({"num_samples": 32, "batch_size": 32})
+
+
+def _follow_by_hierarchy(config: ConfigDict) -> None:
+    """Put a second VQ-VAE, whose decoder has the prior's size, in the prior's place."""
+    pixelcnn = config.prior.to_dict()
+    del pixelcnn["label_dropout"]
+    config.hierarchy = ConfigDict(
+        {
+            **pixelcnn,
+            "latents": 3,
+            "latent_codes": 512,
+            "dim": 64,
+            "stages": 2,
+            "encoder_units": 128,
+            "residual_blocks": 2,
+            "residual_units": 64,
+            "map_features": 64,
+            "beta": 0.25,
+            "codebook_update": "ema",
+            "ema_decay": 0.99,
+            "codebook_init": "kmeans",
+            # A code is used 64 / 512 times a step in the mean.
+            "restart_below": 0.01,
+        }
+    )
+    config.hierarchy_training = config.prior_training
+    # Codebooks of 512 rows start from as many frames.
+    config.hierarchy_training.init_batches = 16
+    del config["prior"], config["prior_training"]
+
+
+def _make_hierarchy_small(config: ConfigDict) -> None:
+    """Fewer channels and cells seen: three PixelCNNs are trained, not one."""
+    config.hierarchy.update(
+        {
+            "layers": 4,
+            "kernel_size": 3,
+            "dropout": 0.0,
+            "dim": 16,
+            "encoder_units": 64,
+            "residual_blocks": 1,
+            "residual_units": 32,
+            "map_features": 32,
+            # A code is used 16 / 512 times a step in the mean.
+            "restart_below": 0.003,
+        }
+    )
+    config.hierarchy_training.update(
+        {"steps": 500, "checkpoint_every": 250, "init_batches": 64}
+    )

@@ -1,4 +1,4 @@
-"""The choice of what moves codebooks; what each choice does is tested in `quantizer`."""
+"""The choice of what moves codebooks; each choice itself is tested in `quantizer`."""
 
 import jax
 import jax.numpy as jnp

@@ -51,14 +51,32 @@ def test_has_the_networks_of_the_second_vqvae():
     assert isinstance(twin, Model)
 
 
-def test_bound_is_reconstruction_and_closed_form_kl(params, batch):
-    heads = jax.jit(MODEL._encoder_to(2).apply)(params.encoder, batch["codes"])
-    mean, log_variance = np.split(np.float64(heads), 2, axis=1)
+@pytest.fixture(scope="module")
+def measured(params, batch):
+    """All that the methods say of one batch, compiled once."""
+
+    @jax.jit
+    def measure(params, batch):
+        codes = batch["codes"]
+        z = MODEL.encode(params, codes)
+        keys = jax.random.split(jax.random.key(1))
+        return {
+            "heads": MODEL._encoder_to(2).apply(params.encoder, codes),
+            "z": z,
+            "backwards": MODEL.encode(params, codes[::-1])[::-1],
+            "nats": -MODEL.log_prob(params, codes, z),
+            "losses": [MODEL.loss(params, key, batch)[0] for key in keys],
+            "evaluated": MODEL.evaluate(params, batch),
+        }
+
+    return jax.device_get(measure(params, batch))
+
+
+def test_bound_is_reconstruction_and_closed_form_kl(measured):
+    mean, log_variance = np.split(np.float64(measured["heads"]), 2, axis=1)
     kl = 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance).sum(axis=1)
-    z = jax.jit(MODEL.encode)(params, batch["codes"])
-    assert z.shape == (8, 6)
-    nats = -np.float64(jax.jit(MODEL.log_prob)(params, batch["codes"], z))
-    found = jax.jit(MODEL.evaluate)(params, batch)
+    nats = np.float64(measured["nats"])
+    found = measured["evaluated"]
     values = {name: float(metric.total / 6) for name, metric in found.items()}
     assert values["loss"] == pytest.approx((nats + kl)[:6].mean() / 20, rel=1e-5)
     bits = kl[:6].mean() / math.log(2)
@@ -66,18 +84,17 @@ def test_bound_is_reconstruction_and_closed_form_kl(params, batch):
     assert kl.min() > 0.1
 
 
-def test_z_is_drawn_around_the_mean_and_of_each_frame_alone(params, batch):
-    codes = batch["codes"]
-    encode = jax.jit(MODEL.encode)
-    z = encode(params, codes)
-    np.testing.assert_allclose(encode(params, codes[::-1])[::-1], z, rtol=1e-5)
-    heads = jax.jit(MODEL._encoder_to(2).apply)(params.encoder, codes)
-    mean, log_variance = np.split(np.asarray(heads), 2, axis=1)
+def test_z_is_drawn_around_the_mean_and_of_each_frame_alone(measured):
+    z = measured["z"]
+    assert z.shape == (8, 6)
+    np.testing.assert_allclose(measured["backwards"], z, rtol=1e-5)
+    mean, log_variance = np.split(measured["heads"], 2, axis=1)
     epsilon = (z - mean) / np.exp(log_variance / 2)
     assert 0.5 < np.std(epsilon) < 1.5
     assert len(np.unique(np.round(epsilon, 4))) == epsilon.size
-    other = jax.jit(MODEL.loss)(params, jax.random.key(1), batch)[0]
-    assert other != jax.jit(MODEL.loss)(params, jax.random.key(2), batch)[0]
+    # While training it is another z each time.
+    first, second = measured["losses"]
+    assert first != second
 
 
 def test_other_sizes_are_refused(params):

@@ -94,8 +94,8 @@ def test_large_images_and_many_classes_stay_a_page(tmp_path):
 
 
 def test_a_small_test_split_is_shown_whole():
-    assert build_lib._spread(3, 32) == [0, 1, 2]
-    assert build_lib._spread(10, 4) == [0, 3, 6, 9]
+    assert build_lib.spread(3, 32) == [0, 1, 2]
+    assert build_lib.spread(10, 4) == [0, 3, 6, 9]
 
 
 def test_an_unfinished_run_is_told(tmp_path, tiny_config):

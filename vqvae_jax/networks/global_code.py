@@ -1,8 +1,8 @@
 """A few latents for a whole grid of codes, and a map over the grid made of them.
 
 The second VQ-VAE of section 4.2 has these around its latents: strided convolutions
-from 21x21 codes to 3 vectors, and the way back, which ends in what a PixelCNN is told at
-each cell.
+from 21x21 codes to 3 vectors, and the way back, which ends in what a PixelCNN is told
+at each cell.
 """
 
 import flax.linen as nn

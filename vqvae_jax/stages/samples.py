@@ -1,11 +1,9 @@
 """Draw samples from a trained model, and keep them."""
 
 import contextlib
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -49,7 +47,7 @@ def sample_codes(context: Context) -> None:
         )
         return jax.device_get({"images": decode(params, codes), "codes": codes})
 
-    _keep(context, draw, classes=prior.num_classes, rows=prior.grid[0])
+    keep(context, draw, classes=prior.num_classes, rows=prior.grid[0])
 
 
 def sample_images(context: Context) -> None:
@@ -63,7 +61,7 @@ def sample_images(context: Context) -> None:
             )
             return {"images": jax.device_get(images)}
 
-        _keep(context, draw, classes=0, rows=model.image_shape[0])
+        keep(context, draw, classes=0, rows=model.image_shape[0])
         return
 
     sample = jax.jit(model.sample, static_argnames="num_samples")
@@ -73,10 +71,10 @@ def sample_images(context: Context) -> None:
         progress(1)
         return {"images": images}
 
-    _keep(context, draw_at_once, classes=0, rows=1)
+    keep(context, draw_at_once, classes=0, rows=1)
 
 
-def _keep(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
+def keep(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
     """Draw batch by batch and write `samples.npz`, and a picture of each class."""
     workdir, experiment, dataset = context
     config = experiment.samples
@@ -107,20 +105,13 @@ def _write(workdir: Workdir, arrays, labels, class_names, speed) -> None:
         row = figures.image_grid(images[labels == label][:columns], columns=columns)
         name = _file_name(class_names, int(label))
         workdir.write_bytes(workdir.pictures / f"{name}.png", row)
-    write_samples(
-        workdir,
+    workdir.write_arrays(
+        workdir.samples,
         **arrays,
         labels=labels,
         class_names=np.array(class_names, dtype=str),
         samples_per_second=speed,
     )
-
-
-def write_samples(workdir: Workdir, **arrays: Any) -> None:
-    """Write `samples.npz`, whole or not at all."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    workdir.write_bytes(workdir.samples, buffer.getvalue())
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from vqvae_jax.data.clips import ClipsSource
 from vqvae_jax.data.source import read_many, stack
 from vqvae_jax.models.video import Video
 from vqvae_jax.report import film
-from vqvae_jax.stages.samples import rows_to_draw, write_samples
+from vqvae_jax.stages.samples import rows_to_draw
 from vqvae_jax.stages.stage import Context
 from vqvae_jax.training import sharding
 from vqvae_jax.workdir import restore, restore_second
@@ -76,8 +76,8 @@ def sample_video(context: Context) -> None:
         animation = film.animation(images[i], names, given=given)
         workdir.write_bytes(workdir.pictures / f"{i:04d}.gif", animation)
     labels = np.repeat(np.tile(np.arange(len(names)), count), frames)
-    write_samples(
-        workdir,
+    workdir.write_arrays(
+        workdir.samples,
         images=images.reshape(-1, *images.shape[3:]),
         labels=labels.astype(np.int32),
         class_names=np.array(names, dtype=str),
