@@ -53,7 +53,7 @@ def sample_video(context: Context) -> None:
                 video_params,
                 key,
                 known,
-                actions=_held(actions, video) if video.num_actions else None,
+                actions=held_actions(actions, video) if video.num_actions else None,
                 progress=progress,
                 **options,
             )
@@ -98,7 +98,9 @@ def _test_clips(codes, video: Video, n: int) -> dict[str, np.ndarray]:
     return stack(read_many(source, chosen.tolist()))
 
 
-def _held(recorded: Int[np.ndarray, "B S"], video: Video) -> Int[np.ndarray, "N S"]:
+def held_actions(
+    recorded: Int[np.ndarray, "B S"], video: Video
+) -> Int[np.ndarray, "N S"]:
     """Return for each clip a row an action, held from the last given frame on."""
     rows = np.repeat(recorded[:, None], len(video.rows), axis=1)
     for action in range(video.num_actions):
