@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vqvae_jax.models.pixels import PixelModel
     from vqvae_jax.models.prior import Prior
     from vqvae_jax.models.vae import VAE
+    from vqvae_jax.models.video import Video
     from vqvae_jax.models.vimco import VIMCO
     from vqvae_jax.models.vqvae import VQVAE
     from vqvae_jax.workdir import restore, restore_prior
@@ -26,6 +27,7 @@ __all__ = [
     "VQVAE",
     "PixelModel",
     "Prior",
+    "Video",
     "quantizer",
     "restore",
     "restore_prior",
@@ -38,6 +40,7 @@ _HOMES = {
     "VAE": "models.vae",
     "VIMCO": "models.vimco",
     "VQVAE": "models.vqvae",
+    "Video": "models.video",
     "restore": "workdir",
     "restore_prior": "workdir",
 }

@@ -102,6 +102,12 @@ class TestFrames:
         images, actions = maze.play(Short(), seed=0, steps=3)
         assert len(images) == len(actions) == 3
 
+    def test_nothing_is_left_in_the_current_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with maze.World("my_way_home") as world:
+            world.start(seed=0)
+        assert list(tmp_path.iterdir()) == []
+
     def test_an_unknown_scenario_is_told(self):
         with pytest.raises(UserError, match=r"no scenario 'e1m1'.*my_way_home"):
             maze.World("e1m1")

@@ -11,6 +11,7 @@ FACTS = {
     "grid": [4, 5, 1],
     "num_codes": 7,
     "class_names": ["a", "b"],
+    "action_names": ["go", "stay"],
     "fingerprint": "0",
     "num_examples": 5,
 }

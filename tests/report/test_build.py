@@ -90,7 +90,7 @@ def test_large_images_and_many_classes_stay_a_page(tmp_path):
     assert labels_shown[-1] == 99
     assert set(np.diff(labels_shown)) == {3, 4}
     first = images[[0, *range(100, 107)]]
-    assert pictures[0].png == figures.image_grid(first, columns=8)
+    assert pictures[0].image == figures.image_grid(first, columns=8)
 
 
 def test_a_small_test_split_is_shown_whole():

@@ -9,6 +9,7 @@ with `steps/observation/pixels` and `steps/action`, so its steps have to be writ
 by one first.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import tempfile
@@ -180,10 +181,10 @@ class World:
             [button.MOVE_FORWARD, button.TURN_LEFT, button.TURN_RIGHT]
         )
         game.set_episode_timeout(0)
-        # It would keep its settings in the current folder.
-        self._settings = tempfile.TemporaryDirectory()
-        game.set_doom_config_path(str(Path(self._settings.name) / "settings.ini"))
-        game.init()
+        # The engine keeps settings and more in the folder that it is started in.
+        self._folder = tempfile.TemporaryDirectory()
+        with contextlib.chdir(self._folder.name):
+            game.init()
         self._game = game
 
     def __enter__(self) -> "World":
@@ -191,7 +192,7 @@ class World:
 
     def __exit__(self, *error: Any) -> None:
         self._game.close()
-        self._settings.cleanup()
+        self._folder.cleanup()
 
     def start(self, *, seed: int) -> None:
         """Begin an episode; the seed decides where, and all that happens by itself."""

@@ -15,6 +15,7 @@ from vqvae_jax.errors import require
 from vqvae_jax.models.hierarchy import Hierarchy
 from vqvae_jax.models.hierarchy_vae import HierarchyVAE
 from vqvae_jax.models.prior import Prior
+from vqvae_jax.models.video import Video
 
 Facts = Mapping[str, Any]
 
@@ -43,6 +44,16 @@ def batch_of_codes(model: Any) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
+def batch_of_clips(model: Video) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of a batch of one clip."""
+    frames = model.clip_frames
+    return {
+        "codes": jax.ShapeDtypeStruct((1, frames, *model.grid), jnp.int32),
+        "action": jax.ShapeDtypeStruct((1, frames), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((1,), bool),
+    }
+
+
 SECOND_STAGES: dict[str, SecondStage] = {
     "prior": SecondStage(
         model=Prior,
@@ -60,6 +71,16 @@ SECOND_STAGES: dict[str, SecondStage] = {
             "hierarchy_without_latents": lambda hierarchy: hierarchy.without_latents,
         },
         batch=batch_of_codes,
+    ),
+    # The last one is what the first is compared with (section 4.4).
+    "video": SecondStage(
+        model=Video,
+        given=("grid", "num_codes", "action_names"),
+        trained={
+            "video": lambda video: video,
+            "video_frames_alone": lambda video: video.frames_alone,
+        },
+        batch=batch_of_clips,
     ),
 }
 

@@ -26,6 +26,8 @@ NAMES = {
     "hierarchy": "second VQ-VAE",
     "hierarchy_vae": "VAE with the second VQ-VAE's networks",
     "hierarchy_without_latents": "PixelCNN without latents",
+    "video": "video model",
+    "video_frames_alone": "same model of frames alone",
 }
 
 

@@ -84,7 +84,7 @@ def keep(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
     labels %= max(1, classes)
     keys = jax.random.split(jax.random.key(experiment.seed + 2), num_batches)
     drawn, seconds = [], []
-    with _rows_to_draw(num_batches * rows) as progress:
+    with rows_to_draw(num_batches * rows) as progress:
         for key, batch in zip(keys, np.split(labels, num_batches), strict=True):
             start = time.perf_counter()
             drawn.append(draw(key, batch, progress))
@@ -115,7 +115,7 @@ def _write(workdir: Workdir, arrays, labels, class_names, speed) -> None:
 
 
 @contextlib.contextmanager
-def _rows_to_draw(total: int) -> Iterator[Progress]:
+def rows_to_draw(total: int) -> Iterator[Progress]:
     """Show a bar on a terminal, and give what is to be called after each row."""
     bar = rich.progress.Progress(
         *rich.progress.Progress.get_default_columns(),
