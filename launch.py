@@ -22,8 +22,9 @@ _WORKDIR = flags.DEFINE_string(
 _STAGES = flags.DEFINE_list(
     "stages",
     [],
-    "do only these of vqvae,codes,prior,samples,evaluate,report (default: all); a model"
-    " without a prior has model.kind,samples,evaluate,report",
+    "do only these of vqvae,codes,prior,samples,evaluate,report (default: all); other"
+    " second stages than a prior have stages of their own, a wrong name lists them; a"
+    " model without one has model.kind,samples,evaluate,report",
 )
 
 
@@ -47,7 +48,10 @@ def parse(argv: list[str]) -> list[str]:
 
 def fail(error: Exception | str) -> None:
     """Tell a mistake in one line and exit with code 2."""
-    sys.exit(print("error:", " ".join(str(error).split()), file=sys.stderr) or 2)
+    text = str(error).strip()
+    if "Traceback" in text:  # ml_collections tells where a config file failed, too.
+        text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
+    sys.exit(print("error:", " ".join(text.split()), file=sys.stderr) or 2)
 
 
 def main(argv: list[str]) -> None:
@@ -55,9 +59,10 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)
     # Heavy imports wait until the command line is known to be right.
-    from vqvae_jax import stages, suite
+    from vqvae_jax import compilation, stages, suite
     from vqvae_jax.errors import UserError
 
+    compilation.keep_programs()
     file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
     config, workdir = _CONFIG.value.to_dict(), _WORKDIR.value or f"runs/{name}"

@@ -15,6 +15,7 @@ import vqvae_jax
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "vqvae_jax"
 ROOMS = (
+    "compilation",
     "errors",
     "arrays",
     "config",

@@ -53,6 +53,7 @@ def launch(*args, **options) -> subprocess.CompletedProcess:
 def test_a_mistake_is_one_line_and_exit_code_2(args, message, tmp_path):
     found = launch(args[0], args[1], f"--workdir={tmp_path / 'run'}", *args[2:])
     assert found.returncode == 2
+    assert "Traceback" not in found.stderr
     lines = found.stderr.strip().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: ")

@@ -118,6 +118,25 @@ def test_means_without_mask_and_of_nothing():
     assert metrics.total([]) == {}
 
 
+def test_numbers_of_each_example_are_kept_in_order():
+    """In batches of four with a padded last one, and whatever else is counted."""
+    values = np.random.default_rng(0).normal(size=11).astype(np.float32)
+    padded = np.append(values, np.nan).astype(np.float32)
+    mask = np.arange(12) < 11
+    batches = [
+        {
+            "bits": metrics.of_each(jnp.asarray(part), jnp.asarray(keep)),
+            "mean": metrics.mean(jnp.asarray(part), jnp.asarray(keep)),
+        }
+        for part, keep in zip(np.split(padded, 3), np.split(mask, 3), strict=True)
+    ]
+    sums = metrics.total(batches)
+    found = metrics.each(sums)
+    assert set(found) == {"bits"}
+    np.testing.assert_array_equal(found["bits"], values)
+    assert metrics.compute(sums) == pytest.approx({"mean": values.mean()}, rel=1e-5)
+
+
 def test_gradient_of_a_masked_mean_stays_clean():
     """NaN in padding reaches neither the mean nor its gradient."""
     values = jnp.array([[1.0], [jnp.nan], [4.0]])

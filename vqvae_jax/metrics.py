@@ -1,10 +1,12 @@
 """Metrics that add up exactly over batches, devices and processes.
 
-A model returns a dict of `Mean` and `CodeUsage`. Each holds sums, so the metrics of a
-whole set are the sums over its batches, whatever the size of the last one; ratios,
-entropies and the like are taken once, by `compute`.
+A model returns a dict of `Mean`, `CodeUsage` and `Each`. The first two hold sums, so
+the metrics of a whole set are the sums over its batches, whatever the size of the last
+one; ratios, entropies and the like are taken once, by `compute`. An `Each` holds what
+belongs to one example, for those who want more than a mean.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -36,7 +38,18 @@ class CodeUsage(NamedTuple):
     counts: Float[Array, "G K"] | Float[np.ndarray, "G K"]
 
 
-Metrics = Mapping[str, Mean | CodeUsage]
+class Each(NamedTuple):
+    """A number of each example, in order.
+
+    values: `[B]`.
+    mask: `[B]` False for padding.
+    """
+
+    values: Float[Array, " B"] | Float[np.ndarray, " B"]
+    mask: Bool[Array, " B"] | Bool[np.ndarray, " B"]
+
+
+Metrics = Mapping[str, Mean | CodeUsage | Each]
 
 
 def mean(
@@ -49,6 +62,11 @@ def mean(
     # A product with the mask would let NaN in padding through.
     total = jnp.sum(jnp.where(mask, per_example, 0.0))
     return Mean(total, jnp.sum(mask).astype(jnp.float32))
+
+
+def of_each(values: Float[Array, " B"], mask: Bool[Array, " B"]) -> Each:
+    """Keep the number of each example; that of padding is 0."""
+    return Each(jnp.where(mask, values, 0.0), mask)
 
 
 def masked_mean(
@@ -70,23 +88,33 @@ def code_usage(
 
 
 def total(batches: Iterable[Metrics]) -> Metrics:
-    """Add up the metrics of batches on the host, in float64."""
-    sums: Metrics = {}
-    for metrics in batches:
-        metrics = jax.tree.map(
-            lambda x: np.asarray(x, np.float64), jax.device_get(dict(metrics))
-        )
-        sums = jax.tree.map(np.add, sums, metrics) if sums else metrics
-    return sums
+    """Add up the metrics of batches on the host, in float64; `Each` grows instead."""
+    parts: dict[str, list] = {}
+    for batch in batches:
+        for name, metric in jax.device_get(dict(batch)).items():
+            parts.setdefault(name, []).append(metric)
+    return {name: _total(metrics) for name, metrics in parts.items()}
+
+
+def each(metrics: Metrics) -> dict[str, Float[np.ndarray, " N"]]:
+    """Return the numbers of each example that are not padding, by name."""
+    return {
+        name: np.asarray(metric.values, np.float64)[np.asarray(metric.mask)]
+        for name, metric in metrics.items()
+        if isinstance(metric, Each)
+    }
 
 
 def compute(metrics: Metrics) -> dict[str, float]:
     """Turn sums into numbers: means by name, usage as perplexity and active codes.
 
-    Perplexity is the mean over the codebooks; active codes are their sum.
+    Perplexity is the mean over the codebooks; active codes are their sum. An `Each` has
+    no number here.
     """
     values = {}
     for name, metric in metrics.items():
+        if isinstance(metric, Each):
+            continue
         if isinstance(metric, Mean):
             values[name] = float(metric.total) / max(float(metric.weight), 1.0)
             continue
@@ -100,3 +128,12 @@ def entropy(counts: Float[np.ndarray, "G K"]) -> Float[np.ndarray, " G"]:
     """Return the entropy of each histogram in nats; 0 of an empty one."""
     p = counts / np.maximum(counts.sum(-1, keepdims=True), 1.0)
     return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)
+
+
+def _total(metrics: list) -> Mean | CodeUsage | Each:
+    if isinstance(metrics[0], Each):
+        return Each(*map(np.concatenate, zip(*metrics, strict=True)))
+    in_float64 = (
+        jax.tree.map(lambda x: np.asarray(x, np.float64), metric) for metric in metrics
+    )
+    return functools.reduce(lambda a, b: jax.tree.map(np.add, a, b), in_float64)

@@ -42,6 +42,7 @@ class Workdir:
         self.reconstructions = self.path / "reconstructions.npz"
         self.pictures = self.path / "samples"
         self.results = self.path / "results.json"
+        self.test_bits = self.path / "test_bits.npz"
         self.report = self.path / "report.html"
 
     def checkpoints(self, stage: str) -> Path:

@@ -1,39 +1,48 @@
-"""Bits per dimension, against the paper's own arithmetic."""
+"""Rate and distortion, against the paper's own arithmetic."""
 
-import math
-
+import numpy as np
 import pytest
 
-from vqvae_jax.evaluation.bounds import bits_per_dim
+from vqvae_jax.evaluation import bounds
 
-CIFAR = {"num_latents": 8 * 8 * 10, "num_dims": 32 * 32 * 3}
+CIFAR = {"num_latents": 8 * 8 * 10, "num_codes": 512}
 
 
 def test_uniform_prior_over_640_codes_of_512():
-    """Section 4.1: 5760 bits for 3072 values."""
-    bits = bits_per_dim(nats_per_dim=0.0, bits_per_code=math.log2(512), **CIFAR)
-    assert bits == 1.875
+    """Section 4.1: 5760 bits for 3072 values, 1.875 each, leave 2.795 for the image."""
+    distortion = np.array([2.0, 2.795, 3.59]) * 3072
+    bits = bounds.of_codes(distortion, learned_rate=None, **CIFAR)
+    assert set(bits) == {
+        "rate_bits_uniform_prior",
+        "distortion_bits",
+        "bits_uniform_prior",
+    }
+    np.testing.assert_array_equal(bits["rate_bits_uniform_prior"], [5760] * 3)
+    per_dim = bounds.per_dim(bits, num_dims=3072)
+    assert per_dim["rate_bits_per_dim_uniform_prior"] == 1.875
+    assert per_dim["distortion_bits_per_dim"] == pytest.approx(2.795)
+    assert per_dim["bits_per_dim_uniform_prior"] == pytest.approx(4.67)
 
 
-def test_what_4_67_bits_leave_for_the_image():
-    nats = 2.795 * math.log(2)
-    bits = bits_per_dim(nats_per_dim=nats, bits_per_code=9.0, **CIFAR)
-    assert bits == pytest.approx(4.67, abs=1e-12)
+def test_a_learned_prior_has_a_rate_for_each_image():
+    distortion, rate = np.array([3000.0, 5000.0]), np.array([4000.0, 1000.0])
+    bits = bounds.of_codes(distortion, learned_rate=rate, **CIFAR)
+    np.testing.assert_array_equal(bits["bits_learned_prior"], [7000, 6000])
+    np.testing.assert_array_equal(bits["bits_uniform_prior"], [8760, 10760])
+    per_dim = bounds.per_dim(bits, num_dims=1000)
+    assert per_dim["bits_per_dim_learned_prior"] == pytest.approx(6.5)
+    assert per_dim["rate_bits_per_dim_learned_prior"] == pytest.approx(2.5)
 
 
-def test_imagenets_codes_are_42_6_times_smaller():
-    """Section 4.2: 32x32 codes of 512 for 128x128x3 bytes."""
-    bits = bits_per_dim(
-        nats_per_dim=0.0,
-        bits_per_code=math.log2(512),
-        num_latents=32 * 32,
-        num_dims=128 * 128 * 3,
+def test_a_density_has_rates_and_no_bound():
+    """Section 4.2: 32x32 codes of 512 are 42.6 times less than 128x128x3 bytes."""
+    bits = bounds.of_codes(
+        None, num_latents=32 * 32, num_codes=512, learned_rate=np.zeros(3)
     )
-    assert 8 / bits == pytest.approx(42.6, abs=0.1)
+    assert set(bits) == {"rate_bits_uniform_prior", "rate_bits_learned_prior"}
+    rate = bounds.per_dim(bits, num_dims=128 * 128 * 3)
+    assert 8 / rate["rate_bits_per_dim_uniform_prior"] == pytest.approx(42.6, abs=0.1)
 
 
-def test_a_decoder_that_knows_nothing_costs_8_bits_and_the_codes():
-    bits = bits_per_dim(nats_per_dim=math.log(256), bits_per_code=9.0, **CIFAR)
-    assert bits == pytest.approx(8 + 1.875)
-    free = bits_per_dim(nats_per_dim=math.log(256), bits_per_code=0.0, **CIFAR)
-    assert free == pytest.approx(8)
+def test_nothing_is_known_without_either():
+    assert bounds.of_codes(None, learned_rate=None, **CIFAR) == {}

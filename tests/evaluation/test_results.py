@@ -13,6 +13,7 @@ from sklearn.svm import SVC
 from vqvae_jax import metrics, quantizer
 from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.data.source import first_examples
+from vqvae_jax.evaluation import bounds
 from vqvae_jax.evaluation import results as results_lib
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.training import sharding
@@ -49,10 +50,12 @@ def test_bits_per_code_are_the_priors_log_probability(
     assert results[name] == pytest.approx(bits, rel=1e-4)
 
 
+def sums_of(model, params, batches):
+    return make_evaluation(model, sharding.data_mesh())(params, batches)
+
+
 def values_of(model, params, batches):
-    return metrics.compute(
-        make_evaluation(model, sharding.data_mesh())(params, batches)
-    )
+    return metrics.compute(sums_of(model, params, batches))
 
 
 def test_bits_on_train_are_those_of_a_fixed_part(finished_run, tiny_config):
@@ -74,7 +77,7 @@ def test_bits_on_train_are_those_of_a_fixed_part(finished_run, tiny_config):
     config["evaluation"]["train_grids"] = 40
     prior, params = restore_prior(finished_run)
     params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
-    measured = results_lib._of_prior(
+    measured, _ = results_lib._of_prior(
         prior, params, Workdir(finished_run), Experiment.from_config(config)
     )
     nats = jax.jit(prior.log_prob)(params, part["codes"], labels=part["label"])
@@ -178,7 +181,7 @@ def test_imagenets_figures(tiny_config):
     assert 0 < results["test_ssim"] < 0.1
 
 
-def test_bits_per_dim_of_a_discrete_likelihood(tiny_config):
+def test_bits_of_a_discrete_likelihood(tiny_config):
     """(-log2 p(x|z) + the codes' bits) / 64, with p(x|z) integrated by SciPy."""
     config = json.loads(json.dumps(tiny_config))
     config["model"] |= {"likelihood": "gaussian", "codebook_init": "uniform"}
@@ -196,20 +199,45 @@ def test_bits_per_dim_of_a_discrete_likelihood(tiny_config):
         return params, model._decoder.apply(params.decoder, z_q)
 
     params, outputs = initialised(batch)
-    values = values_of(model, params, experiment.eval_batches(source))
-    results = results_lib._of_vqvae(model, values, {"prior_bits_per_code": 2.5})
+    sums = sums_of(model, params, experiment.eval_batches(source))
+    learned_rate = np.linspace(10, 70, 11)
+    found = bounds.of_codes(
+        metrics.each(sums)["distortion_bits"],
+        num_latents=model.num_latents,
+        num_codes=model.num_codes,
+        learned_rate=learned_rate,
+    )
     mean, log_scale = np.split(np.float64(outputs), 2, axis=-1)
     centre, scale = (mean + 1) * 127.5, np.exp(log_scale) * 127.5
     upper = np.where(images == 255, np.inf, images + 0.5)
     lower = np.where(images == 0, -np.inf, images - 0.5)
     p = norm.cdf(upper, centre, scale) - norm.cdf(lower, centre, scale)
-    bits = -np.mean(np.log2(p))
-    assert bits > 1
-    uniform, learned = (
-        results[f"test_bits_per_dim_{name}_prior"] for name in ("uniform", "learned")
+    bits = -np.log2(p).reshape(11, -1).sum(axis=1)
+    assert bits.min() > 64
+    for name, rate in (("uniform", 16 * math.log2(16)), ("learned", learned_rate)):
+        np.testing.assert_allclose(found[f"bits_{name}_prior"], bits + rate, rtol=1e-4)
+    mean_of_all = metrics.compute(sums)["bits_per_dim_uniform_prior"]
+    assert mean_of_all == pytest.approx(
+        np.mean(bits + 16 * math.log2(16)) / 64, rel=1e-4
     )
-    assert uniform == pytest.approx(bits + 16 * math.log2(16) / 64, rel=1e-4)
-    assert learned == pytest.approx(bits + 16 * 2.5 / 64, rel=1e-4)
+
+
+def test_bits_of_each_test_image_are_kept(finished_run, results, dataset):
+    """In order, and the results are their means."""
+    with np.load(finished_run / "test_bits.npz", allow_pickle=False) as kept:
+        bits = dict(kept)
+    prior, params = restore_prior(finished_run)
+    source = Workdir(finished_run).codes("test")
+    stored = first_examples(source, len(source))
+    nats = jax.jit(prior.log_prob)(params, stored["codes"], labels=stored["label"])
+    rate = -np.float64(nats) / np.log(2)
+    assert len(rate) == len(dataset.test)
+    np.testing.assert_allclose(bits["rate_bits_learned_prior"], rate, rtol=1e-4)
+    for prior_name, mean in (("learned", rate.mean()), ("uniform", 16 * 4)):
+        name = f"test_rate_bits_per_dim_{prior_name}_prior"
+        assert results[name] == pytest.approx(mean / 64, rel=1e-4)
+    # A squared error has no bits.
+    assert set(bits) == {"rate_bits_learned_prior", "rate_bits_uniform_prior"}
 
 
 def test_steps_are_those_done_where_training_stopped_early(tmp_path):

@@ -174,6 +174,25 @@ class TestEvaluate:
         reconstruction = -(np.exp(log_q) * log_p).sum(axis=1).mean() / DIMS
         assert values["reconstruction"] == pytest.approx(reconstruction, rel=0.02)
 
+    def test_bits_of_each_image(self, params):
+        """-L, and distortion and rate of q, whose sum is never below it."""
+        batch = make_batch()
+        many = dataclasses.replace(MODEL, num_samples=2000, samples_at_once=500)
+        values = evaluate(many, params, batch)
+        each = metrics.each(values)
+        mean = metrics.compute(values)["bits_per_dim"]
+        assert each["bits"].mean() / DIMS == pytest.approx(mean, rel=1e-5)
+        log_q, log_p = map(
+            np.float64,
+            jax.jit(jax.vmap(enumerated, (None, 0)))(params, batch["image"]),
+        )
+        q = np.exp(log_q)
+        rate = (q * (log_q + G * math.log(K))).sum(axis=1) / math.log(2)
+        np.testing.assert_allclose(each["rate_bits"], rate, rtol=1e-4, atol=1e-4)
+        distortion = -(q * log_p).sum(axis=1) / math.log(2)
+        np.testing.assert_allclose(each["distortion_bits"], distortion, rtol=0.03)
+        assert (each["distortion_bits"] + each["rate_bits"] >= each["bits"]).all()
+
     def test_psnr_is_that_of_the_mode(self, params):
         batch = make_batch()
         values = metrics.compute(evaluate(MODEL, params, batch))

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 
 from vqvae_jax.errors import UserError
-from vqvae_jax.models import vimco
+from vqvae_jax.models import vimco_objective as vimco
 
 # Two latents of three categories: q by logits, log p(x, z) a table of the nine z.
 EVERY_CODE = np.array(list(itertools.product(range(3), repeat=2)))
@@ -137,3 +137,55 @@ def test_hopeless_samples_are_finite():
 def test_needs_two_samples():
     with pytest.raises(UserError, match="at least 2 samples, got 1"):
         vimco.objective(jnp.zeros((1, 3)), jnp.zeros((1, 3)))
+
+
+class TestDraws:
+    # Of six latents; a category that cannot be must never be drawn.
+    P = np.array([[0.5, 0.0, 0.2, 0.3], [0.0, 1.0, 0.0, 0.0], [0.05, 0.15, 0.8, 0.0]])
+
+    def draws(self, *, num_samples, seed=0, images=2):
+        p = np.broadcast_to(self.P.reshape(1, 1, 3, 4), (images, 1, 1, 3, 4))
+        log_q = jnp.log(jnp.asarray(p, jnp.float32))
+        keys = jax.random.split(jax.random.key(seed), images)
+        draw = jax.jit(vimco.draw_codes, static_argnames="num_samples")
+        return np.asarray(draw(keys, log_q, num_samples=num_samples))
+
+    def test_frequencies_are_the_probabilities(self):
+        codes = self.draws(num_samples=10_000)
+        assert codes.shape == (10_000, 2, 1, 1, 3)
+        for latent, p in enumerate(self.P):
+            counts = np.bincount(codes[..., latent].ravel(), minlength=4)
+            possible = p > 0
+            assert counts[~possible].sum() == 0
+            if possible.sum() > 1:
+                expected = p[possible] * counts.sum()
+                assert stats.chisquare(counts[possible], expected).pvalue > 1e-3
+
+    def test_images_latents_and_samples_are_drawn_apart(self):
+        """The pair of any two of them is as frequent as the product says."""
+        codes = self.draws(num_samples=10_000)[:, :, 0, 0]
+        first, second = codes[:, 0, 0] == 0, codes[:, 1, 0] == 0
+        other = codes[:, 0, 2] == 2
+        for a, b, p in ((first, second, 0.25), (first, other, 0.4)):
+            assert abs(np.mean(a & b) - p) < 4 * np.sqrt(p * (1 - p) / 10_000)
+        assert abs(np.mean(first[1:] & first[:-1]) - 0.25) < 0.02
+
+    def test_an_image_depends_on_its_own_key_alone(self):
+        keys = jax.random.split(jax.random.key(3), 3)
+        log_q = jax.nn.log_softmax(jax.random.normal(KEY, (3, 2, 2, 1, 5)))
+        draw = jax.jit(vimco.draw_codes, static_argnames="num_samples")
+        all_three = draw(keys, log_q, num_samples=4)
+        alone = draw(keys[1:2], log_q[1:2], num_samples=4)
+        np.testing.assert_array_equal(all_three[:, 1:2], alone)
+
+    def test_log_q_is_the_sum_over_latents(self):
+        log_q = jax.nn.log_softmax(jax.random.normal(KEY, (3, 2, 2, 2, 5)))
+        codes = np.random.default_rng(0).integers(5, size=(4, 3, 2, 2, 2))
+        ours = jax.jit(vimco.log_q_of)(jnp.asarray(codes, jnp.int32), log_q)
+        table = np.float64(log_q)
+        for s, b in itertools.product(range(4), range(3)):
+            expected = sum(
+                table[(b, *place, codes[(s, b, *place)])]
+                for place in itertools.product(range(2), repeat=3)
+            )
+            assert ours[s, b] == pytest.approx(expected, rel=1e-5)

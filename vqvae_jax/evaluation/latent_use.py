@@ -19,7 +19,7 @@ from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import Batch, Source, permutation, read_many, stack
 from vqvae_jax.errors import require
-from vqvae_jax.evaluation.results import Results
+from vqvae_jax.evaluation.results import OfSecond, Results
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
@@ -39,7 +39,9 @@ class LatentUse(NamedTuple):
     other: float
 
 
-def of_hierarchy(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Results:
+def of_hierarchy(
+    workdir: Workdir, experiment: Experiment, dataset: Dataset
+) -> OfSecond:
     """Measure a second VQ-VAE, its continuous twin and a PixelCNN without latents."""
     test = workdir.codes("test")
     replicated = sharding.replicated(sharding.data_mesh())
@@ -48,15 +50,15 @@ def of_hierarchy(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> 
         model, params = restore_second(workdir.path, stage)
         params = jax.device_put(params, replicated)
         evaluation = make_evaluation(model, sharding.data_mesh())
-        batches = experiment.eval_batches(test)
-        values[stage] = metrics_lib.compute(evaluation(params, batches))
+        sums = evaluation(params, experiment.eval_batches(test))
+        values[stage] = metrics_lib.compute(sums)
         if stage != "hierarchy_without_latents":
             uses[stage] = latent_use(model, params, test, experiment.eval_batches)
     hierarchy = experiment.make_second(vars(test.metadata))["hierarchy"]
     vqvae, vae = uses["hierarchy"], uses["hierarchy_vae"]
     rate, kl = hierarchy.bits_per_frame, values["hierarchy_vae"]["kl_bits_per_frame"]
     bits_per_code = values["hierarchy_without_latents"]["bits_per_code"]
-    return {
+    results = {
         "global_codes": hierarchy.latents,
         "global_bits_per_frame": rate,
         "global_compression_ratio": 8 * experiment.model.num_dims / rate,
@@ -80,6 +82,8 @@ def of_hierarchy(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> 
         "prior_bits_per_code": bits_per_code,
         **reconstruction_quality(workdir, dataset.test),
     }
+    # The last of them, without latents, is a prior over the first VQ-VAE's codes.
+    return OfSecond(results, rate_bits=metrics_lib.each(sums)["bits"])
 
 
 def latent_use(

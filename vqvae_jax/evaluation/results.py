@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,8 +21,20 @@ from vqvae_jax.training.evaluate import make_evaluation
 from vqvae_jax.workdir import SPLITS, Workdir, restore, restore_prior
 
 Results = dict[str, float | int]
-# What a VQ-VAE's second stage adds to the results.
-OfSecond = Callable[[Workdir, Experiment, Dataset], Results]
+
+
+class OfSecond(NamedTuple):
+    """What a VQ-VAE's second stage adds.
+
+    results: figures by name.
+    rate_bits: `[N]` -log2 p(z) of each test image; None without a p(z).
+    """
+
+    results: Results
+    rate_bits: np.ndarray | None = None
+
+
+MeasureSecond = Callable[[Workdir, Experiment, Dataset], OfSecond]
 # A stage that trains, the prefix of its results, and what its speed counts.
 Stages = tuple[tuple[str, str, str], ...]
 
@@ -31,38 +44,44 @@ def measure(
     experiment: Experiment,
     dataset: Dataset,
     *,
-    of_second: OfSecond | None = None,
-) -> Results:
+    measure_second: MeasureSecond | None = None,
+) -> tuple[Results, bounds.Bits]:
     """Measure a trained model, and a VQ-VAE's second stage, on the test split.
 
-    Returns a flat dict; units are part of the names.
+    Returns a flat dict, where units are part of the names, and the bits of each image.
 
     Raises:
       UserError: the second stage belongs to another VQ-VAE, or a stage is missing.
     """
     model, params = restore(workdir.path)
-    if of_second is not None:
+    if measure_second is not None:
         workdir.require_same_codebook(params)
     params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
     evaluation = make_evaluation(model, sharding.data_mesh())
-    values = metrics_lib.compute(
-        evaluation(params, experiment.eval_batches(dataset.test))
-    )
-    if of_second is not None:
-        results = of_second(workdir, experiment, dataset)
-        results = _of_vqvae(model, values, results) | results
+    sums = evaluation(params, experiment.eval_batches(dataset.test))
+    values, bits = metrics_lib.compute(sums), metrics_lib.each(sums)
+    if measure_second is not None:
+        second = measure_second(workdir, experiment, dataset)
+        bits = bounds.of_codes(
+            bits.get("distortion_bits"),
+            num_latents=model.num_latents,
+            num_codes=model.num_codes,
+            learned_rate=second.rate_bits,
+        )
+        results = _of_vqvae(model, values, second.results) | second.results
         results["sample_temperature"] = experiment.samples.temperature
     else:
         results = {f"test_{name}": value for name, value in values.items()}
+    of_dims = bounds.per_dim(bits, num_dims=math.prod(model.image_shape))
+    results |= {f"test_{name}": value for name, value in of_dims.items()}
     results |= _of_samples(workdir)
     if experiment.evaluation.classify_samples:
         results |= _of_classes(workdir, dataset)
-    return results | _of_training(
-        workdir, _stages_of(experiment.kind, experiment.second)
-    )
+    results |= _of_training(workdir, _stages_of(experiment.kind, experiment.second))
+    return results, bits
 
 
-def of_prior(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Results:
+def of_prior(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSecond:
     """Measure the prior over a VQ-VAE's codes."""
     del dataset  # The codes say it all.
     prior, params = restore_prior(workdir.path)
@@ -71,7 +90,7 @@ def of_prior(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Resu
 
 
 def _of_vqvae(model: VQVAE, values: dict[str, float], second: Results) -> Results:
-    """Reconstructions, codebook and, where p(x|z) is discrete, bits/dim.
+    """Reconstructions, codebook and sizes.
 
     What a code costs under a learned prior is known where the second stage has one.
     """
@@ -97,36 +116,30 @@ def _of_vqvae(model: VQVAE, values: dict[str, float], second: Results) -> Result
             for name, bits in code_bits.items()
         },
     }
-    if "bits_per_dim_uniform_prior" not in values:
-        return results
-    for name, bits in bits_per_code.items():
-        results[f"test_bits_per_dim_{name}_prior"] = bounds.bits_per_dim(
-            nats_per_dim=values["reconstruction"],
-            bits_per_code=bits,
-            num_latents=model.num_latents,
-            num_dims=model.num_dims,
-        )
     return results
 
 
 def _of_prior(
     prior: Prior, params, workdir: Workdir, experiment: Experiment
-) -> Results:
+) -> OfSecond:
     """Bits per code on each split, beside those of a prior without context."""
     evaluation = make_evaluation(prior, sharding.data_mesh())
     sources: dict[str, Source] = {split: workdir.codes(split) for split in SPLITS}
     sources["train"] = _drawn(sources["train"], experiment.evaluation.train_grids)
     results: Results = {}
-    for split in reversed(SPLITS):
-        batches = experiment.eval_batches(sources[split])
-        bits = metrics_lib.compute(evaluation(params, batches))["bits_per_code"]
-        results["prior_bits_per_code" + ("" if split == "test" else f"_{split}")] = bits
+    sums = {
+        split: evaluation(params, experiment.eval_batches(sources[split]))
+        for split in reversed(SPLITS)
+    }
+    for split, of_split in sums.items():
+        name = "prior_bits_per_code" + ("" if split == "test" else f"_{split}")
+        results[name] = metrics_lib.compute(of_split)["bits_per_code"]
     results["prior_train_grids_evaluated"] = len(sources["train"])
     counts = usage.count_codes(
         workdir.codes("test"), num_codes=experiment.model.num_codes
     )
     results["marginal_bits_per_code"] = usage.marginal_bits_per_code(counts)
-    return results
+    return OfSecond(results, metrics_lib.each(sums["test"])["bits"])
 
 
 def _drawn(source: Source, n: int) -> Source:

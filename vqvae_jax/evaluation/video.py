@@ -14,13 +14,13 @@ from vqvae_jax.data.clips import ClipsSource
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.pipeline import eval_batches
 from vqvae_jax.data.source import Source, read_many, stack
+from vqvae_jax.evaluation.results import OfSecond, Results
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.video import RECORDED, Video
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
 from vqvae_jax.workdir import Workdir, restore_second
 
-Results = dict[str, float | int]
 # Steps after the last given frame at which generated frames are compared.
 TIMES = (1, 5, 10)
 # One turns by less than a fifth of the view a step, and hardly looks up or down.
@@ -40,7 +40,7 @@ class Copying(NamedTuple):
     marginal: Float[np.ndarray, "G K"]
 
 
-def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Results:
+def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSecond:
     """Measure the video model, and what it is to be compared with, on the test split.
 
     Bits are of frames that have a past in their clip, the same ones for all models.
@@ -60,7 +60,8 @@ def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> Resu
     results["copying_equal_codes_train"] = copying.same
     with np.load(workdir.samples, allow_pickle=False) as samples:
         arrays = {name: samples[name] for name in samples.files}
-    return results | of_clips(arrays, _true_images(arrays, dataset), video)
+    results |= of_clips(arrays, _true_images(arrays, dataset), video)
+    return OfSecond(results)
 
 
 def fit_copying(

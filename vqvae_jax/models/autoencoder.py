@@ -117,7 +117,20 @@ class ImageAutoencoder:
         """Return the metric, or nothing where p(x|z) is a density."""
         if not self._likelihood.is_discrete:
             return {}
-        return {"bits_per_dim": metrics.mean(nats_per_dim / math.log(2), mask)}
+        return {
+            "bits_per_dim": metrics.mean(nats_per_dim / math.log(2), mask),
+            **self._bits_of_each(mask, {"bits": nats_per_dim}),
+        }
+
+    def _bits_of_each(self, mask, nats_per_dim) -> dict[str, metrics.Each]:
+        """Return the bits of each image; nothing where p(x|z) is a density."""
+        if not self._likelihood.is_discrete:
+            return {}
+        to_bits = self.num_dims / math.log(2)
+        return {
+            name: metrics.of_each(nats * to_bits, mask)
+            for name, nats in nats_per_dim.items()
+        }
 
 
 def quality(

@@ -108,10 +108,15 @@ class Prior:
         return params
 
     def evaluate(self, params: Any, batch: Mapping[str, Array]) -> metrics.Metrics:
-        """Return bits per code, without dropout."""
+        """Return bits per code, and `bits` of each grid, without dropout."""
+        mask = batch["mask"]
         log_p = self._log_p(params, batch["codes"], self._condition_of(batch))
-        loss = metrics.mean(-log_p, batch["mask"])
-        return {**self._metrics(-log_p, batch["mask"]), "loss": loss}
+        bits = -log_p.reshape(log_p.shape[0], -1).sum(axis=1) / math.log(2)
+        return {
+            **self._metrics(-log_p, mask),
+            "loss": metrics.mean(-log_p, mask),
+            "bits": metrics.of_each(bits, mask),
+        }
 
     def log_prob(
         self,

@@ -112,7 +112,8 @@ class VAE(ImageAutoencoder):
         """Return the terms of the loss, PSNR and, if defined, bits/dim.
 
         The expectation over q(z|x) is a mean over `samples_per_image` draws, whose keys
-        depend on each image alone: to evaluate again gives the same numbers.
+        depend on each image alone: to evaluate again gives the same numbers. Of each
+        image there are the bits of distortion and of rate, and `bits`, their sum.
         """
         images, mask = batch["image"], batch["mask"]
         reconstruction, kl, posterior = self._bound(
@@ -122,6 +123,9 @@ class VAE(ImageAutoencoder):
             **_terms(reconstruction, kl, mask),
             **quality(images, self._mean_image(params.decoder, posterior.mean), mask),
             **self._bits_per_dim(reconstruction + kl, mask),
+            **self._bits_of_each(
+                mask, {"distortion_bits": reconstruction, "rate_bits": kl}
+            ),
             "loss": metrics.mean(reconstruction + kl, mask),
         }
 

@@ -1,11 +1,8 @@
 """Discrete latents trained without quantization: VIMCO, the paper's rival (4.1).
 
-    L = E[log 1/S sum_s w_s],   w_s = p(x|z_s) p(z_s) / q(z_s|x),   z_s ~ q(z|x)
-
-Mnih and Rezende, *Variational Inference for Monte Carlo Objectives*, 2016. The latents
-are as many as the VQ-VAE's: a grid `[h, w, G]` of K categories each, independent given
-the image, and uniform under the prior. With 50 samples the paper gives it 5.14 bits/dim
-on CIFAR-10.
+The objective L is that of `models.vimco_objective`. The latents are as many as the
+VQ-VAE's: a grid `[h, w, G]` of K categories each, independent given the image, and
+uniform under the prior. With 50 samples the paper gives it 5.14 bits/dim on CIFAR-10.
 
     model = VIMCO(image_shape=(32, 32, 3), num_codebooks=10)
     params = model.init(key, batch)
@@ -35,6 +32,12 @@ from vqvae_jax.models.autoencoder import (
     quality,
     sum_of_each,
 )
+from vqvae_jax.models.vimco_objective import (
+    draw_codes,
+    log_mean_exp,
+    log_q_of,
+    objective,
+)
 from vqvae_jax.networks.autoencoder import Encoder
 
 
@@ -62,41 +65,6 @@ class Draws(NamedTuple):
     log_weights: Float[Array, "S B"]
     log_q: Float[Array, "S B"]
     log_p: Float[Array, "S B"]
-
-
-def objective(
-    log_weights: Float[Array, "S B"], log_q: Float[Array, "S B"]
-) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
-    """Return a surrogate whose gradient estimates that of L, and L itself, in nats.
-
-    The gradient of the surrogate is
-
-        sum_j (L - L_-j) grad log q(z_j|x) + sum_j w_j / (sum_i w_i) grad log w_j
-
-    where L_-j is L with the weight of sample j replaced by the geometric mean of the
-    others': a baseline that does not depend on z_j, so the estimate has no bias. All of
-    it is computed from logarithms, and their common offset never counts.
-
-    Args:
-      log_weights: log p(x, z_s) / q(z_s|x), with the gradient of p and of q.
-      log_q: log q(z_s|x).
-
-    Raises:
-      UserError: there are fewer than two samples, so that a sample has no others.
-    """
-    num_samples = log_weights.shape[0]
-    require(
-        num_samples >= 2, f"the baseline needs at least 2 samples, got {num_samples}"
-    )
-    offset = lax.stop_gradient(log_weights.max(axis=0))
-    log_w = log_weights - offset[None]
-    bound = _log_mean_exp(log_w, axis=0)
-    log_geometric_mean = (log_w.sum(axis=0)[None] - log_w) / (num_samples - 1)
-    is_own = jnp.eye(num_samples, dtype=bool)[:, :, None]
-    without_own = jnp.where(is_own, log_geometric_mean[:, None], log_w[None])
-    baseline = _log_mean_exp(without_own, axis=1)
-    signal = lax.stop_gradient(bound[None] - baseline)
-    return jnp.sum(signal * log_q, axis=0) + bound, bound + offset
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,17 +141,25 @@ class VIMCO(ImageAutoencoder):
         """Return -L, PSNR from the posterior's mode, its codes' usage and bits/dim.
 
         The draws' keys depend on each image alone: to evaluate again gives the same
-        numbers.
+        numbers. Of each image there are `bits`, which are -L, and the bits of
+        distortion and of rate under q, whose sum is one sample's bound, above -L.
         """
         images, mask = batch["image"], batch["mask"]
         log_q_of_each = self._log_posterior(params, images)
         draws = self._draws(params, keys_of(images), images, log_q_of_each)
-        loss = -_log_mean_exp(draws.log_weights, axis=0) / self.num_dims
+        loss = -log_mean_exp(draws.log_weights, axis=0) / self.num_dims
         z = self._embedded(params, _mode(log_q_of_each))
         return {
             **self._metrics(draws, log_q_of_each, mask),
             **quality(images, self._mean_image(params.decoder, z), mask),
             **self._bits_per_dim(loss, mask),
+            **self._bits_of_each(
+                mask,
+                {
+                    "distortion_bits": self._distortion(draws),
+                    "rate_bits": self._kl_to_uniform(log_q_of_each),
+                },
+            ),
             "loss": metrics.mean(loss, mask),
         }
 
@@ -236,35 +212,34 @@ class VIMCO(ImageAutoencoder):
         return quantizer.lookup(codebook, codes)
 
     def _draws(self, params, keys: Key[Array, " B"], images, log_q_of_each) -> Draws:
+        codes = draw_codes(keys, log_q_of_each, num_samples=self.num_samples)
+
+        def log_p_of(number):
+            return self._log_p(
+                params.decoder, self._embedded(params, codes[number]), images
+            )
+
         log_prior = -self.num_latents * math.log(self.num_codes)
-
-        def draw(number):
-            each = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-            codes = jax.vmap(jax.random.categorical)(each, log_q_of_each)
-            log_q = sum_of_each(_at(log_q_of_each, codes))
-            log_p = self._log_p(params.decoder, self._embedded(params, codes), images)
-            return Draws(log_p + log_prior - log_q, log_q, log_p)
-
-        return over_samples(draw, self.num_samples, at_once=self.samples_at_once)
+        log_q = log_q_of(codes, log_q_of_each)
+        log_p = over_samples(log_p_of, self.num_samples, at_once=self.samples_at_once)
+        return Draws(log_p + log_prior - log_q, log_q, log_p)
 
     def _metrics(self, draws: Draws, log_q_of_each, mask) -> dict:
         codes = _mode(log_q_of_each)
-        reconstruction = -draws.log_p.mean(axis=0) / self.num_dims
         return {
-            "reconstruction": metrics.mean(reconstruction, mask),
+            "reconstruction": metrics.mean(self._distortion(draws), mask),
             "usage": metrics.code_usage(codes, num_codes=self.num_codes, mask=mask),
         }
+
+    def _distortion(self, draws: Draws) -> Float[Array, " B"]:
+        return -draws.log_p.mean(axis=0) / self.num_dims
+
+    def _kl_to_uniform(self, log_q_of_each) -> Float[Array, " B"]:
+        """Return KL(q(z|x) || p(z)) in nats for each value, in closed form."""
+        negative_entropy = sum_of_each(jnp.exp(log_q_of_each) * log_q_of_each)
+        uniform = self.num_latents * math.log(self.num_codes)
+        return (negative_entropy + uniform) / self.num_dims
 
 
 def _mode(log_q_of_each: Float[Array, "B h w G K"]) -> Int[Array, "B h w G"]:
     return jnp.argmax(log_q_of_each, axis=-1).astype(jnp.int32)
-
-
-def _at(
-    log_q_of_each: Float[Array, "B h w G K"], codes: Int[Array, "B h w G"]
-) -> Float[Array, "B h w G"]:
-    return jnp.take_along_axis(log_q_of_each, codes[..., None], axis=-1)[..., 0]
-
-
-def _log_mean_exp(x: Float[Array, "..."], *, axis: int) -> Float[Array, "..."]:
-    return jax.nn.logsumexp(x, axis=axis) - math.log(x.shape[axis])

@@ -135,7 +135,8 @@ class VQVAE(ImageAutoencoder):
         """Return the terms of the loss, image quality, code usage and bits/dim.
 
         SSIM, of the image as `decode` rounds it, is left out for images smaller than
-        its window, and bits/dim where p(x|z) is a density.
+        its window, and bits/dim where p(x|z) is a density. `distortion_bits`, of each
+        image, is -log2 p(x|z_q).
         """
         quantized, terms, _ = self._forward(params, batch)
         mask = batch["mask"]
@@ -146,6 +147,9 @@ class VQVAE(ImageAutoencoder):
             uniform = self.num_latents * math.log2(self.num_codes)
             bits = terms["reconstruction"] / math.log(2) + uniform / self.num_dims
             results["bits_per_dim_uniform_prior"] = metrics.mean(bits, mask)
+            results |= self._bits_of_each(
+                mask, {"distortion_bits": terms["reconstruction"]}
+            )
         return results
 
     def encode(

@@ -84,6 +84,45 @@ def codebook_usage(counts: Float[np.ndarray, "G K"]) -> bytes:
     return _rendered(figure)
 
 
+def settings(
+    measured: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
+) -> bytes:
+    """Plot figures over the values of options: a column an option, a row a figure.
+
+    Args:
+      measured: option -> value -> figure -> a number for each seed.
+    """
+    options = list(measured)
+    names = list(next(iter(next(iter(measured.values())).values())))
+    sizes = [len(values) for values in measured.values()]
+    figure = _figure(1.2 + 0.62 * sum(sizes), 1.9 * len(names))
+    grid = figure.subplots(
+        len(names),
+        len(options),
+        sharey="row",
+        squeeze=False,
+        gridspec_kw={"width_ratios": sizes},
+    )
+    for row, name in zip(grid, names, strict=True):
+        for axes, option in zip(row, options, strict=True):
+            _style(axes)
+            values = measured[option]
+            for place, numbers in enumerate(values.values()):
+                points = numbers[name]
+                axes.plot([place] * len(points), points, "o", markersize=3, alpha=0.5)
+            means = [
+                np.mean(numbers[name]) if numbers[name] else np.nan
+                for numbers in values.values()
+            ]
+            axes.plot(range(len(means)), means, color=_INK, linewidth=1)
+            axes.set_xticks(range(len(values)), list(values), rotation=45)
+            axes.set_xlim(-0.5, len(values) - 0.5)
+        row[0].set_ylabel(name, color=_INK, fontsize=8)
+    for axes, option in zip(grid[0], options, strict=True):
+        axes.set_title(option.replace("_", " "), fontsize=9, color=_INK)
+    return _rendered(figure)
+
+
 def _enlargement(height: int, width: int) -> int:
     return max(1, _TILE // max(height, width))
 
@@ -116,13 +155,17 @@ def _figure(width: float, height: float) -> Figure:
 
 def _axes(figure: Figure, *place: int) -> Axes:
     axes = figure.add_subplot(*place)
+    _style(axes)
+    return axes
+
+
+def _style(axes: Axes) -> None:
     axes.set_prop_cycle(color=_COLOURS)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=_INK, labelsize=8)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(_INK)
     axes.grid(alpha=0.2)
-    return axes
 
 
 def _rendered(figure: Figure) -> bytes:

@@ -1,6 +1,7 @@
 """Draw samples from a trained model, and keep them."""
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,13 @@ from vqvae_jax.stages.stage import Context
 from vqvae_jax.training import sharding
 from vqvae_jax.workdir import Workdir, restore, restore_prior
 
-Progress = Callable[[int], None]
-# Key, labels [B] and what is to be told of each row -> arrays, `images` among them.
+# Told of each row that is drawn, where anybody looks.
+Progress = Callable[[int], None] | None
+# Key, labels [B] and progress -> arrays, `images` among them.
 Draw = Callable[[jax.Array, np.ndarray, Progress], dict[str, np.ndarray]]
+
+# Rows of a grid that is slow enough for progress inside a batch.
+_LONG_GRID = 16
 
 
 def sample_codes(context: Context) -> None:
@@ -68,7 +73,6 @@ def sample_images(context: Context) -> None:
 
     def draw_at_once(key, labels, progress):
         images = jax.device_get(sample(params, key, num_samples=len(labels)))
-        progress(1)
         return {"images": images}
 
     keep(context, draw_at_once, classes=0, rows=1)
@@ -84,11 +88,12 @@ def keep(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
     labels %= max(1, classes)
     keys = jax.random.split(jax.random.key(experiment.seed + 2), num_batches)
     drawn, seconds = [], []
-    with rows_to_draw(num_batches * rows) as progress:
+    with rows_to_draw(num_batches, rows) as (progress, finish_batch):
         for key, batch in zip(keys, np.split(labels, num_batches), strict=True):
             start = time.perf_counter()
             drawn.append(draw(key, batch, progress))
             seconds.append(time.perf_counter() - start)
+            finish_batch()
     arrays = {
         name: np.concatenate([batch[name] for batch in drawn])[: config.num_samples]
         for name in drawn[0]
@@ -115,15 +120,23 @@ def _write(workdir: Workdir, arrays, labels, class_names, speed) -> None:
 
 
 @contextlib.contextmanager
-def rows_to_draw(total: int) -> Iterator[Progress]:
-    """Show a bar on a terminal, and give what is to be called after each row."""
+def rows_to_draw(
+    num_batches: int, rows: int
+) -> Iterator[tuple[Progress, Callable[[], None]]]:
+    """Show a bar on a terminal; give what is called after each row and each batch."""
+    is_shown = rich.get_console().is_terminal
     bar = rich.progress.Progress(
-        *rich.progress.Progress.get_default_columns(),
-        disable=not rich.get_console().is_terminal,
+        *rich.progress.Progress.get_default_columns(), disable=not is_shown
     )
-    task = bar.add_task("rows", total=total)
+    task = bar.add_task("samples", total=num_batches * rows)
+    finished = itertools.count(rows, rows)
+    # A program that calls back is not kept on disk, so that only long grids have one.
+    calls_back = is_shown and rows >= _LONG_GRID
     with bar:
-        yield lambda row: bar.advance(task)
+        yield (
+            (lambda row: bar.advance(task)) if calls_back else None,
+            lambda: bar.update(task, completed=next(finished)),
+        )
 
 
 def _file_name(class_names: Sequence[str], label: int) -> str:

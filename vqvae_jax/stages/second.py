@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from vqvae_jax.evaluation.latent_use import of_hierarchy
-from vqvae_jax.evaluation.results import OfSecond, of_prior
+from vqvae_jax.evaluation.results import MeasureSecond, of_prior
 from vqvae_jax.evaluation.video import of_video
 from vqvae_jax.models import second as models
 from vqvae_jax.report.build import Sections, sections_of_prior
@@ -31,7 +31,7 @@ class SecondStage(NamedTuple):
 
     stages: Mapping[str, Stage]
     sample: Callable[[Context], None]
-    measure: OfSecond
+    measure: MeasureSecond
     sections: Sections
 
 

@@ -1,6 +1,7 @@
 """What a stage is, what it is given, and the stages that runs of any kind have."""
 
 import functools
+import io
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import rich
 
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.evaluation.results import OfSecond, measure
+from vqvae_jax.evaluation.results import MeasureSecond, measure
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report.build import Sections, build
 from vqvae_jax.training.loop import Run, fit
@@ -49,10 +50,15 @@ def train_model(context: Context) -> None:
     fit(experiment.model, config, run)
 
 
-def evaluate(context: Context, *, of_second: OfSecond | None = None) -> None:
+def evaluate(context: Context, *, measure_second: MeasureSecond | None = None) -> None:
     """Measure on the test split, which nothing before has seen."""
     workdir, experiment, dataset = context
-    results = measure(workdir, experiment, dataset, of_second=of_second)
+    results, bits = measure(workdir, experiment, dataset, measure_second=measure_second)
+    if bits:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **bits)
+        workdir.write_bytes(workdir.test_bits, buffer.getvalue())
+    # Last: with the results the stage is finished.
     workdir.write_json(workdir.results, results)
 
 
@@ -65,13 +71,13 @@ def write_report(context: Context, *, of_second: Sections | None = None) -> None
 
 
 def last_stages(
-    measure_second: OfSecond | None = None, show_second: Sections | None = None
+    measure_second: MeasureSecond | None = None, show_second: Sections | None = None
 ) -> dict[str, Stage]:
     """Return the stages that any run ends with, told of what a VQ-VAE's second adds."""
     return {
         "evaluate": Stage(
             lambda workdir: workdir.results.exists(),
-            functools.partial(evaluate, of_second=measure_second),
+            functools.partial(evaluate, measure_second=measure_second),
         ),
         "report": Stage(
             lambda workdir: workdir.report.exists(),

@@ -41,8 +41,8 @@ def sample_video(context: Context) -> None:
     starts = range(0, count, config.batch_size)
     keys = jax.random.split(jax.random.key(experiment.seed + 2), len(starts))
     drawn, seconds = [], []
-    total = len(starts) * video.generated_frames * video.grid[0]
-    with rows_to_draw(total) as progress:
+    rows_a_batch = video.generated_frames * video.grid[0]
+    with rows_to_draw(len(starts), rows_a_batch) as (progress, finish_batch):
         for key, first in zip(keys, starts, strict=True):
             # The last batch goes over some clips again, so that all have one size.
             rows = (first + np.arange(min(config.batch_size, count))) % count
@@ -68,6 +68,7 @@ def sample_video(context: Context) -> None:
                     images.reshape(len(rows), len(names), -1, *images.shape[1:]),
                 )
             )
+            finish_batch()
     codes, images = (np.concatenate(part)[:count] for part in zip(*drawn, strict=True))
     frames = codes.shape[2]
     for i in range(min(count, film.SHOWN)):

@@ -41,11 +41,11 @@ def test_all_systems_and_seeds_end_in_one_table(config, tmp_path, monkeypatch, c
     run_one = stages.run
     trained = []
 
-    def run(system, workdir):
+    def run(system, workdir, only):
         trained.append((system["model"]["kind"], system["seed"]))
         if trained[-1] == ("vae", 1):
             raise DivergedError("vae: loss is nan")
-        run_one(system, workdir)
+        run_one(system, workdir, only)
 
     monkeypatch.setattr(stages, "run", run)
     assert suite.is_suite(config)

@@ -1,43 +1,33 @@
-"""Several runs under one config: the comparison of the slides' systems.
+"""The slides' systems under one budget, beside each other.
 
-workdir/<system>/<seed>/     a run each, as `stages.run` leaves it
 workdir/results.json         the table, with the numbers behind each cell
 workdir/report.html          the same with pictures
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rich
 import rich.table
 
-from vqvae_jax import stages
 from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.data.source import first_examples
-from vqvae_jax.errors import DivergedError, require
 from vqvae_jax.evaluation.comparison import Table, Trained, compare
 from vqvae_jax.evaluation.sharpness import sharpness_ratios
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report import figures
 from vqvae_jax.report.build import NAMES
 from vqvae_jax.report.page import Picture, Section, render
+from vqvae_jax.suite import runs
 from vqvae_jax.workdir import Workdir
 
 _SECTIONS = ("seeds", "systems")
 _IMAGES = 2000
 
 
-def is_suite(config: Mapping[str, Any]) -> bool:
-    """Say whether a config is of several systems, not of one."""
-    return "systems" in config
-
-
 def run(config: Mapping[str, Any], workdir: str) -> None:
     """Train every system with every seed, and write what they are beside each other.
-
-    What is finished is not done again.
 
     Args:
       config: `seeds`, how many, and `systems`, an experiment's config for each name.
@@ -46,37 +36,23 @@ def run(config: Mapping[str, Any], workdir: str) -> None:
     Raises:
       UserError: a config, the data or the workdir cannot be used.
     """
-    for name in _SECTIONS:
-        require(name in config, f"{name} is missing from the config")
-    require(config["seeds"] >= 1, f"seeds must be at least 1, got {config['seeds']}")
-    # All of them are checked before the first one starts.
-    experiments = {
-        name: Experiment.from_config(config["systems"][name])
-        for name in _in_order(config["systems"])
-    }
+    systems = config["systems"]
+    configs = {name: systems[name] for name in _in_order(systems)}
+    experiments = runs.checked(config, _SECTIONS, configs)
     place = Workdir(workdir)
     place.require_usable(config)
     place.write_json(place.config, config)
-    for seed in range(config["seeds"]):
-        for name in experiments:
-            system = config["systems"][name]
-            rich.print(f"[bold]{name}[/bold], seed {seed}")
-            of_seed = {**system, "seed": system["seed"] + seed}
-            directory = _directory(place, name, seed)
-            try:
-                stages.run(of_seed, str(directory))
-            except DivergedError as error:
-                rich.print(f"{name}, seed {seed}: {error}")
+    runs.run_all(place, configs, seeds=config["seeds"])
     dataset = open_dataset(next(iter(experiments.values())).data)
     real = first_examples(dataset.test, min(_IMAGES, len(dataset.test)))["image"]
-    systems = {
+    trained = {
         experiment.kind: [
-            _trained(_directory(place, name, seed), experiment, real)
-            for seed in range(config["seeds"])
+            _trained(each, experiment, real)
+            for each in runs.runs_of(place, name, config["seeds"])
         ]
         for name, experiment in experiments.items()
     }
-    table = compare(systems)
+    table = compare(trained)
     place.write_json(place.results, _as_json(table, config))
     page = _page(place, config, experiments, dataset, table)
     place.write_bytes(place.report, page.encode())
@@ -92,12 +68,8 @@ def _in_order(systems: Mapping[str, Any]) -> list[str]:
     )
 
 
-def _directory(place: Workdir, name: str, seed: int) -> Path:
-    return place.path / name / str(seed)
-
-
-def _trained(directory: Path, experiment: Experiment, real: np.ndarray) -> Trained:
-    model, run_of_seed = experiment.model, Workdir(directory)
+def _trained(run_of_seed: Workdir, experiment: Experiment, real: np.ndarray) -> Trained:
+    model = experiment.model
     latents = {
         "gan": lambda: model.latent_dim,
         "vae": lambda: int(np.prod(model.grid)),
@@ -127,14 +99,10 @@ def _as_json(table: Table, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _budget(config: Mapping[str, Any]) -> dict[str, str]:
     """Say what each system was trained on."""
-    budget = {}
-    for name in _in_order(config["systems"]):
-        system = config["systems"][name]
-        parts = [system[key] for key in ("training", "prior_training") if key in system]
-        budget[name] = " + ".join(
-            f"{part['steps']:,} steps of {part['batch_size']}" for part in parts
-        )
-    return budget
+    return {
+        name: runs.budget(config["systems"][name], "training", "prior_training")
+        for name in _in_order(config["systems"])
+    }
 
 
 def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
@@ -146,7 +114,7 @@ def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
     real = first_examples(dataset.test, 2 * columns)["image"]
     pictures = [Picture(figures.image_grid(real, columns=columns), "Real", "real")]
     for name, title in zip(experiments, titles, strict=True):
-        run_of_seed = Workdir(_directory(place, name, 0))
+        run_of_seed = runs.run_of(place, name, 0)
         if run_of_seed.samples.exists():
             with np.load(run_of_seed.samples, allow_pickle=False) as samples:
                 drawn = figures.image_grid(
