@@ -22,8 +22,9 @@ _WORKDIR = flags.DEFINE_string(
 _STAGES = flags.DEFINE_list(
     "stages",
     [],
-    "do only these of vqvae,codes,prior,samples,evaluate,report (default: all); a model"
-    " without a prior has model.kind,samples,evaluate,report",
+    "do only these of vqvae,codes,prior,samples,evaluate,report (default: all); other"
+    " second stages than a prior have stages of their own, a wrong name lists them; a"
+    " model without one has model.kind,samples,evaluate,report",
 )
 
 

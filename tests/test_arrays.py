@@ -32,3 +32,16 @@ def test_values_are_not_asked_for_under_a_transform():
 
     assert jax.jit(double)(jnp.array([11])) == 22
     assert jax.vmap(double)(jnp.array([11])) == 22
+
+
+def test_values_that_jit_closes_over_are_checked():
+    inside = jnp.array([9])
+    outside = jnp.array([11])
+
+    def checked(x, array):
+        require_range("x", array, 0, 10)
+        return x
+
+    assert jax.jit(lambda x: checked(x, inside))(1) == 1
+    with pytest.raises(UserError, match="x must be in"):
+        jax.jit(lambda x: checked(x, outside))(1)

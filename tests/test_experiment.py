@@ -55,12 +55,18 @@ def variants(path: Path) -> dict[str, dict]:
     return {name: config.to_dict() for name, config in configs.items()}
 
 
-# Those of any experiment of a kind: a ConfigDict that lacks one is locked and cannot be
-# given it.
-KEYS: dict[str, set[str]] = {}
+# Those of any experiment with these sections and this kind of model: a ConfigDict that
+# lacks one is locked and cannot be given it.
+KEYS: dict[tuple, set[str]] = {}
+
+
+def like(plain: dict) -> tuple:
+    return plain["model"]["kind"], *sorted(plain)
+
+
 for path in EXPERIMENTS:
     for plain in variants(path).values():
-        KEYS.setdefault(plain["model"]["kind"], set()).update(flatten(plain))
+        KEYS.setdefault(like(plain), set()).update(flatten(plain))
 
 
 @pytest.fixture
@@ -86,7 +92,7 @@ class TestExperiments:
     def test_sizes_fit_together(self, path):
         """Every key is there to be changed; grids, steps and batches are consistent."""
         for plain in variants(path).values():
-            assert flatten(plain).keys() == KEYS[plain["model"]["kind"]]
+            assert flatten(plain).keys() == KEYS[like(plain)]
             experiment = Experiment.from_config(plain)
             model, data = experiment.model, experiment.data
             samples = experiment.samples
@@ -100,9 +106,10 @@ class TestExperiments:
                 data.image_size / 2**model.stages,
                 plain["model"]["num_codebooks"],
             )
-            prior = experiment.make_prior(model.grid, model.num_codes, class_names=())
-            assert math.prod(prior.grid) == model.num_latents
-            for training in (experiment.training, experiment.prior_training):
+            sizes = {"grid": model.grid, "num_codes": model.num_codes}
+            for second in experiment.make_second(sizes | {"class_names": ()}).values():
+                assert math.prod(second.grid) == model.num_latents
+            for training in (experiment.training, experiment.second_training):
                 assert training.log_every <= training.checkpoint_every <= training.steps
                 assert training.warmup_steps < training.steps / 2
 

@@ -12,34 +12,42 @@ from vqvae_jax import quantizer
 
 if TYPE_CHECKING:
     from vqvae_jax.models.gan import GAN
+    from vqvae_jax.models.hierarchy import Hierarchy
     from vqvae_jax.models.pixels import PixelModel
     from vqvae_jax.models.prior import Prior
     from vqvae_jax.models.vae import VAE
+    from vqvae_jax.models.video import Video
     from vqvae_jax.models.vimco import VIMCO
     from vqvae_jax.models.vqvae import VQVAE
-    from vqvae_jax.workdir import restore, restore_prior
+    from vqvae_jax.workdir import restore, restore_prior, restore_second
 
 __all__ = [
     "GAN",
     "VAE",
     "VIMCO",
     "VQVAE",
+    "Hierarchy",
     "PixelModel",
     "Prior",
+    "Video",
     "quantizer",
     "restore",
     "restore_prior",
+    "restore_second",
 ]
 
 _HOMES = {
     "GAN": "models.gan",
+    "Hierarchy": "models.hierarchy",
     "PixelModel": "models.pixels",
     "Prior": "models.prior",
     "VAE": "models.vae",
     "VIMCO": "models.vimco",
     "VQVAE": "models.vqvae",
+    "Video": "models.video",
     "restore": "workdir",
     "restore_prior": "workdir",
+    "restore_second": "workdir",
 }
 
 

@@ -30,7 +30,9 @@ def require_range(name: str, array: Any, low: int, high: int) -> None:
     """
     if isinstance(array, jax.core.Tracer) or array.size == 0:
         return
-    least, most = int(array.min()), int(array.max())
+    # An array that jit only closes over has values, whose least jit would still trace.
+    with jax.ensure_compile_time_eval():
+        least, most = int(array.min()), int(array.max())
     require(
         low <= least and most < high,
         f"{name} must be in {low} ... {high - 1}, got {least} ... {most}",

@@ -179,7 +179,12 @@ class Experiment:
         label_dropout = 0.0
         if self.second is not None:
             grid, num_codes = self.model.grid, self.model.num_codes
-            facts = {"grid": grid, "num_codes": num_codes, "class_names": ()}
+            facts = {
+                "grid": grid,
+                "num_codes": num_codes,
+                "class_names": (),
+                "action_names": (),
+            }
             # To build the models checks their options too.
             model = self.make_second(facts)[self.second]
             label_dropout = getattr(model, "label_dropout", 0.0)

@@ -1,6 +1,7 @@
 """A run's directory: what is where, written whole or not at all, and read back."""
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -38,6 +39,7 @@ class Workdir:
         self.prior = self.facts("prior")
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.npz"
+        self.reconstructions = self.path / "reconstructions.npz"
         self.pictures = self.path / "samples"
         self.results = self.path / "results.json"
         self.test_bits = self.path / "test_bits.npz"
@@ -120,6 +122,12 @@ class Workdir:
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
         self.write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
+
+    def write_arrays(self, path: Path, **arrays: Any) -> None:
+        """Write an npz file of arrays, whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        self.write_bytes(path, buffer.getvalue())
 
     def write_bytes(self, path: Path, content: bytes) -> None:
         """Write a file, whole or not at all.

@@ -24,7 +24,8 @@ def draw(n=100, grid=(4, 5, 2), num_codes=512):
 
 def batches_of(codes, labels, size=32):
     for start in range(0, len(codes), size):
-        yield codes[start : start + size], labels[start : start + size]
+        part = slice(start, start + size)
+        yield codes[part], {"label": labels[part]}
 
 
 def write(directory, codes, labels, **kwargs):
@@ -95,7 +96,7 @@ def test_a_failing_model_leaves_the_old_codes_and_nothing_else(tmp_path):
     write(tmp_path / "codes", codes, labels)
 
     def failing():
-        yield codes, labels
+        yield codes, {"label": labels}
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -118,7 +119,7 @@ from vqvae_jax.data.codes import write_codes
 
 def batches():
     for _ in range(100):
-        yield np.zeros((64, 8, 8, 1), np.int32), np.zeros(64, np.int32)
+        yield np.zeros((64, 8, 8, 1), np.int32), {{"label": np.zeros(64, np.int32)}}
     os.kill(os.getpid(), signal.SIGKILL)
 
 write_codes(
@@ -166,7 +167,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
     [
         ({"codes": np.full((4, 2, 2, 1), 512)}, r"\[0, 512\)"),
         ({"codes": np.full((4, 2, 2, 1), -1)}, r"\[0, 512\)"),
-        ({"labels": np.zeros(3, np.int32)}, "labels"),
+        ({"labels": np.zeros(3, np.int32)}, "a label of"),
         (
             {"codes": np.zeros((0, 2, 2, 1), int), "labels": np.zeros(0, int)},
             "no codes",
@@ -182,14 +183,66 @@ def test_impossible_codes_are_refused(tmp_path, change, match):
 
 def test_grids_must_agree(tmp_path):
     batches = [
-        (np.zeros((2, 4, 4, 1), int), np.zeros(2, int)),
-        (np.zeros((2, 4, 5, 1), int), np.zeros(2, int)),
+        (np.zeros((2, 4, 4, 1), int), {"label": np.zeros(2, int)}),
+        (np.zeros((2, 4, 5, 1), int), {"label": np.zeros(2, int)}),
     ]
     with pytest.raises(UserError, match=r"expected \[b, 4, 4, 1\]"):
         write_codes(
             tmp_path / "codes",
             batches=batches,
             num_codes=8,
+            class_names=[],
+            fingerprint="",
+        )
+
+
+def columns_of(n):
+    return {"label": np.zeros(n, int), "action": np.arange(n), "step": -np.arange(n)}
+
+
+def test_columns_and_their_names_are_kept(tmp_path):
+    codes, _ = draw(50)
+    batches = [(codes[:30], columns_of(30)), (codes[30:], columns_of(20))]
+    metadata = write_codes(
+        tmp_path / "codes",
+        batches=batches,
+        num_codes=512,
+        class_names=[],
+        fingerprint="",
+        action_names=["go", "stay"],
+    )
+    assert metadata.columns == ("label", "action", "step")
+    assert metadata.action_names == ("go", "stay")
+    source = CodesSource(tmp_path / "codes")
+    assert source.metadata == metadata
+    found = first_examples(source, 50)
+    np.testing.assert_array_equal(found["codes"], codes)
+    for name in metadata.columns:
+        expected = np.concatenate([columns_of(30)[name], columns_of(20)[name]])
+        np.testing.assert_array_equal(found[name], expected)
+        assert found[name].dtype == np.int32
+
+
+def test_codes_written_before_there_were_columns_are_read(tmp_path):
+    codes, labels = draw(4)
+    write(tmp_path / "codes", codes, labels)
+    place = tmp_path / "codes" / "metadata.json"
+    fields = json.loads(place.read_text())
+    del fields["columns"], fields["action_names"]
+    place.write_text(json.dumps(fields))
+    batch = first_examples(CodesSource(tmp_path / "codes"), 4)
+    np.testing.assert_array_equal(batch["label"], labels)
+    np.testing.assert_array_equal(batch["codes"], codes)
+
+
+def test_columns_must_agree(tmp_path):
+    codes, _ = draw(8)
+    other = {"label": np.zeros(4, int)}
+    with pytest.raises(UserError, match="columns label; those before it have label, a"):
+        write_codes(
+            tmp_path / "codes",
+            batches=[(codes[:4], columns_of(4)), (codes[4:], other)],
+            num_codes=512,
             class_names=[],
             fingerprint="",
         )

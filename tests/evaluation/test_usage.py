@@ -19,7 +19,7 @@ def test_each_code_of_each_codebook_counts_once(tmp_path):
     codes[..., 1] //= 2
     write_codes(
         tmp_path / "codes",
-        batches=[(codes, np.zeros(600, int))],
+        batches=[(codes, {"label": np.zeros(600, int)})],
         num_codes=K,
         class_names=[],
         fingerprint="",

@@ -8,9 +8,10 @@ from vqvae_jax.models import second
 
 OPTIONS = {"layers": 1, "units": 4, "kernel_size": 3}
 FACTS = {
-    "grid": [2, 3, 1],
+    "grid": [4, 5, 1],
     "num_codes": 7,
     "class_names": ["a", "b"],
+    "action_names": ["go", "stay"],
     "fingerprint": "0",
     "num_examples": 5,
 }
@@ -18,7 +19,7 @@ FACTS = {
 
 def test_sizes_come_from_the_codes_and_options_from_the_section():
     (prior,) = second.models_of("prior", OPTIONS, FACTS).values()
-    assert (prior.grid, prior.num_codes) == ((2, 3, 1), 7)
+    assert (prior.grid, prior.num_codes) == ((4, 5, 1), 7)
     assert prior.class_names == ("a", "b")
     assert (prior.layers, prior.units) == (1, 4)
 

@@ -90,12 +90,12 @@ def test_large_images_and_many_classes_stay_a_page(tmp_path):
     assert labels_shown[-1] == 99
     assert set(np.diff(labels_shown)) == {3, 4}
     first = images[[0, *range(100, 107)]]
-    assert pictures[0].png == figures.image_grid(first, columns=8)
+    assert pictures[0].image == figures.image_grid(first, columns=8)
 
 
 def test_a_small_test_split_is_shown_whole():
-    assert build_lib._spread(3, 32) == [0, 1, 2]
-    assert build_lib._spread(10, 4) == [0, 3, 6, 9]
+    assert build_lib.spread(3, 32) == [0, 1, 2]
+    assert build_lib.spread(10, 4) == [0, 3, 6, 9]
 
 
 def test_an_unfinished_run_is_told(tmp_path, tiny_config):

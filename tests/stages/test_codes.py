@@ -74,7 +74,7 @@ def constant_codes(workdir, *values, num_codes):
     codes = np.resize(values, (64, *source.metadata.grid))
     write_codes(
         workdir / "codes" / "train",
-        batches=[(codes, np.arange(64) % 10)],
+        batches=[(codes, {"label": np.arange(64) % 10})],
         num_codes=num_codes,
         class_names=source.metadata.class_names,
         fingerprint=source.metadata.fingerprint,

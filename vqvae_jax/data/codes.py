@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from vqvae_jax.errors import UserError, require
 _RECORDS = "codes.array_record"
 _METADATA = "metadata.json"
 
+# Integers of the examples of a batch, by name.
+Columns = Mapping[str, Int[np.ndarray, " b"]]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodesMetadata:
@@ -29,6 +32,8 @@ class CodesMetadata:
         class_names: one name per label, or empty.
         fingerprint: identifies the codebook the codes belong to.
         num_examples: how many there are.
+        columns: integers of each example beside its codes.
+        action_names: what the column "action" means, or empty.
     """
 
     num_codes: int
@@ -36,6 +41,8 @@ class CodesMetadata:
     class_names: tuple[str, ...]
     fingerprint: str
     num_examples: int
+    columns: tuple[str, ...] = ("label",)
+    action_names: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> np.dtype:
@@ -46,20 +53,22 @@ class CodesMetadata:
 def write_codes(
     directory: str | Path,
     *,
-    batches: Iterable[tuple[Int[np.ndarray, "b *grid"], Int[np.ndarray, " b"]]],
+    batches: Iterable[tuple[Int[np.ndarray, "b *grid"], Columns]],
     num_codes: int,
     class_names: Sequence[str],
     fingerprint: str,
+    action_names: Sequence[str] = (),
 ) -> CodesMetadata:
-    """Write codes [b, *grid] and labels [b], batch by batch, to `directory`.
+    """Write codes [b, *grid] and columns [b], batch by batch, to `directory`.
 
+    The columns of all batches are the same ones; "label" is usually among them.
     Memory holds one batch at a time. Everything is written beside `directory` and
     renamed when complete, so that a killed write leaves nothing under that name; the
     next one cleans up. Codes that were there before are replaced.
 
     Raises:
-        UserError: there are no batches, their shapes differ or a code is outside
-            [0, num_codes), or the disk is full or not writable.
+        UserError: there are no batches, their shapes or columns differ or a code is
+            outside [0, num_codes), or the disk is full or not writable.
     """
     directory = Path(directory)
     partial = directory.with_name(f".{directory.name}.partial")
@@ -78,14 +87,17 @@ def write_codes(
             class_names=tuple(class_names),
             fingerprint=fingerprint,
             num_examples=0,
+            action_names=tuple(action_names),
         )
-        for codes, labels in batches:
-            codes, labels = np.asarray(codes), np.asarray(labels)
+        for codes, columns in batches:
+            codes = np.asarray(codes)
             if metadata.num_examples == 0:
-                metadata = dataclasses.replace(metadata, grid=codes.shape[1:])
-            _check_batch(codes, labels, metadata)
+                metadata = dataclasses.replace(
+                    metadata, grid=codes.shape[1:], columns=tuple(columns)
+                )
+            _check_batch(codes, columns, metadata)
             with _told_plainly(directory):
-                _write_batch(writer, codes.astype(metadata.dtype), labels)
+                _write_batch(writer, codes.astype(metadata.dtype), columns)
             metadata = dataclasses.replace(
                 metadata, num_examples=metadata.num_examples + len(codes)
             )
@@ -105,6 +117,8 @@ def write_codes(
 
 class CodesSource:
     """Codes in `directory`: `{"codes": int32 [*grid], "label": int32 []}` by index.
+
+    An example has all columns that were written, int32 []: a label, or more.
 
     Attributes:
         metadata: what was written with them.
@@ -168,21 +182,27 @@ class _Records:
         return [self._decode(r) for r in self._records.__getitems__(list(indices))]
 
     def _decode(self, record: bytes) -> Example:
-        codes = np.frombuffer(record, self._metadata.dtype, offset=4)
+        names = self._metadata.columns
+        values = np.frombuffer(record, "<i4", count=len(names))
+        codes = np.frombuffer(record, self._metadata.dtype, offset=values.nbytes)
         return {
             "codes": codes.astype(np.int32).reshape(self._metadata.grid),
-            "label": np.frombuffer(record, "<i4", count=1)[0].reshape(()),
+            **{name: values[i].reshape(()) for i, name in enumerate(names)},
         }
 
 
-def _check_batch(
-    codes: np.ndarray, labels: np.ndarray, metadata: CodesMetadata
-) -> None:
+def _check_batch(codes: np.ndarray, columns: Columns, metadata: CodesMetadata) -> None:
     require(
-        codes.shape[1:] == metadata.grid and labels.shape == codes.shape[:1],
-        f"a batch has codes of shape {codes.shape} and labels of {labels.shape}; "
-        f"expected [b, {', '.join(map(str, metadata.grid))}] and [b]",
+        tuple(columns) == metadata.columns,
+        f"a batch has the columns {', '.join(columns)}; those before it have "
+        f"{', '.join(metadata.columns)}",
     )
+    for name, values in columns.items():
+        require(
+            codes.shape[1:] == metadata.grid and values.shape == codes.shape[:1],
+            f"a batch has codes of shape {codes.shape} and a {name} of {values.shape}; "
+            f"expected [b, {', '.join(map(str, metadata.grid))}] and [b]",
+        )
     low, high = int(codes.min(initial=0)), int(codes.max(initial=0))
     require(
         low >= 0 and high < metadata.num_codes,
@@ -190,9 +210,10 @@ def _check_batch(
     )
 
 
-def _write_batch(writer: Any, codes: np.ndarray, labels: np.ndarray) -> None:
-    for code, label in zip(codes, labels.astype("<i4"), strict=True):
-        writer.write(label.tobytes() + code.tobytes())
+def _write_batch(writer: Any, codes: np.ndarray, columns: Columns) -> None:
+    rows = np.stack([*columns.values()], axis=1).astype("<i4")
+    for code, row in zip(codes, rows, strict=True):
+        writer.write(row.tobytes() + code.tobytes())
 
 
 def _read_metadata(directory: Path) -> CodesMetadata:
@@ -204,11 +225,7 @@ def _read_metadata(directory: Path) -> CodesMetadata:
     try:
         fields = json.loads(path.read_text())
         return CodesMetadata(
-            **fields
-            | {
-                "grid": tuple(fields["grid"]),
-                "class_names": tuple(fields["class_names"]),
-            }
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         )
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(directory, f"{_METADATA} cannot be read") from error

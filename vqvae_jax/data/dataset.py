@@ -13,7 +13,8 @@ from vqvae_jax.errors import require
 class Dataset(NamedTuple):
     """Three splits whose examples share no image.
 
-    Example i of a split is `{"image": uint8 [H, W, C], "label": int32 []}`.
+    Example i of a split is `{"image": uint8 [H, W, C], "label": int32 []}`; frames of a
+    world have `COLUMNS`, int32 [], besides.
 
     Attributes:
         train: the source to train on.
@@ -22,6 +23,7 @@ class Dataset(NamedTuple):
         class_names: one name per label, or empty where images have no labels (all
             labels are then 0).
         image_shape: (H, W, C).
+        action_names: what the actions of frames mean; empty for other images.
     """
 
     train: Source
@@ -29,6 +31,7 @@ class Dataset(NamedTuple):
     test: Source
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    action_names: tuple[str, ...] = ()
 
 
 def open_dataset(config: DataConfig) -> Dataset:
@@ -64,6 +67,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         test=test,
         class_names=splits.class_names,
         image_shape=(config.image_size, config.image_size, config.channels),
+        action_names=splits.action_names,
     )
 
 

@@ -11,6 +11,9 @@ from vqvae_jax.errors import require
 Example = dict[str, Shaped[np.ndarray, "..."]]
 Batch = dict[str, Shaped[np.ndarray, "b ..."]]
 
+# What frames of a world have besides: where they stand, and what was done after them.
+COLUMNS = ("action", "episode", "step")
+
 
 @runtime_checkable
 class Source(Protocol):
@@ -34,6 +37,7 @@ class Splits(NamedTuple):
 
     sources: dict[str, Source]
     class_names: tuple[str, ...]
+    action_names: tuple[str, ...] = ()
 
 
 class Subset:

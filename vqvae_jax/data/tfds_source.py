@@ -7,15 +7,19 @@ import socket
 import sys
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from vqvae_jax.data import images
-from vqvae_jax.data.source import Example, Source, Splits
+from vqvae_jax.data.source import COLUMNS, Example, Source, Splits
 from vqvae_jax.errors import UserError, require
 
+# Sets that come with this package.
+_EMBEDDED = ("digits", "maze")
 _SPLIT_NAMES = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev"),
@@ -64,7 +68,8 @@ def open_tfds(name: str, *, data_dir: str, image_size: int, channels: int) -> Sp
         f"{', '.join(map(str, builder.info.splits))}; choose another set",
     )
     names = builder.info.features[label_key].names if label_key is not None else ()
-    return Splits(sources, tuple(names))
+    actions = (builder.info.metadata or {}).get("action_names", ())
+    return Splits(sources, tuple(names), tuple(actions))
 
 
 class TfdsSource:
@@ -83,6 +88,7 @@ class TfdsSource:
         self._records = records
         self._encoded = _is_image(features[image_key])
         self._shape = features[image_key].shape
+        self._columns = tuple(name for name in COLUMNS if name in features)
         self._image_key = image_key
         self._label_key = label_key
         self._size = {"image_size": image_size, "channels": channels}
@@ -105,10 +111,21 @@ class TfdsSource:
         if self._encoded:
             array = images.decode(image.bytes_list.value[0], **self._size)
         else:
-            values = np.array(image.int64_list.value, np.uint8)
-            array = images.fit_array(values.reshape(self._shape), **self._size)
+            values = _values(image).reshape(self._shape)
+            array = images.fit_array(values, **self._size)
         label = features[self._label_key].int64_list.value[0] if self._label_key else 0
-        return {"image": array, "label": np.asarray(label, np.int32)}
+        columns = {
+            name: np.asarray(features[name].int64_list.value[0], np.int32)
+            for name in self._columns
+        }
+        return {"image": array, "label": np.asarray(label, np.int32), **columns}
+
+
+def _values(feature: Any) -> UInt8[np.ndarray, " n"]:
+    """Return what TFDS keeps of an uint8 tensor, as numbers or in compressed bytes."""
+    if feature.int64_list.value:
+        return np.array(feature.int64_list.value, np.uint8)
+    return np.frombuffer(zlib.decompress(feature.bytes_list.value[0]), np.uint8)
 
 
 def _prepared_builder(name: str, data_dir: str) -> Any:
@@ -116,6 +133,8 @@ def _prepared_builder(name: str, data_dir: str) -> Any:
     if not builder.data_path.exists():
         try:
             _prepare(builder)
+        except UserError:
+            raise
         except Exception as error:
             # Another process of the same run may have finished it meanwhile.
             if not _builder(name, data_dir).data_path.exists():
@@ -143,15 +162,20 @@ def _builder(name: str, data_dir: str) -> Any:
     import tensorflow_datasets as tfds
 
     directory = data_dir or None
-    if name == "digits":
-        from vqvae_jax.data.digits import Digits
-
-        return Digits(data_dir=directory)
+    stem, _, config = name.partition("/")
     try:
+        if stem == "digits":
+            from vqvae_jax.data.digits import Digits
+
+            return Digits(data_dir=directory, config=config or None)
+        if stem == "maze":
+            from vqvae_jax.data.maze import Maze
+
+            return Maze(data_dir=directory, config=config or None)
         return tfds.builder(name, data_dir=directory)
     except Exception as error:
-        known = [*tfds.list_builders(with_community_datasets=False), "digits"]
-        stem = name.split("/")[0].split(":")[0]
+        known = [*tfds.list_builders(with_community_datasets=False), *_EMBEDDED]
+        stem = stem.split(":")[0]
         close = difflib.get_close_matches(stem, known) if stem not in known else []
         reason = (
             "TFDS knows no set of that name"

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Key, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Integer, Key, PRNGKeyArray, UInt8
 
 from vqvae_jax import image_quality, likelihoods, metrics
 from vqvae_jax.arrays import AnyArray, require_shape
@@ -149,8 +149,8 @@ def quality(
     return results
 
 
-def keys_of(images: UInt8[AnyArray, "B H W C"]) -> Key[Array, " B"]:
-    """Return a key for each image that depends on that image alone.
+def keys_of(images: Integer[AnyArray, "B H W C"]) -> Key[Array, " B"]:
+    """Return a key for each image, or grid of codes, that depends on it alone.
 
     With them a bound that is estimated from random draws is the same number each time,
     and whatever batches and devices the images are spread over.

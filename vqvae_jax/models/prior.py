@@ -127,6 +127,7 @@ class Prior:
         vector: Float[AnyArray, "B V"] | None = None,
         features: Float[AnyArray, "B H W M"] | None = None,
         given: Int[AnyArray, "B H W C"] | None = None,
+        dropout_key: PRNGKeyArray | None = None,
     ) -> Float[Array, " B"]:
         """Return log p(z) in nats, exactly, for each grid of codes.
 
@@ -138,6 +139,7 @@ class Prior:
           features: a map that each depends on, if the prior was built so.
           given: as in `sample`; only places where it is -1 count, which makes the sum
             the log-probability that `sample` draws these codes there.
+          dropout_key: decides what is dropped, as in training; nothing without it.
 
         Raises:
           UserError: the codes or what they depend on do not fit this model.
@@ -145,7 +147,7 @@ class Prior:
         self._check_params(params)
         self._check_codes("codes", codes, lowest=0)
         condition = self._condition(labels, vector, features, codes.shape[0])
-        log_p = self._log_p(params, jnp.asarray(codes), condition)
+        log_p = self._log_p(params, jnp.asarray(codes), condition, dropout_key)
         if given is not None:
             self._check_codes("given", given, lowest=sampling.FREE)
             log_p = jnp.where(jnp.asarray(given) == sampling.FREE, log_p, 0.0)

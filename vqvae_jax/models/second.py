@@ -12,7 +12,10 @@ import jax.numpy as jnp
 
 from vqvae_jax.config import section
 from vqvae_jax.errors import require
+from vqvae_jax.models.hierarchy import Hierarchy
+from vqvae_jax.models.hierarchy_vae import HierarchyVAE
 from vqvae_jax.models.prior import Prior
+from vqvae_jax.models.video import Video
 
 Facts = Mapping[str, Any]
 
@@ -41,12 +44,43 @@ def batch_of_codes(model: Any) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
+def batch_of_clips(model: Video) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of a batch of one clip."""
+    frames = model.clip_frames
+    return {
+        "codes": jax.ShapeDtypeStruct((1, frames, *model.grid), jnp.int32),
+        "action": jax.ShapeDtypeStruct((1, frames), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((1,), bool),
+    }
+
+
 SECOND_STAGES: dict[str, SecondStage] = {
     "prior": SecondStage(
         model=Prior,
         given=("grid", "num_codes", "class_names"),
         trained={"prior": lambda prior: prior},
         batch=batch_of_codes,
+    ),
+    # The last two are what the first is compared with (section 4.2).
+    "hierarchy": SecondStage(
+        model=Hierarchy,
+        given=("grid", "num_codes"),
+        trained={
+            "hierarchy": lambda hierarchy: hierarchy,
+            "hierarchy_vae": HierarchyVAE.like,
+            "hierarchy_without_latents": lambda hierarchy: hierarchy.without_latents,
+        },
+        batch=batch_of_codes,
+    ),
+    # The last one is what the first is compared with (section 4.4).
+    "video": SecondStage(
+        model=Video,
+        given=("grid", "num_codes", "action_names"),
+        trained={
+            "video": lambda video: video,
+            "video_frames_alone": lambda video: video.frames_alone,
+        },
+        batch=batch_of_clips,
     ),
 }
 

@@ -49,12 +49,12 @@ class Params(NamedTuple):
 class Posterior(NamedTuple):
     """The diagonal Gaussian q(z|x).
 
-    mean: `[B, h, w, L]`.
-    log_variance: `[B, h, w, L]`.
+    mean: `[B, ..., L]`.
+    log_variance: `[B, ..., L]`.
     """
 
-    mean: Float[Array, "B h w L"]
-    log_variance: Float[Array, "B h w L"]
+    mean: Float[Array, "B *grid L"]
+    log_variance: Float[Array, "B *grid L"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,14 +185,14 @@ class VAE(ImageAutoencoder):
         return reconstruction / self.num_dims, kl / self.num_dims, posterior
 
 
-def reparameterized(keys: Array, posterior: Posterior) -> Float[Array, "B h w L"]:
+def reparameterized(keys: Array, posterior: Posterior) -> Float[Array, "B *grid L"]:
     """Draw z = mean + sigma * epsilon, for each example by its own key `[B]`."""
     mean, log_variance = posterior
     epsilon = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
     return mean + jnp.exp(0.5 * log_variance) * epsilon
 
 
-def kl_to_standard_normal(posterior: Posterior) -> Float[Array, "B h w L"]:
+def kl_to_standard_normal(posterior: Posterior) -> Float[Array, "B *grid L"]:
     """Return KL(q(z|x) || N(0, 1)) of each latent, in nats, in closed form.
 
     Kingma and Welling, appendix B.

@@ -23,8 +23,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from vqvae_jax import metrics, quantizer
 from vqvae_jax.arrays import AnyArray, require_shape
-from vqvae_jax.errors import require
 from vqvae_jax.models.autoencoder import ImageAutoencoder, mean_of_each, quality
+from vqvae_jax.models.bottleneck import Bottleneck, Carry, shared_options
 from vqvae_jax.networks.autoencoder import Encoder
 
 
@@ -39,19 +39,6 @@ class Params(NamedTuple):
     encoder: Any
     decoder: Any
     codebook: quantizer.Codebook
-
-
-class Carry(NamedTuple):
-    """What a step's forward pass hands to `VQVAE.update`.
-
-    z_e: `[B, h, w, G*D]` the encoder's output.
-    codes: `[B, h, w, G]`.
-    mask: `[B, h, w]`.
-    """
-
-    z_e: Float[Array, "B h w GD"]
-    codes: Int[Array, "B h w G"]
-    mask: Bool[Array, "B h w"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,21 +70,8 @@ class VQVAE(ImageAutoencoder):
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
         super().__post_init__()
-        self._require_at_least(1, "num_codes", "num_codebooks", "dim")
-        self._require_at_least(0, "beta", "restart_below")
-        require(
-            0 <= self.ema_decay < 1,
-            f"ema_decay must be in [0, 1), got {self.ema_decay}",
-        )
-        for name, choices in (
-            ("codebook_update", ("loss", "ema")),
-            ("codebook_init", ("kmeans", "uniform")),
-        ):
-            value = getattr(self, name)
-            require(
-                value in choices,
-                f"{name} must be one of {', '.join(choices)}, got {value!r}",
-            )
+        # It checks its options as it is made.
+        _ = self._bottleneck
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -116,28 +90,19 @@ class VQVAE(ImageAutoencoder):
         encoder = self._encoder.init(encoder_key, self._as_input(images))
         grid = (1, *self.grid[:2], self.num_codebooks * self.dim)
         decoder = self._decoder.init(decoder_key, jnp.zeros(grid))
-        codebook = quantizer.init(
+        params = Params(encoder, decoder, codebook=None)
+        codebook = self._bottleneck.init(
             codebook_key,
-            num_codes=self.num_codes,
-            dim=self.dim,
-            num_codebooks=self.num_codebooks,
-        )
-        params = Params(encoder, decoder, codebook)
-        if self.codebook_init == "uniform":
-            return params
-        codebook = quantizer.kmeans(
             kmeans_key,
-            codebook,
-            self._z_e(params, images),
-            mask=self._cell_mask(batch["mask"]),
+            lambda: self._z_e(params, images),
+            self._cell_mask(batch["mask"]),
         )
         return params._replace(codebook=codebook)
 
     def trainable(self, params: Params) -> Params:
         """Mark with True the leaves that follow the gradient."""
         everything = jax.tree.map(lambda _: True, params)
-        codebook = quantizer.Codebook(self.codebook_update == "loss", False, False)
-        return everything._replace(codebook=codebook)
+        return everything._replace(codebook=self._bottleneck.trainable())
 
     def loss(
         self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
@@ -161,18 +126,9 @@ class VQVAE(ImageAutoencoder):
         axis_name: str | tuple[str, ...] | None = None,
     ) -> Params:
         """Do to the codebook what the gradient does not: EMA, counts, restarts."""
-        z_e, codes, mask = carry
-        move = (
-            quantizer.ema_update
-            if self.codebook_update == "ema"
-            else _count_update_of_codes
+        codebook = self._bottleneck.update(
+            params.codebook, key, carry, axis_name=axis_name
         )
-        shared = {"mask": mask, "axis_name": axis_name}
-        codebook = move(params.codebook, z_e, codes, decay=self.ema_decay, **shared)
-        if self.restart_below > 0:
-            codebook = quantizer.restart(
-                key, codebook, z_e, min_count=self.restart_below, **shared
-            )
         return params._replace(codebook=codebook)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
@@ -225,6 +181,10 @@ class VQVAE(ImageAutoencoder):
         return self.decode(params, self.encode(params, images))
 
     @property
+    def _bottleneck(self) -> Bottleneck:
+        return Bottleneck(**shared_options(self))
+
+    @property
     def _encoder(self) -> Encoder:
         return self._encoder_to(self.num_codebooks * self.dim)
 
@@ -248,9 +208,7 @@ class VQVAE(ImageAutoencoder):
         )
 
     def _objective(self, terms) -> Float[Array, " B"]:
-        loss = terms["reconstruction"] + self.beta * terms["commitment"]
-        # With the EMA variant the codebook has no loss (appendix A.1).
-        return loss + terms["codebook"] if self.codebook_update == "loss" else loss
+        return terms["reconstruction"] + self._bottleneck.objective(terms)
 
     def _metrics(self, quantized, terms, mask) -> dict:
         means = {
@@ -265,8 +223,3 @@ class VQVAE(ImageAutoencoder):
 
     def _cell_mask(self, mask: Bool[Array, " B"]) -> Bool[Array, "B h w"]:
         return jnp.broadcast_to(mask[:, None, None], (mask.shape[0], *self.grid[:2]))
-
-
-def _count_update_of_codes(codebook, z_e, codes, **options):
-    del z_e  # The loss has moved the embeddings already.
-    return quantizer.count_update(codebook, codes, **options)

@@ -82,7 +82,8 @@ class Decoder(nn.Module):
     The encoder's mirror: a 3x3 convolution to `units`, the residual blocks, a ReLU,
     then `stages` transposed 4x4 convolutions of stride 2 with a ReLU between each
     two, the last of which gives `out_channels`; with no stages, one 3x3 convolution
-    instead. The result is float32 whatever `dtype` the sums run in.
+    instead. Its kernel is drawn by `out_init`. The result is float32 whatever `dtype`
+    the sums run in.
     """
 
     out_channels: int
@@ -91,6 +92,7 @@ class Decoder(nn.Module):
     residual_blocks: int = 2
     residual_units: int = 256
     dtype: DTypeLike = jnp.float32
+    out_init: nn.initializers.Initializer = _NEAR_ZERO
 
     @nn.compact
     def __call__(
@@ -107,7 +109,7 @@ class Decoder(nn.Module):
                 self.out_channels,
                 (3, 3),
                 dtype=self.dtype,
-                kernel_init=_NEAR_ZERO,
+                kernel_init=self.out_init,
                 name="conv",
             )(x)
         for stage in range(self.stages):
@@ -116,7 +118,7 @@ class Decoder(nn.Module):
             x = ConvTranspose(
                 self.out_channels if last else self.units,
                 dtype=self.dtype,
-                kernel_init=_NEAR_ZERO if last else nn.initializers.he_normal(),
+                kernel_init=self.out_init if last else nn.initializers.he_normal(),
                 name=f"stage_{stage}",
             )(x)
         return x.astype(jnp.float32)

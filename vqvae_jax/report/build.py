@@ -23,6 +23,11 @@ NAMES = {
     "pixelcnn": "PixelCNN",
     "gan": "GAN",
     "prior": "prior",
+    "hierarchy": "second VQ-VAE",
+    "hierarchy_vae": "VAE with the second VQ-VAE's networks",
+    "hierarchy_without_latents": "PixelCNN without latents",
+    "video": "video model",
+    "video_frames_alone": "same model of frames alone",
 }
 
 
@@ -77,7 +82,7 @@ def _reconstructions(workdir: Workdir, dataset: Dataset) -> Section:
     model, params = restore(workdir.path)
     columns = figures.columns_for(dataset.image_shape)
     # A folder is sorted by class: its first images would all be of one.
-    chosen = _spread(len(dataset.test), 2 * columns)
+    chosen = spread(len(dataset.test), 2 * columns)
     originals = stack(read_many(dataset.test, chosen))["image"]
     decoded = np.asarray(jax.jit(model.reconstruct)(params, originals))
     picture = Picture(
@@ -93,22 +98,27 @@ def _reconstructs(experiment: Experiment) -> bool:
 
 
 def _samples(workdir: Workdir, *, is_decoded: bool) -> Section:
+    text = "Codes drawn from the prior, decoded." if is_decoded else ""
+    return samples_section(workdir, text)
+
+
+def samples_section(workdir: Workdir, text: str) -> Section:
+    """Show the samples, a picture of each class, below what they are."""
     with np.load(workdir.samples, allow_pickle=False) as samples:
         images, labels = samples["images"], samples["labels"]
         class_names = samples["class_names"]
     columns = figures.columns_for(images.shape[1:])
     pictures = []
     present = np.unique(labels)
-    for label in present[_spread(len(present), _CLASSES)]:
+    for label in present[spread(len(present), _CLASSES)]:
         row = images[labels == label][:columns]
         name = str(class_names[label]) if len(class_names) else ""
         png = figures.image_grid(row, columns=columns)
         pictures.append(Picture(png, f"Samples {name}".strip(), name))
-    text = "Codes drawn from the prior, decoded." if is_decoded else ""
     return Section("Samples", text, pictures)
 
 
-def _spread(count: int, n: int) -> list[int]:
+def spread(count: int, n: int) -> list[int]:
     """Return `n` of 0 ... count - 1, evenly spaced from first to last; all if fewer."""
     return np.linspace(0, count - 1, min(n, count)).round().astype(int).tolist()
 

@@ -25,9 +25,9 @@ _SPLITS = ("train", "validation", "test")
 
 
 class Picture(NamedTuple):
-    """A PNG of the page, with its text alternative."""
+    """A PNG or GIF of the page, with its text alternative."""
 
-    png: bytes
+    image: bytes
     alt: str
     caption: str = ""
 
@@ -101,14 +101,15 @@ def _table(rows: Sequence[Sequence[str]], head: str = "", style: str = "") -> st
 
 
 def _figure(picture: Picture) -> str:
-    data = base64.b64encode(picture.png).decode("ascii")
+    data = base64.b64encode(picture.image).decode("ascii")
+    kind = "gif" if picture.image.startswith(b"GIF") else "png"
     caption = (
         f"<figcaption>{html.escape(picture.caption)}</figcaption>"
         if picture.caption
         else ""
     )
     return (
-        f'<figure>{caption}<img src="data:image/png;base64,{data}" '
+        f'<figure>{caption}<img src="data:image/{kind};base64,{data}" '
         f'alt="{html.escape(picture.alt)}"></figure>'
     )
 

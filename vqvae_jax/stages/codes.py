@@ -2,19 +2,25 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
 from vqvae_jax.data import codes as codes_lib
+from vqvae_jax.data.clips import ClipsSource
 from vqvae_jax.data.source import Source
 from vqvae_jax.errors import require
 from vqvae_jax.evaluation import usage
+from vqvae_jax.models.video import Video
 from vqvae_jax.stages.stage import Context
 from vqvae_jax.training import sharding
 from vqvae_jax.training.loop import Run, fit
 from vqvae_jax.workdir import SPLITS, fingerprint, restore
+
+# From the codes of a split to what a model of the second stage is trained on.
+Examples = Callable[..., Source]
 
 
 def extract_codes(context: Context) -> None:
@@ -25,10 +31,12 @@ def extract_codes(context: Context) -> None:
     params = jax.device_put(params, sharding.replicated(mesh))
     encode = jax.jit(model.encode, out_shardings=sharding.replicated(mesh))
 
-    def encoded(source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def encoded(source: Source) -> Iterator[tuple[np.ndarray, codes_lib.Columns]]:
         for batch in experiment.eval_batches(source):
             codes = encode(params, sharding.put_batch(batch, mesh)["image"])
-            yield np.asarray(codes)[batch["mask"]], batch["label"][batch["mask"]]
+            columns = {k: v for k, v in batch.items() if k not in ("image", "mask")}
+            mask = batch["mask"]
+            yield np.asarray(codes)[mask], {k: v[mask] for k, v in columns.items()}
 
     digest = fingerprint(params)
     for split in SPLITS:
@@ -39,14 +47,34 @@ def extract_codes(context: Context) -> None:
             num_codes=model.num_codes,
             class_names=dataset.class_names,
             fingerprint=digest,
+            action_names=dataset.action_names,
         )
 
 
-def train_on_codes(context: Context, *, stage: str) -> None:
+def grids(codes: codes_lib.CodesSource, model: Any, *, split: str) -> Source:
+    """Return the examples of a model of grids: the codes as they are."""
+    del model, split
+    return codes
+
+
+def clips(codes: codes_lib.CodesSource, model: Video, *, split: str) -> Source:
+    """Return the examples of a model of clips.
+
+    To train on those from every frame on; otherwise no frame is in two of them.
+    """
+    frames = model.clip_frames
+    stride = 1 if split == "train" else frames
+    return ClipsSource(codes, length=frames, stride=stride)
+
+
+def train_on_codes(context: Context, *, stage: str, examples: Examples = grids) -> None:
     """Fit a model of the second stage; its sizes come from the codes' metadata."""
     workdir, experiment, _ = context
-    train, validation = workdir.codes("train"), workdir.codes("validation")
-    facts = dataclasses.asdict(train.metadata)
+    codes = workdir.codes("train")
+    facts = dataclasses.asdict(codes.metadata)
+    model = experiment.make_second(facts)[stage]
+    train = examples(codes, model, split="train")
+    validation = examples(workdir.codes("validation"), model, split="validation")
     place = workdir.facts(experiment.second)
     if place.exists():
         before = workdir.read_json(place)["fingerprint"]
@@ -56,7 +84,7 @@ def train_on_codes(context: Context, *, stage: str) -> None:
             f"VQ-VAE ({before}, now {facts['fingerprint']}): remove it and "
             f"{place} to train a {experiment.second} for this one",
         )
-    collapse = usage.collapse(usage.count_codes(train, num_codes=facts["num_codes"]))
+    collapse = usage.collapse(usage.count_codes(codes, num_codes=facts["num_codes"]))
     if collapse:
         warnings.warn(collapse, stacklevel=2)
     workdir.write_json(place, facts)
@@ -71,4 +99,4 @@ def train_on_codes(context: Context, *, stage: str) -> None:
         validation=lambda: experiment.eval_batches(validation),
         init_batch=jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches),
     )
-    fit(experiment.make_second(facts)[stage], config, run)
+    fit(model, config, run)

@@ -76,7 +76,7 @@ def stages_of(kind: str, second: str | None = "prior") -> dict[str, Stage]:
             lambda workdir: all(workdir.codes_directory(s).is_dir() for s in SPLITS),
             extract_codes,
         ),
-        **row.training,
+        **row.stages,
         "samples": Stage(lambda workdir: workdir.samples.exists(), row.sample),
         **last_stages(row.measure, row.sections),
     }

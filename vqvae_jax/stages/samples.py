@@ -1,7 +1,6 @@
 """Draw samples from a trained model, and keep them."""
 
 import contextlib
-import io
 import itertools
 import math
 import time
@@ -53,7 +52,7 @@ def sample_codes(context: Context) -> None:
         )
         return jax.device_get({"images": decode(params, codes), "codes": codes})
 
-    _keep(context, draw, classes=prior.num_classes, rows=prior.grid[0])
+    keep(context, draw, classes=prior.num_classes, rows=prior.grid[0])
 
 
 def sample_images(context: Context) -> None:
@@ -67,7 +66,7 @@ def sample_images(context: Context) -> None:
             )
             return {"images": jax.device_get(images)}
 
-        _keep(context, draw, classes=0, rows=model.image_shape[0])
+        keep(context, draw, classes=0, rows=model.image_shape[0])
         return
 
     sample = jax.jit(model.sample, static_argnames="num_samples")
@@ -76,10 +75,10 @@ def sample_images(context: Context) -> None:
         images = jax.device_get(sample(params, key, num_samples=len(labels)))
         return {"images": images}
 
-    _keep(context, draw_at_once, classes=0, rows=1)
+    keep(context, draw_at_once, classes=0, rows=1)
 
 
-def _keep(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
+def keep(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
     """Draw batch by batch and write `samples.npz`, and a picture of each class."""
     workdir, experiment, dataset = context
     config = experiment.samples
@@ -89,7 +88,7 @@ def _keep(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
     labels %= max(1, classes)
     keys = jax.random.split(jax.random.key(experiment.seed + 2), num_batches)
     drawn, seconds = [], []
-    with _bar(num_batches, rows) as (progress, finish_batch):
+    with rows_to_draw(num_batches, rows) as (progress, finish_batch):
         for key, batch in zip(keys, np.split(labels, num_batches), strict=True):
             start = time.perf_counter()
             drawn.append(draw(key, batch, progress))
@@ -111,19 +110,19 @@ def _write(workdir: Workdir, arrays, labels, class_names, speed) -> None:
         row = figures.image_grid(images[labels == label][:columns], columns=columns)
         name = _file_name(class_names, int(label))
         workdir.write_bytes(workdir.pictures / f"{name}.png", row)
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
+    workdir.write_arrays(
+        workdir.samples,
         **arrays,
         labels=labels,
         class_names=np.array(class_names, dtype=str),
         samples_per_second=speed,
     )
-    workdir.write_bytes(workdir.samples, buffer.getvalue())
 
 
 @contextlib.contextmanager
-def _bar(num_batches: int, rows: int) -> Iterator[tuple[Progress, Callable[[], None]]]:
+def rows_to_draw(
+    num_batches: int, rows: int
+) -> Iterator[tuple[Progress, Callable[[], None]]]:
     """Show a bar on a terminal; give what is called after each row and each batch."""
     is_shown = rich.get_console().is_terminal
     bar = rich.progress.Progress(

@@ -4,12 +4,18 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from vqvae_jax.evaluation.latent_use import of_hierarchy
 from vqvae_jax.evaluation.results import MeasureSecond, of_prior
+from vqvae_jax.evaluation.video import of_video
 from vqvae_jax.models import second as models
 from vqvae_jax.report.build import Sections, sections_of_prior
-from vqvae_jax.stages.codes import train_on_codes
+from vqvae_jax.report.hierarchy import sections_of_hierarchy
+from vqvae_jax.report.video import sections_of_video
+from vqvae_jax.stages.codes import Examples, clips, grids, train_on_codes
+from vqvae_jax.stages.hierarchy import reconstruct, sample_global
 from vqvae_jax.stages.samples import sample_codes
 from vqvae_jax.stages.stage import Context, Stage
+from vqvae_jax.stages.video import sample_video
 from vqvae_jax.training.ending import is_marked
 from vqvae_jax.workdir import Workdir
 
@@ -17,35 +23,54 @@ from vqvae_jax.workdir import Workdir
 class SecondStage(NamedTuple):
     """How the models of a second stage are trained, sampled from, measured and shown.
 
-    training: the stages that train them.
+    stages: those between `codes` and `samples`, that train them and so on.
     sample: writes `samples.npz`.
     measure: what they add to the results.
     sections: what they add to the report.
     """
 
-    training: Mapping[str, Stage]
+    stages: Mapping[str, Stage]
     sample: Callable[[Context], None]
     measure: MeasureSecond
     sections: Sections
 
 
-def training_stages(second: str) -> dict[str, Stage]:
-    """Return a stage for each model of a second stage that is trained on grids."""
+def training_stages(second: str, examples: Examples = grids) -> dict[str, Stage]:
+    """Return a stage for each model of a second stage, trained on these examples."""
 
     def stage(name: str) -> Stage:
         def is_done(workdir: Workdir) -> bool:
             return is_marked(workdir.checkpoints(name))
 
-        return Stage(is_done, functools.partial(train_on_codes, stage=name))
+        return Stage(
+            is_done, functools.partial(train_on_codes, stage=name, examples=examples)
+        )
 
     return {name: stage(name) for name in models.SECOND_STAGES[second].trained}
 
 
 SECOND_STAGES: dict[str, SecondStage] = {
     "prior": SecondStage(
-        training=training_stages("prior"),
+        stages=training_stages("prior"),
         sample=sample_codes,
         measure=of_prior,
         sections=sections_of_prior,
+    ),
+    "hierarchy": SecondStage(
+        stages={
+            **training_stages("hierarchy"),
+            "reconstructions": Stage(
+                lambda workdir: workdir.reconstructions.exists(), reconstruct
+            ),
+        },
+        sample=sample_global,
+        measure=of_hierarchy,
+        sections=sections_of_hierarchy,
+    ),
+    "video": SecondStage(
+        stages=training_stages("video", clips),
+        sample=sample_video,
+        measure=of_video,
+        sections=sections_of_video,
     ),
 }

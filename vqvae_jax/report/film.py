@@ -1,0 +1,107 @@
+"""Clips as pictures: strips of frames, and animations, as bytes."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+# Clips of which pictures are kept.
+SHOWN = 4
+
+_GAP = 3
+_LABEL = 64
+_BAR = 4
+_SIDE = 84
+_GIVEN, _DRAWN = "#dd6b20", "#2b6cb0"
+_INK, _PAPER = "#4a5568", "#ffffff"
+_MILLISECONDS = 160
+
+
+def strips(
+    clips: UInt8[np.ndarray, "R T H W C"], names: Sequence[str], *, given: int
+) -> bytes:
+    """Lay out clips as rows of frames, as a PNG.
+
+    A bar above the frames is orange over the given ones and blue over the others.
+    """
+    rows, time = clips.shape[:2]
+    height, width = _tile(clips)
+    canvas = Image.new(
+        "RGB",
+        (
+            _LABEL + time * (width + _GAP) - _GAP,
+            _BAR + rows * (height + _GAP),
+        ),
+        _PAPER,
+    )
+    draw = ImageDraw.Draw(canvas)
+    for t in range(time):
+        left = _LABEL + t * (width + _GAP)
+        colour = _GIVEN if t < given else _DRAWN
+        draw.rectangle((left, 0, left + width - 1, _BAR - 1), fill=colour)
+    for row, (clip, name) in enumerate(zip(clips, names, strict=True)):
+        top = _BAR + _GAP + row * (height + _GAP)
+        _write(draw, name, 0, top + height // 2)
+        for t, frame in enumerate(clip):
+            canvas.paste(_image(frame), (_LABEL + t * (width + _GAP), top))
+    return _saved(canvas, "PNG", optimize=True)
+
+
+def animation(
+    clips: UInt8[np.ndarray, "R T H W C"], names: Sequence[str], *, given: int
+) -> bytes:
+    """Play clips side by side, for ever, as a GIF; an orange bar marks given frames."""
+    rows, time = clips.shape[:2]
+    height, width = _tile(clips, enlarged=True)
+    line = 16
+    size = (rows * (width + _GAP) - _GAP, line + _BAR + height)
+    frames = []
+    for t in range(time):
+        canvas = Image.new("RGB", size, _PAPER)
+        draw = ImageDraw.Draw(canvas)
+        colour = _GIVEN if t < given else _DRAWN
+        for row, name in enumerate(names):
+            left = row * (width + _GAP)
+            _write(draw, name, left, line // 2)
+            draw.rectangle((left, line, left + width - 1, line + _BAR - 1), fill=colour)
+            frame = _image(clips[row, t], enlarged=True)
+            canvas.paste(frame, (left, line + _BAR))
+        frames.append(canvas.quantize(128, dither=Image.Dither.NONE))
+    # The last frame rests, so that the eye sees where it begins again.
+    durations = [_MILLISECONDS] * (time - 1) + [5 * _MILLISECONDS]
+    return _saved(
+        frames[0],
+        "GIF",
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
+    )
+
+
+def _tile(clips: np.ndarray, *, enlarged: bool = False) -> tuple[int, int]:
+    factor = _factor(clips.shape[3], enlarged=enlarged)
+    return clips.shape[2] * factor, clips.shape[3] * factor
+
+
+def _factor(width: int, *, enlarged: bool) -> int:
+    return max(1, _SIDE * (2 if enlarged else 1) // width)
+
+
+def _image(frame: UInt8[np.ndarray, "H W C"], *, enlarged: bool = False) -> Image.Image:
+    factor = _factor(frame.shape[1], enlarged=enlarged)
+    frame = frame.repeat(factor, axis=0).repeat(factor, axis=1)
+    return Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
+
+
+def _write(draw: ImageDraw.ImageDraw, text: str, left: int, middle: int) -> None:
+    font = ImageFont.load_default(size=11)
+    draw.text((left, middle), text, fill=_INK, font=font, anchor="lm")
+
+
+def _saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
