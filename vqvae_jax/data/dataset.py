@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from vqvae_jax.data import folder, tfds_source
 from vqvae_jax.data.config import DataConfig
-from vqvae_jax.data.source import Source, Splits, Subset, cached, permutation
+from vqvae_jax.data.source import Source, Subset, cached, permutation
 from vqvae_jax.errors import require
 
 

@@ -5,28 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_NAMES = """Alice Andrew Barbara Charles Deborah Elizabeth Frank Georgia Howard Julia
-Kevin Laura Matthew Nancy Oliver Peter Rachel Samuel Theodore Victor William Yolanda Zoe
-Joy""".split()
-_PEOPLE = """baker boy captain child doctor driver farmer father gardener judge king
-lawyer mother neighbor nurse painter shepherd singer soldier student teacher thief
-visitor woman youth""".split()
-_THINGS = """boat book bottle bridge cage camera chair cloud coin cup drawing engine
-feather fish flower garden glove guitar hammer house jacket jewel kitchen ladder lamp
-letter machine mirror mountain needle notebook onion orange oven paper pencil picture
-pillow pocket roof rope sausage shadow shoe song spoon stone stove table television
-thread ticket tooth toy treasure tree umbrella vegetable village violin watch wheel
-whistle window zebra""".split()
-_KINDS = """ancient beautiful big blue broken cheap clean cold dangerous dark empty
-famous foolish fresh gentle golden good green heavy huge large lazy little long loud
-narrow noisy old pure quick quiet rough round royal sharp short silver smooth soft
-strange strong thick thin tiny usual warm weird wide wild wooden young yellow""".split()
-_DEEDS = """admired brought carried caught chose cleaned counted covered described
-destroyed dropped enjoyed examined fixed followed found forgot gave hid ignored imagined
-kept lifted lost loved measured moved noticed opened painted praised pulled pushed
-recognized remembered repaired saw sold stole touched used washed watched
-wrapped""".split()
-_PLACES = "above behind beneath beside between beyond near under without".split()
 _TIMES = (
     "after lunch",
     "all day",
@@ -43,16 +21,33 @@ _TIMES = (
     "with great pleasure",
     "yesterday",
 )
-# A word in capitals stands for one of a list.
-_LISTS = {
-    "NAME": _NAMES,
-    "PERSON": _PEOPLE,
-    "THING": _THINGS,
-    "KIND": _KINDS,
-    "DEED": _DEEDS,
-    "PLACE": _PLACES,
-    "TIME": _TIMES,
+_WORDS = {
+    "NAME": """Alice Andrew Barbara Charles Deborah Elizabeth Frank Georgia Howard Joy
+        Julia Kevin Laura Matthew Nancy Oliver Peter Rachel Samuel Theodore Victor
+        William Yolanda Zoe""",
+    "PERSON": """baker boy captain child doctor driver farmer father gardener judge king
+        lawyer mother neighbor nurse painter shepherd singer soldier student teacher
+        thief visitor woman youth""",
+    "THING": """boat book bottle bridge cage camera chair cloud coin cup drawing engine
+        feather fish flower garden glove guitar hammer house jacket jewel kitchen ladder
+        lamp letter machine mirror mountain needle notebook onion orange oven paper
+        pencil picture pillow pocket roof rope sausage shadow shoe song spoon stone
+        stove table television thread ticket tooth toy treasure tree umbrella vegetable
+        village violin watch wheel whistle window zebra""",
+    "KIND": """ancient beautiful big blue broken cheap clean cold dangerous dark empty
+        famous foolish fresh gentle golden good green heavy huge large lazy little long
+        loud narrow noisy old pure quick quiet rough round royal sharp short silver
+        smooth soft strange strong thick thin tiny usual warm weird wide wild wooden
+        yellow young""",
+    "DEED": """admired brought carried caught chose cleaned counted covered described
+        destroyed dropped enjoyed examined fixed followed forgot found hid ignored
+        imagined kept lifted lost loved measured moved noticed opened painted praised
+        pulled pushed recognized remembered repaired saw sold stole touched used washed
+        watched wrapped""",
+    "PLACE": "above behind beneath beside beyond near under without",
 }
+# What a word in capitals stands for.
+_LISTS = {"TIME": _TIMES} | {name: words.split() for name, words in _WORDS.items()}
 _FORMS = (
     "The KIND PERSON DEED the THING TIME.",
     "NAME DEED the KIND THING PLACE the THING.",

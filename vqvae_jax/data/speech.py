@@ -20,9 +20,10 @@ SILENCE = "SIL"
 _PEAK = np.float32(0.7)
 
 # Variants that sound like people, women and men in turn.
-_VARIANTS = """f1 m1 f2 m2 f3 m3 f4 m4 f5 m5 Alicia m7 Andrea m8 Annie Alex anika Denis
+_NAMES = """f1 m1 f2 m2 f3 m3 f4 m4 f5 m5 Alicia m7 Andrea m8 Annie Alex anika Denis
 aunty Gene belinda Hugo grandma Jacky linda Marco shelby Mike steph Reed steph2 adam
-steph3 antonio Gene2 boris david ed edward grandpa""".split()
+steph3 antonio Gene2 boris david ed edward grandpa"""
+_VARIANTS = _NAMES.split()
 # A variant is heard again as another speaker with another pitch, or melody.
 _PITCHES = ((50, 50), (30, 35), (70, 65))
 _RATES = (160, 176, 152, 184, 168, 192)
@@ -259,8 +260,8 @@ def _arpa(phoneme: str) -> str:
         return SILENCE
     require(
         letters in _FROM_ESPEAK,
-        f"eSpeak NG says {phoneme!r}, which is no phone known here; install the version "
-        "of espeakng-loader in constraints.txt",
+        f"eSpeak NG says {phoneme!r}, which is no phone known here; install the "
+        "version of espeakng-loader in constraints.txt",
     )
     return _FROM_ESPEAK[letters]
 
