@@ -117,9 +117,9 @@ def test_what_a_set_brings_is_left_as_it_is(labels):
 @pytest.mark.parametrize(
     ("roles", "train", "fraction", "message"),
     [
-        (("train",), 4, 0.49, "train has 4 images, too few to cut 2 × 2"),
-        (("train",), 2, 0.01, "train has 2 images, too few to cut 2 × 1"),
-        (("train", "test"), 1, 0.4, "train has 1 images, too few to cut 1 × 1"),
+        (("train",), 4, 0.49, "train has 4 examples, too few to cut 2 × 2"),
+        (("train",), 2, 0.01, "train has 2 examples, too few to cut 2 × 1"),
+        (("train", "test"), 1, 0.4, "train has 1 examples, too few to cut 1 × 1"),
     ],
 )
 def test_a_fraction_that_leaves_nothing_to_train_on(

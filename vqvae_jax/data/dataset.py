@@ -1,12 +1,14 @@
 """Open a set of images with its three splits."""
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from vqvae_jax.data import folder, tfds_source
 from vqvae_jax.data.config import DataConfig
-from vqvae_jax.data.source import Source, Splits, Subset, cached, permutation
+from vqvae_jax.data.source import Source, Subset, cached, permutation
 from vqvae_jax.errors import require
 
 
@@ -60,7 +62,8 @@ def open_dataset(config: DataConfig) -> Dataset:
             image_size=config.image_size,
             channels=config.channels,
         )
-    train, validation, test = _three_splits(splits, config.validation_fraction)
+    sources = {role: cached(source) for role, source in splits.sources.items()}
+    train, validation, test = three_splits(sources, config.validation_fraction)
     return Dataset(
         train=train,
         validation=validation,
@@ -71,8 +74,22 @@ def open_dataset(config: DataConfig) -> Dataset:
     )
 
 
-def _three_splits(splits: Splits, fraction: float) -> tuple[Source, Source, Source]:
-    sources = {role: cached(source) for role, source in splits.sources.items()}
+def three_splits(
+    sources: Mapping[str, Source],
+    fraction: float,
+    *,
+    subset: Callable[[Source, Int[np.ndarray, " n"]], Source] = Subset,
+) -> tuple[Source, Source, Source]:
+    """Return train, validation and test; cut what is missing as `open_dataset` says.
+
+    Args:
+        sources: by role, "train" at least.
+        fraction: of train that a missing split gets.
+        subset: makes a source of another one and indices.
+
+    Raises:
+        UserError: train is too small.
+    """
     train = sources["train"]
     validation, test = sources.get("validation"), sources.get("test")
     if test is None:
@@ -84,11 +101,11 @@ def _three_splits(splits: Splits, fraction: float) -> tuple[Source, Source, Sour
     parts = 1 if test is not None else 2
     require(
         len(train) > parts * size,
-        f"train has {len(train)} images, too few to cut {parts} × {size} from "
-        "for validation; add images",
+        f"train has {len(train)} examples, too few to cut {parts} × {size} from "
+        "for validation; add some",
     )
     order = permutation(len(train), 0)
-    validation = Subset(train, np.sort(order[:size]))
+    validation = subset(train, np.sort(order[:size]))
     if test is None:
-        test = Subset(train, np.sort(order[size : 2 * size]))
-    return Subset(train, np.sort(order[parts * size :])), validation, test
+        test = subset(train, np.sort(order[size : 2 * size]))
+    return subset(train, np.sort(order[parts * size :])), validation, test

@@ -38,13 +38,13 @@ def open_folder(
     """
     base = Path(root).expanduser()
     require(base.is_dir(), f"data.data_dir={root!r} is not a folder")
-    folders = _split_folders(base)
+    folders = split_folders(base)
     require(
         "train" in folders,
         f"data.data_dir={root!r} has no folder train; expected "
         f"{base}/train/<class>/*.jpg",
     )
-    class_names = tuple(path.name for path in _subfolders(folders["train"]))
+    class_names = tuple(path.name for path in subfolders(folders["train"]))
     sources = {}
     for role, path in folders.items():
         files, labels = _list_images(path, class_names)
@@ -104,7 +104,12 @@ class FolderSource:
         return {"image": array, "label": np.asarray(self._labels[index])}
 
 
-def _split_folders(base: Path) -> dict[str, Path]:
+def split_folders(base: Path) -> dict[str, Path]:
+    """Return the folders of the splits there are, by role.
+
+    Raises:
+        UserError: two folders have the same role.
+    """
     folders = {}
     for role, names in _SPLIT_FOLDERS.items():
         found = [base / name for name in names if (base / name).is_dir()]
@@ -117,7 +122,8 @@ def _split_folders(base: Path) -> dict[str, Path]:
     return folders
 
 
-def _subfolders(path: Path) -> list[Path]:
+def subfolders(path: Path) -> list[Path]:
+    """Return the folders in `path`, in alphabetical order, without hidden ones."""
     return sorted(
         entry
         for entry in path.iterdir()
@@ -128,7 +134,7 @@ def _subfolders(path: Path) -> list[Path]:
 def _list_images(
     split: Path, class_names: tuple[str, ...]
 ) -> tuple[list[str], list[int]]:
-    unknown = [p.name for p in _subfolders(split) if p.name not in class_names]
+    unknown = [p.name for p in subfolders(split) if p.name not in class_names]
     if unknown:
         raise UserError(
             f"{split} has the class {unknown[0]!r}, which is none of train's "

@@ -5,15 +5,22 @@ import functools
 import os
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt64
 
-from vqvae_jax.data.source import Batch, Source, permutation, read_many, stack
+from vqvae_jax.data.source import (
+    Batch,
+    Example,
+    Source,
+    permutation,
+    read_many,
+    stack,
+)
 from vqvae_jax.errors import require
 
 
@@ -23,6 +30,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     random_flip: bool = False,
+    augment: Callable[[Example, int], Example] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     num_workers: int = 0,
@@ -31,16 +39,19 @@ def train_batches(
 
     Batches run across the end of an epoch, so no example is dropped and a source
     smaller than a batch works too. Each batch stacks the examples' arrays and adds
-    "mask" bool [batch_size / process_count], all True. Which examples make up the
-    global batch of a step, and which of them are flipped, depends neither on the
-    number of processes nor on that of workers: process p takes every
-    `process_count`-th of one global order, from the p-th on.
+    "mask" bool [batch_size / process_count], all True, if they have none. Which
+    examples make up the global batch of a step, and which of them are flipped or how
+    they are augmented, depends neither on the number of processes nor on that of
+    workers: process p takes every `process_count`-th of one global order, from the
+    p-th on.
 
     Args:
-        source: examples as dicts of arrays of equal shapes.
+        source: examples as dicts of arrays, of equal shapes once augmented.
         batch_size: the global one, over all processes.
-        seed: of order and flips, in [0, 2**32).
+        seed: of order, flips and augmentation, in [0, 2**32).
         random_flip: flip the array "image" [H, W, C] left to right, half the time.
+        augment: makes an example to train on of one as it was read, and of a random
+            number in [0, 2**64); pickleable, as worker processes call it.
         process_index: which process this is.
         process_count: how many there are; divides `batch_size`.
         num_workers: processes that read and decode; 0 reads in threads.
@@ -53,6 +64,7 @@ def train_batches(
         batch_size=batch_size,
         seed=seed,
         random_flip=random_flip,
+        augment=augment,
         process_index=process_index,
         process_count=process_count,
         num_workers=num_workers,
@@ -69,11 +81,12 @@ class TrainBatches(Iterator[Batch]):
         batch_size: int,
         seed: int,
         random_flip: bool,
+        augment: Callable[[Example, int], Example] | None,
         process_index: int,
         process_count: int,
         num_workers: int,
     ):
-        _check_sizes(batch_size, process_index, process_count)
+        check_sizes(batch_size, process_index, process_count)
         require(len(source) > 0, "cannot train on an empty split")
         require(0 <= seed < 2**32, f"the seed is {seed}; expected 0 to 2**32 - 1")
         self._identity = {
@@ -91,6 +104,7 @@ class TrainBatches(Iterator[Batch]):
             batch_size=batch_size,
             seed=seed,
             random_flip=random_flip,
+            augment=augment,
             process_index=process_index,
             process_count=process_count,
         )
@@ -155,7 +169,7 @@ def eval_batches(
     Raises:
         UserError: the sizes do not fit.
     """
-    _check_sizes(batch_size, process_index, process_count)
+    check_sizes(batch_size, process_index, process_count)
     return _eval_batches(source, batch_size, process_index, process_count)
 
 
@@ -175,7 +189,11 @@ def _eval_batches(
         mask: Bool[np.ndarray, " b"] = np.arange(size) < len(indices)
         return {**stack(examples), "mask": mask}
 
-    steps = -(-len(source) // batch_size)
+    yield from once(read, steps=-(-len(source) // batch_size))
+
+
+def once(read: Callable[[int], Batch], *, steps: int) -> Iterator[Batch]:
+    """Yield `read(0)` to `read(steps - 1)` in order, read ahead in threads."""
     if steps == 0:
         return
     iterator = iter(grain.MapDataset.range(steps).map(read).to_iter_dataset(_threads()))
@@ -199,16 +217,23 @@ class _ReadBatch:
     batch_size: int
     seed: int
     random_flip: bool
+    augment: Callable[[Example, int], Example] | None
     process_index: int
     process_count: int
 
     def __call__(self, step: int) -> Batch:
-        batch = stack(read_many(self.source, self._indices(step)))
+        examples = read_many(self.source, self._indices(step))
+        numbers = self._random_numbers(step)
+        if self.augment is not None:
+            examples = [
+                self.augment(example, int(number))
+                for example, number in zip(examples, numbers, strict=True)
+            ]
+        batch = stack(examples)
         if self.random_flip and "image" in batch:
-            flip = self._flips(step)
+            flip = numbers >> np.uint64(63) == 1
             batch["image"][flip] = batch["image"][flip][:, :, ::-1]
-        size = self.batch_size // self.process_count
-        return {**batch, "mask": np.ones(size, bool)}
+        return {"mask": np.ones(len(examples), bool), **batch}
 
     def _indices(self, step: int) -> list[int]:
         start = step * self.batch_size + self.process_index
@@ -219,12 +244,12 @@ class _ReadBatch:
             for position in range(start, stop, self.process_count)
         ]
 
-    def _flips(self, step: int) -> Bool[np.ndarray, " b"]:
-        # One draw for the whole global batch, so that an example's flip does not
-        # depend on the process that reads it.
+    def _random_numbers(self, step: int) -> UInt64[np.ndarray, " b"]:
+        # One draw for the whole global batch, so that what becomes of an example does
+        # not depend on the process that reads it.
         bits = np.random.Philox(key=self.seed, counter=[0, 0, step, 0])
-        flips = bits.random_raw(self.batch_size) >> np.uint64(63) == 1
-        return flips[self.process_index :: self.process_count]
+        numbers = bits.random_raw(self.batch_size)
+        return numbers[self.process_index :: self.process_count]
 
 
 def _close_all(iterators: list[grain.DatasetIterator]) -> None:
@@ -244,7 +269,8 @@ def _threads() -> grain.ReadOptions:
     return grain.ReadOptions(num_threads=count, prefetch_buffer_size=count)
 
 
-def _check_sizes(batch_size: int, process_index: int, process_count: int) -> None:
+def check_sizes(batch_size: int, process_index: int, process_count: int) -> None:
+    """Raise UserError unless the processes can share batches of this size."""
     require(batch_size >= 1, f"batch_size is {batch_size}; expected at least 1")
     require(
         0 <= process_index < process_count,

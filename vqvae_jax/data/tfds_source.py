@@ -19,7 +19,7 @@ from vqvae_jax.data.source import COLUMNS, Example, Source, Splits
 from vqvae_jax.errors import UserError, require
 
 # Sets that come with this package.
-_EMBEDDED = ("digits", "maze")
+_EMBEDDED = ("digits", "maze", "speech")
 _SPLIT_NAMES = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev"),
@@ -37,7 +37,7 @@ def open_tfds(name: str, *, data_dir: str, image_size: int, channels: int) -> Sp
         UserError: no such set, it cannot be prepared or read here, or it holds no
             images.
     """
-    builder = _prepared_builder(name, data_dir)
+    builder = prepared_builder(name, data_dir)
     image_key, label_key = _image_key(builder), _label_key(builder)
     sources: dict[str, Source] = {}
     for role, split_names in _SPLIT_NAMES.items():
@@ -45,7 +45,7 @@ def open_tfds(name: str, *, data_dir: str, image_size: int, channels: int) -> Sp
         if not found:
             continue
         source = TfdsSource(
-            _records(builder, found[0]),
+            records(builder, found[0]),
             features=builder.info.features,
             image_key=image_key,
             label_key=label_key,
@@ -57,7 +57,7 @@ def open_tfds(name: str, *, data_dir: str, image_size: int, channels: int) -> Sp
         except Exception as error:
             raise UserError(
                 f"{builder.info.full_name}: the {found[0]} split in "
-                f"{builder.data_path} cannot be read ({_one_line(error)}); delete "
+                f"{builder.data_path} cannot be read ({one_line(error)}); delete "
                 "that folder to prepare the set again"
             ) from error
         if role != "test" or label >= 0:
@@ -128,7 +128,13 @@ def _values(feature: Any) -> UInt8[np.ndarray, " n"]:
     return np.frombuffer(zlib.decompress(feature.bytes_list.value[0]), np.uint8)
 
 
-def _prepared_builder(name: str, data_dir: str) -> Any:
+def prepared_builder(name: str, data_dir: str) -> Any:
+    """Return the TFDS builder of a set that is prepared, now or before, in `data_dir`.
+
+    Raises:
+        UserError: there is no such set, or it cannot be prepared here or read at
+            random.
+    """
     builder = _builder(name, data_dir)
     if not builder.data_path.exists():
         try:
@@ -141,7 +147,7 @@ def _prepared_builder(name: str, data_dir: str) -> Any:
                 raise UserError(
                     f"the TFDS set {builder.info.full_name} is not in "
                     f"{builder.data_path} and cannot be prepared there "
-                    f"({_one_line(error)}); prepare it on a machine with network and "
+                    f"({one_line(error)}); prepare it on a machine with network and "
                     "TensorFlow as file_format='array_record' and point "
                     "data.data_dir or TFDS_DATA_DIR to the folder that holds "
                     f"{builder.name}/, or run experiments/digits.py, which needs "
@@ -172,6 +178,10 @@ def _builder(name: str, data_dir: str) -> Any:
             from vqvae_jax.data.maze import Maze
 
             return Maze(data_dir=directory, config=config or None)
+        if stem == "speech":
+            from vqvae_jax.data.speech import Speech
+
+            return Speech(data_dir=directory, config=config or None)
         return tfds.builder(name, data_dir=directory)
     except Exception as error:
         known = [*tfds.list_builders(with_community_datasets=False), *_EMBEDDED]
@@ -180,7 +190,7 @@ def _builder(name: str, data_dir: str) -> Any:
         reason = (
             "TFDS knows no set of that name"
             if isinstance(error, tfds.core.DatasetNotFoundError)
-            else _one_line(error)
+            else one_line(error)
         )
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise UserError(f"data.name={name!r}: {reason}{hint}") from error
@@ -214,7 +224,8 @@ def _check_reachable(builder: Any) -> None:
             raise OSError(f"no network: {host} cannot be found") from error
 
 
-def _records(builder: Any, split: str) -> Any:
+def records(builder: Any, split: str) -> Any:
+    """Return a split's serialised examples: a random-access source of bytes."""
     import tensorflow_datasets as tfds
 
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -263,6 +274,7 @@ def _label_key(builder: Any) -> str | None:
     return min(keys, key=lambda key: key != "label", default=None)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return what an exception says, without line breaks and not all too long."""
     text = " ".join(str(error).split())
     return text[:400] or type(error).__name__

@@ -1,0 +1,373 @@
+"""The VQ-VAE of speech (section 4.3): strided encoder, codes in time, WaveNet decoder.
+
+    model = SpeechVQVAE(speaker_names=("anna", "ben"), downsampling=64)
+    params = model.init(key, batch)
+    codes = model.encode(params, audio)
+    audio = model.decode(params, key, codes, speakers=other_speakers)
+
+The decoder is told the speaker, so that the codes need not tell it: decoding with
+another one converts the voice. A batch is a dict of `audio` `[B, T]` int16, `mask`
+`[B, T]` bool, False from each utterance's end on, and `speaker` `[B]`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Int16, PRNGKeyArray
+
+from vqvae_jax import likelihoods, metrics, quantizer, sampling
+from vqvae_jax.arrays import AnyArray, require_range, require_shape
+from vqvae_jax.errors import require
+from vqvae_jax.models.bottleneck import Bottleneck, Carry, shared_options
+from vqvae_jax.models.code_sequences import jittered, moved_by_half
+from vqvae_jax.models.options import require_dtype
+from vqvae_jax.networks.convolution import Conv
+from vqvae_jax.networks.speech_encoder import SpeechEncoder, strides_of
+from vqvae_jax.networks.wavenet import SequenceCondition, WaveNet
+
+_FULL_SCALE = 32_768.0
+
+
+class Params(NamedTuple):
+    """Everything that a trained model is.
+
+    encoder: the encoder's parameters.
+    context: those of the convolution over z_q, in front of the decoder.
+    wavenet: the decoder's parameters.
+    codebook: `quantizer.Codebook`.
+    """
+
+    encoder: Any
+    context: Any
+    wavenet: Any
+    codebook: quantizer.Codebook
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpeechVQVAE:
+    """Sizes and options of a VQ-VAE over waveforms.
+
+    Attributes:
+      speaker_names: what the numbers of speakers mean; those of train.
+      num_codes: K, rows of the codebook.
+      dim: D, numbers in a row.
+      beta: weight of the commitment loss (equation 3).
+      codebook_update: "loss" for the second term of equation 3, "ema" for appendix A.1.
+      ema_decay: gamma of the EMA, and of the running counts in either case.
+      codebook_init: "kmeans" on the first batch's z_e, or "uniform".
+      restart_below: restart codes used less often than this a step; 0 for never.
+      downsampling: samples of a code, a product of 2, 3 and 5.
+      units: channels of the encoder.
+      residual_blocks: of the encoder.
+      stacks: of the WaveNet.
+      layers: dilations of a stack.
+      wavenet_units: channels of the WaveNet's residual path.
+      skip_units: channels that its layers' outputs are summed in.
+      jitter: part of the codes that a neighbour takes the place of while training,
+        against codes that only make sense in one order (Chorowski et al., 2019).
+      dtype: compute dtype, "float32" or "bfloat16"; likelihoods and parameters are
+        float32 all the same.
+    """
+
+    speaker_names: tuple[str, ...]
+    num_codes: int = 512
+    dim: int = 64
+    beta: float = 0.25
+    codebook_update: str = "loss"
+    ema_decay: float = 0.99
+    codebook_init: str = "kmeans"
+    restart_below: float = 0.0
+    downsampling: int = 64
+    units: int = 256
+    residual_blocks: int = 2
+    stacks: int = 2
+    layers: int = 10
+    wavenet_units: int = 64
+    skip_units: int = 256
+    jitter: float = 0.0
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        """Check every option, so that a mistake is told before anything is built."""
+        for low, names in (
+            (1, ("units", "stacks", "layers", "wavenet_units", "skip_units")),
+            (0, ("residual_blocks",)),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                require(value >= low, f"{name} must be at least {low}, got {value}")
+        require(0 <= self.jitter < 1, f"jitter must be in [0, 1), got {self.jitter}")
+        require(len(self.speaker_names) > 0, "speaker_names are empty")
+        require_dtype(self.dtype)
+        strides_of(self.downsampling)
+        # It checks its options as it is made.
+        _ = self._bottleneck
+
+    @property
+    def num_speakers(self) -> int:
+        """The speakers that it can decode as."""
+        return len(self.speaker_names)
+
+    def num_latents(self, num_samples: int) -> int:
+        """Return how many codes so many samples have: one for each begun block."""
+        return -(-num_samples // self.downsampling)
+
+    def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
+        """Initialise networks at random, and the codebook from the batch's z_e."""
+        keys = jax.random.split(key, 5)
+        values, mask = _as_values(batch["audio"]), batch["mask"]
+        params = Params(
+            self._encoder.init(keys[0], _as_input(values[:1])),
+            self._context.init(keys[1], jnp.zeros((1, 1, 4, self.dim))),
+            wavenet=None,
+            codebook=None,
+        )
+        codebook = self._bottleneck.init(
+            keys[2],
+            keys[3],
+            lambda: self._encoder.apply(params.encoder, _as_input(values), mask),
+            self._code_mask(mask),
+        )
+        first = jnp.zeros((1, 1, self._features))
+        condition = SequenceCondition(jnp.zeros(1, jnp.int32), first)
+        wavenet = self._wavenet.init(keys[4], jnp.zeros((1, 1), jnp.int32), condition)
+        return params._replace(wavenet=wavenet, codebook=codebook)
+
+    def trainable(self, params: Params) -> Params:
+        """Mark with True the leaves that follow the gradient."""
+        everything = jax.tree.map(lambda _: True, params)
+        return everything._replace(codebook=self._bottleneck.trainable())
+
+    def loss(
+        self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
+    ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, Carry]]:
+        """Return equation 3, and its terms as metrics.
+
+        The reconstruction term is in nats for each sample that is not padding, the
+        other two are averaged over the codes.
+        """
+        values, mask = _as_values(batch["audio"]), batch["mask"]
+        code_mask = self._code_mask(mask)
+        z_e = self._encoder.apply(params.encoder, _as_input(values), mask)
+        quantized = quantizer.quantize(params.codebook, z_e, code_mask)
+        z_q = jittered(key, quantized.z_q, code_mask, rate=self.jitter)
+        nats = self._nats(params, z_q, batch["speaker"], values, mask)
+        results = self._metrics(quantized, nats, mask, code_mask)
+        carry = Carry(jax.lax.stop_gradient(z_e), quantized.codes, code_mask)
+        return self._objective(results), (results, carry)
+
+    def update(
+        self, params: Params, key: PRNGKeyArray, carry: Carry, *, axis_name=None
+    ) -> Params:
+        """Do to the codebook what the gradient does not: EMA, counts, restarts."""
+        codebook = self._bottleneck.update(
+            params.codebook, key, carry, axis_name=axis_name
+        )
+        return params._replace(codebook=codebook)
+
+    def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
+        """Return the terms of the loss, bits per sample, and whether codes are used.
+
+        `bits_per_sample_codes_moved` is what a sample costs when each utterance's codes
+        are those of half of its length later: a decoder that ignores the codes does not
+        notice.
+        """
+        values, mask = _as_values(batch["audio"]), batch["mask"]
+        speakers, code_mask = batch["speaker"], self._code_mask(mask)
+        z_e = self._encoder.apply(params.encoder, _as_input(values), mask)
+        quantized = quantizer.quantize(params.codebook, z_e, code_mask)
+        nats = self._nats(params, quantized.z_q, speakers, values, mask)
+        elsewhere = moved_by_half(quantized.z_q, code_mask)
+        moved = self._nats(params, elsewhere, speakers, values, mask)
+        results = self._metrics(quantized, nats, mask, code_mask)
+        # Weighted as the samples are, so that it adds up over batches of other sizes.
+        weight = results["reconstruction"].weight
+        results["loss"] = metrics.Mean(self._objective(results) * weight, weight)
+        for name, of_each in (("", nats), ("_codes_moved", moved)):
+            bits = _mean_over(of_each / math.log(2), mask)
+            results[f"bits_per_sample{name}"] = bits
+        return results
+
+    def encode(
+        self,
+        params: Params,
+        audio: Int16[AnyArray, "B T"],
+        mask: Bool[AnyArray, "B T"] | None = None,
+    ) -> Int[Array, "B N"]:
+        """Return the codes of utterances; those of padding mean nothing.
+
+        Any voice can be encoded, one of train or not.
+
+        Raises:
+          UserError: the audio is not int16.
+        """
+        mask = None if mask is None else jnp.asarray(mask)
+        z_e = self._encoder.apply(params.encoder, _as_input(_as_values(audio)), mask)
+        return quantizer.quantize(params.codebook, z_e).codes[..., 0]
+
+    def decode(
+        self,
+        params: Params,
+        key: PRNGKeyArray,
+        codes: Int[AnyArray, "B N"],
+        *,
+        speakers: Int[AnyArray, " B"],
+        temperature: float = 1.0,
+    ) -> Int16[Array, "B T"]:
+        """Draw audio for codes, said by speakers of train.
+
+        Sample after sample, at a cost that does not depend on how far the decoder sees
+        back; all utterances of the batch at once.
+
+        Raises:
+          UserError: the codes or the speakers are not this model's.
+        """
+        require_shape("codes", codes, "B", "N")
+        require_range("codes", codes, 0, self.num_codes)
+        self._check_speakers(speakers, codes.shape[0])
+        sampling.require_drawable(temperature=temperature, top_k=None, top_p=None)
+        z_q = quantizer.lookup(params.codebook, jnp.asarray(codes)[..., None])
+        values = sampling.sequence.queued(
+            self._wavenet,
+            params.wavenet,
+            key,
+            shape=(codes.shape[0], codes.shape[1] * self.downsampling),
+            condition=self._condition(params, z_q, jnp.asarray(speakers)),
+            adjust=lambda logits: sampling.truncated(logits, temperature=temperature),
+        )
+        samples = likelihoods.mu_law_decode(values) * _FULL_SCALE
+        return jnp.clip(jnp.round(samples), -_FULL_SCALE, _FULL_SCALE - 1).astype(
+            jnp.int16
+        )
+
+    def log_prob(
+        self,
+        params: Params,
+        audio: Int16[AnyArray, "B T"],
+        codes: Int[AnyArray, "B N"],
+        *,
+        speakers: Int[AnyArray, " B"],
+        mask: Bool[AnyArray, "B T"] | None = None,
+    ) -> Float[Array, " B"]:
+        """Return log p(x|z) of each utterance in nats, for any codes.
+
+        Raises:
+          UserError: the audio, the codes or the speakers are not this model's.
+        """
+        values = _as_values(audio)
+        require_shape(
+            "codes", codes, values.shape[0], self.num_latents(values.shape[1])
+        )
+        require_range("codes", codes, 0, self.num_codes)
+        self._check_speakers(speakers, values.shape[0])
+        mask = jnp.ones(values.shape, bool) if mask is None else jnp.asarray(mask)
+        z_q = quantizer.lookup(params.codebook, jnp.asarray(codes)[..., None])
+        speakers = jnp.asarray(speakers)
+        return -self._nats(params, z_q, speakers, values, mask).sum(axis=1)
+
+    @property
+    def _bottleneck(self) -> Bottleneck:
+        return Bottleneck(num_codebooks=1, **shared_options(self))
+
+    @property
+    def _encoder(self) -> SpeechEncoder:
+        return SpeechEncoder(
+            self.dim,
+            downsampling=self.downsampling,
+            units=self.units,
+            residual_blocks=self.residual_blocks,
+            dtype=jnp.dtype(self.dtype),
+        )
+
+    @property
+    def _features(self) -> int:
+        return 2 * self.wavenet_units
+
+    @property
+    def _context(self) -> Conv:
+        return Conv(self._features, (1, 3), dtype=jnp.dtype(self.dtype))
+
+    @property
+    def _wavenet(self) -> WaveNet:
+        return WaveNet(
+            num_values=likelihoods.NUM_VALUES,
+            num_classes=self.num_speakers,
+            feature_channels=self._features,
+            steps_per_feature=self.downsampling,
+            stacks=self.stacks,
+            layers=self.layers,
+            units=self.wavenet_units,
+            skip_units=self.skip_units,
+            dtype=jnp.dtype(self.dtype),
+        )
+
+    def _condition(self, params, z_q, speakers) -> SequenceCondition:
+        features = self._context.apply(params.context, z_q[:, None])[:, 0]
+        return SequenceCondition(speakers, jax.nn.relu(features))
+
+    def _nats(self, params, z_q, speakers, values, mask) -> Float[Array, "B T"]:
+        """Return -log p of each sample given those before it; 0 in padding."""
+        # What lies behind an utterance's end must not reach its last codes' features.
+        z_q = jnp.where(self._code_mask(mask)[..., None], z_q, 0.0)
+        condition = self._condition(params, z_q, speakers)
+        logits = self._wavenet.apply(params.wavenet, values, condition)
+        chosen = jnp.take_along_axis(logits, values[..., None], axis=-1)[..., 0]
+        return jnp.where(mask, jax.nn.logsumexp(logits, axis=-1) - chosen, 0.0)
+
+    def _code_mask(self, mask: Bool[Array, "B T"]) -> Bool[Array, "B N"]:
+        return mask[:, :: self.downsampling]
+
+    def _objective(self, means) -> Float[Array, ""]:
+        """Return equation 3 from the means of its terms."""
+        terms = {
+            name: means[name].total / jnp.maximum(means[name].weight, 1.0)
+            for name in ("reconstruction", "codebook", "commitment")
+        }
+        return terms["reconstruction"] + self._bottleneck.objective(terms)
+
+    def _metrics(self, quantized, nats, mask, code_mask) -> dict:
+        counts = quantizer.usage(
+            quantized.codes, num_codes=self.num_codes, mask=code_mask
+        )
+        return {
+            "reconstruction": _mean_over(nats, mask),
+            "codebook": _mean_over(quantized.codebook_loss[..., 0], code_mask),
+            "commitment": _mean_over(quantized.commitment_loss[..., 0], code_mask),
+            "usage": metrics.CodeUsage(counts),
+        }
+
+    def _check_speakers(self, speakers, batch: int) -> None:
+        require_shape("speakers", speakers, batch)
+        if not isinstance(speakers, jax.core.Tracer):
+            lowest, highest = int(speakers.min()), int(speakers.max())
+            require(
+                lowest >= 0 and highest < self.num_speakers,
+                f"speakers must be numbers of {', '.join(self.speaker_names)} (0 ... "
+                f"{self.num_speakers - 1}), got {lowest if lowest < 0 else highest}: "
+                "a speaker who was not in training can be encoded, not decoded as",
+            )
+
+
+def _as_values(audio) -> Int[Array, "B T"]:
+    require(
+        audio.dtype == jnp.int16,
+        f"audio must be int16, got {audio.dtype}: scale samples of -1 ... 1 by 32767",
+    )
+    require_shape("audio", audio, "B", "T")
+    return likelihoods.mu_law_encode(
+        jnp.asarray(audio).astype(jnp.float32) / _FULL_SCALE
+    )
+
+
+def _as_input(values: Int[Array, "B T"]) -> Float[Array, "B T"]:
+    """Return the companded waveform in -1 ... 1: speech is mostly quiet."""
+    return values.astype(jnp.float32) / 127.5 - 1.0
+
+
+def _mean_over(values: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> metrics.Mean:
+    total = jnp.sum(jnp.where(mask, values, 0.0))
+    return metrics.Mean(total, jnp.sum(mask).astype(jnp.float32))
