@@ -96,8 +96,8 @@ class Bottleneck:
         """Mark with True what follows the gradient."""
         return quantizer.Codebook(self.codebook_update == "loss", False, False)
 
-    def objective(self, terms: Mapping[str, Any]) -> Float[Array, " B"]:
-        """Return what the codebooks add to each example's loss: terms 2 and 3."""
+    def objective(self, terms: Mapping[str, Any]) -> Float[Array, "*batch"]:
+        """Return what the codebooks add to a loss: terms 2 and 3 of equation 3."""
         commitment = self.beta * terms["commitment"]
         # With the EMA variant the codebook has no loss (appendix A.1).
         if self.codebook_update == "ema":

@@ -19,31 +19,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int16, PRNGKeyArray
 
-from vqvae_jax import likelihoods, metrics, quantizer, sampling
+from vqvae_jax import metrics, quantizer, sampling
 from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.models.bottleneck import Bottleneck, Carry, shared_options
 from vqvae_jax.models.code_sequences import jittered, moved_by_half
 from vqvae_jax.models.options import require_dtype
-from vqvae_jax.networks.convolution import Conv
+from vqvae_jax.models.speech_decoder import (
+    DecoderParams,
+    SpeechDecoder,
+    audio_of,
+    companded,
+    values_of,
+)
 from vqvae_jax.networks.speech_encoder import SpeechEncoder, strides_of
-from vqvae_jax.networks.wavenet import SequenceCondition, WaveNet
-
-_FULL_SCALE = 32_768.0
 
 
 class Params(NamedTuple):
     """Everything that a trained model is.
 
     encoder: the encoder's parameters.
-    context: those of the convolution over z_q, in front of the decoder.
-    wavenet: the decoder's parameters.
+    decoder: the decoder's parameters.
     codebook: `quantizer.Codebook`.
     """
 
     encoder: Any
-    context: Any
-    wavenet: Any
+    decoder: DecoderParams
     codebook: quantizer.Codebook
 
 
@@ -118,24 +119,16 @@ class SpeechVQVAE:
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
         """Initialise networks at random, and the codebook from the batch's z_e."""
-        keys = jax.random.split(key, 5)
-        values, mask = _as_values(batch["audio"]), batch["mask"]
-        params = Params(
-            self._encoder.init(keys[0], _as_input(values[:1])),
-            self._context.init(keys[1], jnp.zeros((1, 1, 4, self.dim))),
-            wavenet=None,
-            codebook=None,
-        )
+        encoder_key, decoder_key, codebook_key, kmeans_key = jax.random.split(key, 4)
+        values, mask = values_of(batch["audio"]), batch["mask"]
+        encoder = self._encoder.init(encoder_key, companded(values[:1]))
         codebook = self._bottleneck.init(
-            keys[2],
-            keys[3],
-            lambda: self._encoder.apply(params.encoder, _as_input(values), mask),
+            codebook_key,
+            kmeans_key,
+            lambda: self._encoder.apply(encoder, companded(values), mask),
             self._code_mask(mask),
         )
-        first = jnp.zeros((1, 1, self._features))
-        condition = SequenceCondition(jnp.zeros(1, jnp.int32), first)
-        wavenet = self._wavenet.init(keys[4], jnp.zeros((1, 1), jnp.int32), condition)
-        return params._replace(wavenet=wavenet, codebook=codebook)
+        return Params(encoder, self._decoder.init(decoder_key), codebook)
 
     def trainable(self, params: Params) -> Params:
         """Mark with True the leaves that follow the gradient."""
@@ -150,12 +143,12 @@ class SpeechVQVAE:
         The reconstruction term is in nats for each sample that is not padding, the
         other two are averaged over the codes.
         """
-        values, mask = _as_values(batch["audio"]), batch["mask"]
+        values, mask = values_of(batch["audio"]), batch["mask"]
         code_mask = self._code_mask(mask)
-        z_e = self._encoder.apply(params.encoder, _as_input(values), mask)
+        z_e = self._encoder.apply(params.encoder, companded(values), mask)
         quantized = quantizer.quantize(params.codebook, z_e, code_mask)
         z_q = jittered(key, quantized.z_q, code_mask, rate=self.jitter)
-        nats = self._nats(params, z_q, batch["speaker"], values, mask)
+        nats = self._decoder.nats(params.decoder, z_q, batch["speaker"], values, mask)
         results = self._metrics(quantized, nats, mask, code_mask)
         carry = Carry(jax.lax.stop_gradient(z_e), quantized.codes, code_mask)
         return self._objective(results), (results, carry)
@@ -176,13 +169,13 @@ class SpeechVQVAE:
         are those of half of its length later: a decoder that ignores the codes does not
         notice.
         """
-        values, mask = _as_values(batch["audio"]), batch["mask"]
+        values, mask = values_of(batch["audio"]), batch["mask"]
         speakers, code_mask = batch["speaker"], self._code_mask(mask)
-        z_e = self._encoder.apply(params.encoder, _as_input(values), mask)
+        z_e = self._encoder.apply(params.encoder, companded(values), mask)
         quantized = quantizer.quantize(params.codebook, z_e, code_mask)
-        nats = self._nats(params, quantized.z_q, speakers, values, mask)
+        nats = self._decoder.nats(params.decoder, quantized.z_q, speakers, values, mask)
         elsewhere = moved_by_half(quantized.z_q, code_mask)
-        moved = self._nats(params, elsewhere, speakers, values, mask)
+        moved = self._decoder.nats(params.decoder, elsewhere, speakers, values, mask)
         results = self._metrics(quantized, nats, mask, code_mask)
         # Weighted as the samples are, so that it adds up over batches of other sizes.
         weight = results["reconstruction"].weight
@@ -206,7 +199,7 @@ class SpeechVQVAE:
           UserError: the audio is not int16.
         """
         mask = None if mask is None else jnp.asarray(mask)
-        z_e = self._encoder.apply(params.encoder, _as_input(_as_values(audio)), mask)
+        z_e = self._encoder.apply(params.encoder, companded(values_of(audio)), mask)
         return quantizer.quantize(params.codebook, z_e).codes[..., 0]
 
     def decode(
@@ -231,18 +224,10 @@ class SpeechVQVAE:
         self._check_speakers(speakers, codes.shape[0])
         sampling.require_drawable(temperature=temperature, top_k=None, top_p=None)
         z_q = quantizer.lookup(params.codebook, jnp.asarray(codes)[..., None])
-        values = sampling.sequence.queued(
-            self._wavenet,
-            params.wavenet,
-            key,
-            shape=(codes.shape[0], codes.shape[1] * self.downsampling),
-            condition=self._condition(params, z_q, jnp.asarray(speakers)),
-            adjust=lambda logits: sampling.truncated(logits, temperature=temperature),
+        values = self._decoder.draw(
+            params.decoder, key, z_q, jnp.asarray(speakers), temperature=temperature
         )
-        samples = likelihoods.mu_law_decode(values) * _FULL_SCALE
-        return jnp.clip(jnp.round(samples), -_FULL_SCALE, _FULL_SCALE - 1).astype(
-            jnp.int16
-        )
+        return audio_of(values)
 
     def log_prob(
         self,
@@ -258,7 +243,7 @@ class SpeechVQVAE:
         Raises:
           UserError: the audio, the codes or the speakers are not this model's.
         """
-        values = _as_values(audio)
+        values = values_of(audio)
         require_shape(
             "codes", codes, values.shape[0], self.num_latents(values.shape[1])
         )
@@ -267,7 +252,9 @@ class SpeechVQVAE:
         mask = jnp.ones(values.shape, bool) if mask is None else jnp.asarray(mask)
         z_q = quantizer.lookup(params.codebook, jnp.asarray(codes)[..., None])
         speakers = jnp.asarray(speakers)
-        return -self._nats(params, z_q, speakers, values, mask).sum(axis=1)
+        return -self._decoder.nats(params.decoder, z_q, speakers, values, mask).sum(
+            axis=1
+        )
 
     @property
     def _bottleneck(self) -> Bottleneck:
@@ -284,39 +271,17 @@ class SpeechVQVAE:
         )
 
     @property
-    def _features(self) -> int:
-        return 2 * self.wavenet_units
-
-    @property
-    def _context(self) -> Conv:
-        return Conv(self._features, (1, 3), dtype=jnp.dtype(self.dtype))
-
-    @property
-    def _wavenet(self) -> WaveNet:
-        return WaveNet(
-            num_values=likelihoods.NUM_VALUES,
-            num_classes=self.num_speakers,
-            feature_channels=self._features,
-            steps_per_feature=self.downsampling,
+    def _decoder(self) -> SpeechDecoder:
+        return SpeechDecoder(
+            dim=self.dim,
+            num_speakers=self.num_speakers,
+            downsampling=self.downsampling,
             stacks=self.stacks,
             layers=self.layers,
             units=self.wavenet_units,
             skip_units=self.skip_units,
-            dtype=jnp.dtype(self.dtype),
+            dtype=self.dtype,
         )
-
-    def _condition(self, params, z_q, speakers) -> SequenceCondition:
-        features = self._context.apply(params.context, z_q[:, None])[:, 0]
-        return SequenceCondition(speakers, jax.nn.relu(features))
-
-    def _nats(self, params, z_q, speakers, values, mask) -> Float[Array, "B T"]:
-        """Return -log p of each sample given those before it; 0 in padding."""
-        # What lies behind an utterance's end must not reach its last codes' features.
-        z_q = jnp.where(self._code_mask(mask)[..., None], z_q, 0.0)
-        condition = self._condition(params, z_q, speakers)
-        logits = self._wavenet.apply(params.wavenet, values, condition)
-        chosen = jnp.take_along_axis(logits, values[..., None], axis=-1)[..., 0]
-        return jnp.where(mask, jax.nn.logsumexp(logits, axis=-1) - chosen, 0.0)
 
     def _code_mask(self, mask: Bool[Array, "B T"]) -> Bool[Array, "B N"]:
         return mask[:, :: self.downsampling]
@@ -350,22 +315,6 @@ class SpeechVQVAE:
                 f"{self.num_speakers - 1}), got {lowest if lowest < 0 else highest}: "
                 "a speaker who was not in training can be encoded, not decoded as",
             )
-
-
-def _as_values(audio) -> Int[Array, "B T"]:
-    require(
-        audio.dtype == jnp.int16,
-        f"audio must be int16, got {audio.dtype}: scale samples of -1 ... 1 by 32767",
-    )
-    require_shape("audio", audio, "B", "T")
-    return likelihoods.mu_law_encode(
-        jnp.asarray(audio).astype(jnp.float32) / _FULL_SCALE
-    )
-
-
-def _as_input(values: Int[Array, "B T"]) -> Float[Array, "B T"]:
-    """Return the companded waveform in -1 ... 1: speech is mostly quiet."""
-    return values.astype(jnp.float32) / 127.5 - 1.0
 
 
 def _mean_over(values: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> metrics.Mean:
