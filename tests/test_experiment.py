@@ -45,10 +45,12 @@ def variants(path: Path) -> dict[str, dict]:
         with contextlib.suppress(ValueError):
             configs[name] = load(path).get_config(name)
     for name, config in list(configs.items()):
-        # A suite is the experiments of its systems.
+        # A suite is the experiments of its systems, or changes of one.
         if "systems" in config:
             del configs[name]
             configs |= {f"{name}:{kind}": c for kind, c in config.systems.items()}
+        elif "base" in config:
+            configs[name] = config.base
     for config in configs.values():
         if config.data.source == "folder":
             config.data.data_dir = config.data.data_dir or "images"
