@@ -108,8 +108,13 @@ class TestExperiments:
                 data.image_size / 2**model.stages,
                 plain["model"]["num_codebooks"],
             )
-            sizes = {"grid": model.grid, "num_codes": model.num_codes}
-            for second in experiment.make_second(sizes | {"class_names": ()}).values():
+            facts = {
+                "grid": model.grid,
+                "num_codes": model.num_codes,
+                "class_names": (),
+                "action_names": ("left", "right"),
+            }
+            for second in experiment.make_second(facts).values():
                 assert math.prod(second.grid) == model.num_latents
             for training in (experiment.training, experiment.second_training):
                 assert training.log_every <= training.checkpoint_every <= training.steps
