@@ -45,10 +45,12 @@ def variants(path: Path) -> dict[str, dict]:
         with contextlib.suppress(ValueError):
             configs[name] = load(path).get_config(name)
     for name, config in list(configs.items()):
-        # A suite is the experiments of its systems.
+        # A suite is the experiments of its systems, or changes of one.
         if "systems" in config:
             del configs[name]
             configs |= {f"{name}:{kind}": c for kind, c in config.systems.items()}
+        elif "base" in config:
+            configs[name] = config.base
     for config in configs.values():
         if config.data.source == "folder":
             config.data.data_dir = config.data.data_dir or "images"
@@ -106,8 +108,13 @@ class TestExperiments:
                 data.image_size / 2**model.stages,
                 plain["model"]["num_codebooks"],
             )
-            sizes = {"grid": model.grid, "num_codes": model.num_codes}
-            for second in experiment.make_second(sizes | {"class_names": ()}).values():
+            facts = {
+                "grid": model.grid,
+                "num_codes": model.num_codes,
+                "class_names": (),
+                "action_names": ("left", "right"),
+            }
+            for second in experiment.make_second(facts).values():
                 assert math.prod(second.grid) == model.num_latents
             for training in (experiment.training, experiment.second_training):
                 assert training.log_every <= training.checkpoint_every <= training.steps

@@ -12,7 +12,8 @@ from vqvae_jax.report.build import samples_section, spread
 from vqvae_jax.report.page import Picture, Section
 from vqvae_jax.workdir import Workdir
 
-_ROWS = 2
+# One row of each kind, so that a frame stands right above what is made of it.
+_ROWS = 1
 
 
 def sections_of_hierarchy(

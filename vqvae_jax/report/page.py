@@ -20,7 +20,14 @@ _TITLES = {
     "test_bits_per_dim_learned_prior": "Test bits/dim, learned prior",
     "test_bits_per_dim_uniform_prior": "Test bits/dim, uniform prior",
 }
-_WORDS = {"psnr": "PSNR", "ssim": "SSIM", "db": "(dB)", "train": "training"}
+_WORDS = {
+    "db": "(dB)",
+    "kl": "KL",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "train": "training",
+    "vae": "VAE",
+}
 _SPLITS = ("train", "validation", "test")
 
 

@@ -55,7 +55,9 @@ def sample_global(context: Context) -> None:
     train = encode_all(
         second, second_params, workdir.codes("train"), experiment.eval_batches
     )
-    logits = np.log(frequencies(train, num_codes=second.latent_codes))
+    # Codes that never occur have no logarithm, and are never drawn.
+    with np.errstate(divide="ignore"):
+        logits = np.log(frequencies(train, num_codes=second.latent_codes))
 
     def draw(key, labels, progress):
         latent_key, key = jax.random.split(key)
@@ -79,9 +81,7 @@ def sample_global(context: Context) -> None:
 def frequencies(latents: np.ndarray, *, num_codes: int) -> Float[np.ndarray, "L K"]:
     """Return how often each code of each latent occurs among codes [N, L]."""
     counts = [np.bincount(column, minlength=num_codes) for column in latents.T]
-    # Codes that never occur have no logarithm, and are never drawn.
-    with np.errstate(divide="ignore"):
-        return np.stack(counts) / len(latents)
+    return np.stack(counts) / len(latents)
 
 
 def _draws(config: Any) -> dict[str, Any]:
