@@ -103,6 +103,7 @@ class Synthesizer:
             f"eSpeak NG starts with the rate {rate}; expected {RATE} Hz. Install "
             "espeakng-loader again",
         )
+        self._variants = Path(loader.get_data_path()) / "voices" / "!v"
         self._chunks: list[Int16[np.ndarray, " n"]] = []
         self._phonemes: list[Phoneme] = []
         # As long as the library may call it, it must be kept.
@@ -118,7 +119,9 @@ class Synthesizer:
         self._chunks, self._phonemes = [], []
         name = f"{voice.language}+{voice.variant}"
         failed = self._library.espeak_SetVoiceByName(name.encode())
-        require(not failed, f"eSpeak NG has no voice {name!r}")
+        # A variant that is missing eSpeak leaves out.
+        is_there = (self._variants / voice.variant).is_file()
+        require(is_there and not failed, f"eSpeak NG has no voice {name!r}")
         for option, number in _PARAMETERS.items():
             self._library.espeak_SetParameter(number, getattr(voice, option), 0)
         encoded = text.encode()
@@ -126,7 +129,7 @@ class Synthesizer:
             encoded, len(encoded) + 1, 0, _BY_CHARACTER, 0, _UTF8, None, None
         )
         require(
-            not failed and bool(self._chunks),
+            not failed and any(chunk.any() for chunk in self._chunks),
             f"eSpeak NG says nothing to {text!r} in the voice {name!r}",
         )
         return Speech(np.concatenate(self._chunks), tuple(self._phonemes))

@@ -1,5 +1,6 @@
 """Which phone is said when: segments of samples, read from a table or put on frames."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -112,7 +113,7 @@ def _parse(line: str, where: str) -> tuple[float, float, str]:
             "between them"
         ) from error
     require(
-        np.isfinite([start, end]).all() and bool(name),
+        math.isfinite(start) and math.isfinite(end) and name != "",
         f"{where} is {line[:60]!r}; expected two finite times and a phone",
     )
     return start, end, name

@@ -69,7 +69,9 @@ def sentences(number: int, *, seed: int) -> list[str]:
 
 
 def _sentence(bits: np.random.PCG64) -> str:
-    def draw(options: Sequence[str]) -> str:
-        return options[int(bits.random_raw()) % len(options)]
+    form = _drawn(bits, _FORMS)
+    return re.sub("[A-Z]{2,}", lambda word: _drawn(bits, _LISTS[word[0]]), form)
 
-    return re.sub("[A-Z]{2,}", lambda word: draw(_LISTS[word[0]]), draw(_FORMS))
+
+def _drawn(bits: np.random.PCG64, options: Sequence[str]) -> str:
+    return options[int(bits.random_raw()) % len(options)]
