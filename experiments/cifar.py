@@ -168,7 +168,7 @@ def _make_small(config: ConfigDict) -> None:
     )
     config.training.update(
         {
-            "steps": 1000,
+            "steps": 2000,
             "batch_size": 32,
             "learning_rate": 1e-3,
             "schedule": "cosine",
@@ -220,8 +220,8 @@ def _use_other_model(config: ConfigDict, kind: str, *, paper_size: bool) -> None
         model.update({"latent_dim": latents, "samples_per_image": 1})
     if kind == "vimco":
         # Each sample of each image goes through the decoder: a CPU affords ten.
-        many = {"num_samples": 50, "samples_at_once": 1}
-        model.update(many if paper_size else dict.fromkeys(many, 10))
+        samples = 50 if paper_size else 10
+        model.update({"num_samples": samples, "samples_at_once": 1})
         config.evaluation.batch_size = min(50, config.evaluation.batch_size)
     if kind == "pixelcnn":
         config.model = ConfigDict(
