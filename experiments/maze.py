@@ -203,6 +203,7 @@ def _make_hierarchy_small(config: ConfigDict) -> None:
     config.hierarchy.update(
         {
             "layers": 4,
+            "units": 32,
             "kernel_size": 3,
             "dropout": 0.0,
             "dim": 16,
@@ -210,10 +211,12 @@ def _make_hierarchy_small(config: ConfigDict) -> None:
             "residual_blocks": 1,
             "residual_units": 32,
             "map_features": 32,
-            # A code is used 16 / 512 times a step in the mean.
-            "restart_below": 0.003,
+            # A code is used 16 / 512 times a step in the mean: with 0.99 it would
+            # still be where it started when training ends.
+            "ema_decay": 0.9,
+            "restart_below": 3e-4,
         }
     )
     config.hierarchy_training.update(
-        {"steps": 500, "checkpoint_every": 250, "init_batches": 64}
+        {"steps": 600, "checkpoint_every": 200, "init_batches": 64}
     )

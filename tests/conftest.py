@@ -22,6 +22,7 @@ import jax
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -97,4 +98,41 @@ def finished_run(tiny_config, tmp_path_factory) -> Path:
 
     workdir = tmp_path_factory.mktemp("runs") / "digits"
     stages.run(tiny_config, str(workdir))
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def hierarchy_config(tiny_config) -> dict:
+    """A second VQ-VAE instead of the prior of `tiny_config`, as small."""
+    config = {k: v for k, v in tiny_config.items() if not k.startswith("prior")}
+    config["hierarchy"] = {
+        "latents": 2,
+        "latent_codes": 8,
+        "dim": 3,
+        "stages": 1,
+        "encoder_units": 8,
+        "residual_blocks": 0,
+        "map_features": 4,
+        "layers": 1,
+        "units": 8,
+        "kernel_size": 3,
+        "codebook_init": "uniform",
+    }
+    steps = {"steps": 2, "log_every": 1, "checkpoint_every": 2}
+    config["hierarchy_training"] = {**tiny_config["prior_training"], **steps}
+    config["samples"] = {"num_samples": 6, "batch_size": 6}
+    config["evaluation"] = {**tiny_config["evaluation"], "classify_samples": False}
+    return config
+
+
+@pytest.fixture(scope="session")
+def hierarchy_run(finished_run, hierarchy_config, tmp_path_factory) -> Path:
+    """The workdir of that run; its VQ-VAE and codes are those of `finished_run`."""
+    from vqvae_jax import stages
+
+    workdir = tmp_path_factory.mktemp("runs") / "hierarchy"
+    for name in ("codes", "checkpoints/vqvae"):
+        shutil.copytree(finished_run / name, workdir / name)
+    shutil.copy(finished_run / "metrics.jsonl", workdir)
+    stages.run(hierarchy_config, str(workdir))
     return workdir

@@ -7,7 +7,7 @@ has collapsed. The continuous VAE with the same networks is measured beside it.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +17,15 @@ from jaxtyping import Int, Shaped
 from vqvae_jax import image_quality
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.data.source import Source, permutation, read_many, stack
+from vqvae_jax.data.source import Batch, Source, permutation, read_many, stack
 from vqvae_jax.errors import require
 from vqvae_jax.evaluation.results import Results
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
 from vqvae_jax.workdir import Workdir, restore_second
+
+InBatches = Callable[[Source], Iterator[Batch]]
 
 
 class LatentUse(NamedTuple):
@@ -49,7 +51,7 @@ def of_hierarchy(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> 
         batches = experiment.eval_batches(test)
         values[stage] = metrics_lib.compute(evaluation(params, batches))
         if stage != "hierarchy_without_latents":
-            uses[stage] = latent_use(model, params, test, experiment)
+            uses[stage] = latent_use(model, params, test, experiment.eval_batches)
     hierarchy = experiment.make_second(vars(test.metadata))["hierarchy"]
     vqvae, vae = uses["hierarchy"], uses["hierarchy_vae"]
     rate, kl = hierarchy.bits_per_frame, values["hierarchy_vae"]["kl_bits_per_frame"]
@@ -76,38 +78,49 @@ def of_hierarchy(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> 
         "vae_kl_bits_per_frame": kl,
         "vae_total_bits_per_frame": kl + vae.right,
         "prior_bits_per_code": bits_per_code,
-        **reconstruction_quality(workdir, dataset),
+        **reconstruction_quality(workdir, dataset.test),
     }
 
 
 def latent_use(
-    model: Any, params: Any, source: Source, experiment: Experiment
+    model: Any, params: Any, source: Source, in_batches: InBatches
 ) -> LatentUse:
     """Measure a model of global latents on all frames of a source.
+
+    `in_batches` iterates over a source once, as `Experiment.eval_batches` does.
 
     Raises:
       UserError: there are fewer than two frames, so that none is another.
     """
-    latents = encode_all(model, params, source, experiment)
-    evaluation = make_evaluation(_Scorer(model), sharding.data_mesh())
+    latents = encode_all(model, params, source, in_batches)
+    mesh = sharding.data_mesh()
+    params = jax.device_put(params, sharding.replicated(mesh))
+
+    def of_batch(params, batch):
+        nats = -model.log_prob(params, batch["codes"], batch["latents"])
+        return {"bits": metrics_lib.mean(nats / math.log(2), batch["mask"])}
+
+    score = jax.jit(of_batch, out_shardings=sharding.replicated(mesh))
 
     def bits(latents) -> float:
-        pairs = _Paired(source, latents)
-        sums = evaluation(params, experiment.eval_batches(pairs))
-        return metrics_lib.compute(sums)["bits_per_frame"]
+        batches = in_batches(_Paired(source, latents))
+        on_devices = (sharding.put_batch(batch, mesh) for batch in batches)
+        sums = metrics_lib.total(score(params, batch) for batch in on_devices)
+        return metrics_lib.compute(sums)["bits"]
 
     return LatentUse(bits(latents), bits(latents[derangement(len(source))]))
 
 
 def encode_all(
-    model: Any, params: Any, source: Source, experiment: Experiment
+    model: Any, params: Any, source: Source, in_batches: InBatches
 ) -> Shaped[np.ndarray, "N ..."]:
     """Return the latents of all frames of a source, in order."""
     mesh = sharding.data_mesh()
+    params = jax.device_put(params, sharding.replicated(mesh))
     encode = jax.jit(model.encode, out_shardings=sharding.replicated(mesh))
 
     def batches() -> Iterator[np.ndarray]:
-        for batch in experiment.eval_batches(source):
+        for batch in in_batches(source):
             latents = encode(params, sharding.put_batch(batch, mesh)["codes"])
             yield np.asarray(latents)[batch["mask"]]
 
@@ -129,7 +142,7 @@ def derangement(n: int) -> Int[np.ndarray, " n"]:
     return others
 
 
-def reconstruction_quality(workdir: Workdir, dataset: Dataset) -> Results:
+def reconstruction_quality(workdir: Workdir, test: Source) -> Results:
     """Return the PSNR of the images that were sampled from global codes.
 
     Beside that of the first VQ-VAE on the same frames, and of other test frames: what
@@ -137,7 +150,7 @@ def reconstruction_quality(workdir: Workdir, dataset: Dataset) -> Results:
     """
     with np.load(workdir.reconstructions, allow_pickle=False) as file:
         arrays = dict(file)
-    originals = stack(read_many(dataset.test, arrays["frames"].tolist()))["image"]
+    originals = stack(read_many(test, arrays["frames"].tolist()))["image"]
     others = originals[derangement(len(originals))]
     compared = {
         "first_stage": arrays["first_stage"],
@@ -153,17 +166,6 @@ def reconstruction_quality(workdir: Workdir, dataset: Dataset) -> Results:
         for name, images in compared.items()
     }
     return results | {"reconstructed_frames": len(originals)}
-
-
-class _Scorer(NamedTuple):
-    """What `make_evaluation` needs to score frames with given latents."""
-
-    model: Any
-
-    def evaluate(self, params, batch):
-        nats = -self.model.log_prob(params, batch["codes"], batch["latents"])
-        bits = nats / math.log(2)
-        return {"bits_per_frame": metrics_lib.mean(bits, batch["mask"])}
 
 
 class _Paired:

@@ -52,7 +52,9 @@ def sample_global(context: Context) -> None:
     workdir.require_same_codebook(params)
     decode = jax.jit(model.decode)
     second, second_params = restore_second(workdir.path, "hierarchy")
-    train = encode_all(second, second_params, workdir.codes("train"), experiment)
+    train = encode_all(
+        second, second_params, workdir.codes("train"), experiment.eval_batches
+    )
     logits = np.log(frequencies(train, num_codes=second.latent_codes))
 
     def draw(key, labels, progress):
