@@ -148,22 +148,22 @@ def _make_small(config: ConfigDict) -> None:
     )
     config.prior.update(
         {
-            "layers": 5,
+            "layers": 4,
             "units": 64,
-            "kernel_size": 5,
+            "kernel_size": 3,
             "dropout": 0.1,
             "dtype": "float32",
         }
     )
     config.prior_training.update(
         {
-            "steps": 600,
+            "steps": 400,
             "batch_size": 16,
             "learning_rate": 2e-3,
             "warmup_steps": 40,
             "params_ema_decay": 0.99,
             "log_every": 50,
-            "checkpoint_every": 300,
+            "checkpoint_every": 200,
         }
     )
     config.samples.update({"num_samples": 32, "batch_size": 32})

@@ -64,6 +64,16 @@ class TestCopying:
         assert bits[1] == min(bits)
 
 
+def test_other_actions_are_those_of_the_next_clip():
+    clips = [{"codes": np.array(i), "action": np.array([i, 10 * i])} for i in range(3)]
+    other = video_lib.OtherActions(clips)
+    found = [
+        (int(clip["codes"]), clip["action"].tolist())
+        for clip in map(other.__getitem__, range(len(other)))
+    ]
+    assert found == [(0, [1, 10]), (1, [2, 20]), (2, [0, 0])]
+
+
 class TestMoves:
     @pytest.mark.parametrize("pixels", [-6, -1, 0, 3, 8])
     def test_a_window_over_a_wide_picture_moves(self, pixels):

@@ -61,11 +61,12 @@ def test_shapes_and_dtypes():
 
 
 def test_dropout_needs_a_key():
-    network, params, codes, actions = build(dropout=0.5)
-    quiet, noisy = (
-        jax.jit(network.apply)(params, codes, actions, rngs=rngs)
-        for rngs in (None, {"dropout": jax.random.key(0)})
-    )
-    without = network.clone(dropout=0.0).apply(params, codes, actions)
-    np.testing.assert_allclose(quiet, without, rtol=1e-5, atol=1e-6)
+    network, params, codes, actions = build(dropout=0.5, layers=1)
+    apply = jax.jit(lambda rngs: network.apply(params, codes, actions, rngs=rngs))
+    noisy, other = (apply({"dropout": jax.random.key(n)}) for n in range(2))
+    quiet = apply(None)
+    # Of each gate a half is dropped and the rest doubled.
     assert np.abs(noisy - quiet).max() > 0.1
+    assert np.abs(noisy - other).max() > 0.1
+    without = jax.jit(network.clone(dropout=0.0).apply)(params, codes, actions)
+    np.testing.assert_allclose(quiet, without, rtol=1e-5, atol=1e-6)

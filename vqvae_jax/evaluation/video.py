@@ -1,6 +1,6 @@
 """How well clips are predicted, and what actions do to them (section 4.4)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.data.clips import ClipsSource
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.pipeline import eval_batches
-from vqvae_jax.data.source import Source, read_many, stack
+from vqvae_jax.data.source import Example, Source, read_many, stack
 from vqvae_jax.evaluation.results import OfSecond, Results
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.video import RECORDED, Video
@@ -40,6 +40,20 @@ class Copying(NamedTuple):
     marginal: Float[np.ndarray, "G K"]
 
 
+class OtherActions:
+    """Clips with the actions of the next clip: a model that heeds them does worse."""
+
+    def __init__(self, clips: Sequence[Example] | Source):
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> Example:
+        other = self._clips[(index + 1) % len(self)]
+        return {**self._clips[index], "action": other["action"]}
+
+
 def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSecond:
     """Measure the video model, and what it is to be compared with, on the test split.
 
@@ -53,6 +67,9 @@ def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSe
         values = _evaluated(workdir, experiment, stage, test)
         results[f"{name}_bits_per_frame"] = values["bits_per_later_frame"]
         results[f"{name}_bits_per_code"] = values["bits_per_code"]
+    if video.num_actions:
+        values = _evaluated(workdir, experiment, "video", OtherActions(test))
+        results["video_bits_per_frame_other_actions"] = values["bits_per_later_frame"]
     pairs = ClipsSource(workdir.codes("train"), length=2)
     copying = fit_copying(_codes_of(pairs, batch_size=256), num_codes=video.num_codes)
     bits = [copying_bits(copying, codes) for codes in _codes_of(test, batch_size=16)]
