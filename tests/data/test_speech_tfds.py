@@ -1,14 +1,18 @@
 """TFDS's own builders of VCTK and LibriSpeech, on a few sounds prepared here."""
 
+import io
 import pickle
+import socket
+import zlib
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import registered
+from tensorflow_datasets.proto import tf_example_pb2
 
 from vqvae_jax.data import SpeechDataConfig, open_speech
-from vqvae_jax.data.speech_tfds import open_speech_tfds
+from vqvae_jax.data.speech_tfds import SpeechTfdsSource, open_speech_tfds
 from vqvae_jax.errors import UserError
 
 pytest.importorskip("soxr", reason="soxr is not installed")
@@ -201,6 +205,53 @@ class WithRate(Plain):
 class Short(Plain):
     RATE = 16_000
     SAMPLES = 1_600
+
+
+def record(**features):
+    """A serialised example, as TFDS writes one."""
+    example = tf_example_pb2.Example()
+    for name, value in features.items():
+        feature = example.features.feature[name]
+        if isinstance(value, bytes):
+            feature.bytes_list.value.append(value)
+        else:
+            feature.int64_list.value.extend(value)
+    return example.SerializeToString()
+
+
+def test_all_that_tfds_keeps_of_sound_is_decoded():
+    """Numbers, compressed ones, and whole files where a set is decoded lazily."""
+    soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+    file = io.BytesIO()
+    soundfile.write(file, sound(9_000), 16_000, format="FLAC")
+    kept = (
+        sound(9_000).tolist(),
+        zlib.compress(sound(9_000).tobytes()),
+        file.getvalue(),
+    )
+    source = SpeechTfdsSource(
+        [record(speech=speech, speaker=[7]) for speech in kept],
+        name="kept",
+        audio_key="speech",
+        speaker_key="speaker",
+        speakers={7: 3},
+        from_rate=16_000,
+        sample_rate=16_000,
+    )
+    assert source.lengths.tolist() == [9_000] * 3
+    for index in range(3):
+        np.testing.assert_array_equal(source[index]["audio"], sound(9_000))
+        assert source[index]["speaker"] == 3
+
+
+def test_without_network_the_way_out_is_told(tmp_path, monkeypatch):
+    def unknown(host, port):
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with pytest.raises(UserError, match=r"vctk/.*or choose data\.name='speech'"):
+        open_at(tmp_path, "vctk")
 
 
 class TestOthers:

@@ -37,7 +37,9 @@ def open_speech_tfds(name: str, *, data_dir: str, sample_rate: int) -> SpeechSpl
         UserError: no such set, it cannot be prepared or read here, or it holds no
             speech.
     """
-    builder = prepared_builder(name, data_dir)
+    builder = prepared_builder(
+        name, data_dir, instead="choose data.name='speech' for eSpeak's voices"
+    )
     splits = {}
     for role, choices in _SPLITS.items():
         for choice in choices:
