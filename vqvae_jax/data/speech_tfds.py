@@ -1,6 +1,7 @@
 """TensorFlow Datasets sets of speech, read from array_record without TensorFlow.
 
 VCTK, LibriSpeech and others that have a feature `speech`, and the embedded `speech`.
+TFDS prepares the first two with TensorFlow, pydub and ffmpeg; `speech` needs none.
 """
 
 import functools
