@@ -156,7 +156,7 @@ print(hashlib.sha256(b"".join(said)).hexdigest())
         synthesizer = espeak.Synthesizer()
         (_, voice), *_ = speech.speakers(1)
         seen = set()
-        for text in speech.sentences(150, seed=1):
+        for text in speech.sentences(100, seed=1):
             _, phones = speech.record(synthesizer, text, voice)
             seen |= {speech.PHONES[phone] for phone in phones[:, 2]}
         assert seen == set(speech.PHONES)

@@ -1,6 +1,7 @@
 """TensorFlow Datasets sets of speech, read from array_record without TensorFlow.
 
 VCTK, LibriSpeech and others that have a feature `speech`, and the embedded `speech`.
+TFDS prepares the first two with TensorFlow, pydub and ffmpeg; `speech` needs none.
 """
 
 import functools
@@ -37,7 +38,9 @@ def open_speech_tfds(name: str, *, data_dir: str, sample_rate: int) -> SpeechSpl
         UserError: no such set, it cannot be prepared or read here, or it holds no
             speech.
     """
-    builder = prepared_builder(name, data_dir)
+    builder = prepared_builder(
+        name, data_dir, instead="choose data.name='speech' for eSpeak's voices"
+    )
     splits = {}
     for role, choices in _SPLITS.items():
         for choice in choices:

@@ -128,8 +128,15 @@ def _values(feature: Any) -> UInt8[np.ndarray, " n"]:
     return np.frombuffer(zlib.decompress(feature.bytes_list.value[0]), np.uint8)
 
 
-def prepared_builder(name: str, data_dir: str) -> Any:
+def prepared_builder(
+    name: str, data_dir: str, *, instead: str = "run experiments/digits.py"
+) -> Any:
     """Return the TFDS builder of a set that is prepared, now or before, in `data_dir`.
+
+    Args:
+        name: of the set.
+        data_dir: where it is, or shall be.
+        instead: what a user can do who has neither network nor TensorFlow.
 
     Raises:
         UserError: there is no such set, or it cannot be prepared here or read at
@@ -150,8 +157,7 @@ def prepared_builder(name: str, data_dir: str) -> Any:
                     f"({one_line(error)}); prepare it on a machine with network and "
                     "TensorFlow as file_format='array_record' and point "
                     "data.data_dir or TFDS_DATA_DIR to the folder that holds "
-                    f"{builder.name}/, or run experiments/digits.py, which needs "
-                    "neither"
+                    f"{builder.name}/, or {instead}, which needs neither"
                 ) from error
         builder = _builder(name, data_dir)
     formats = {f.value for f in builder.info.available_file_formats()}
