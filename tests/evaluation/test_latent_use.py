@@ -105,7 +105,7 @@ def test_results_of_a_run_add_up(hierarchy_run):
         assert results[f"{prefix}latent_margin_bits_per_frame"] == other - right
         assert (
             results[f"{prefix}total_bits_per_frame"]
-            == right + results[f"{rate}_per_frame"]
+            == right + results[rate]
         )
     # As training's own validation has it: the same z, whatever the batches.
     without = results["decoder_bits_per_frame_without_latents"]

@@ -29,7 +29,8 @@ def test_every_stage_leaves_its_result(hierarchy_run):
         assert drawn["hierarchy"].shape == drawn["hierarchy_vae"].shape == first.shape
     assert frames[0] == 0
     assert frames[-1] == len(Workdir(hierarchy_run).codes("test")) - 1
-    codes = np.stack([Workdir(hierarchy_run).codes("test")[i]["codes"] for i in frames])
+    source = Workdir(hierarchy_run).codes("test")
+    codes = np.stack([source[int(i)]["codes"] for i in frames])
     np.testing.assert_array_equal(jax.jit(model.decode)(params, codes), first)
 
 
