@@ -165,7 +165,7 @@ def _make_small(config: ConfigDict) -> None:
         {
             "steps": 400,
             "batch_size": 2,
-            "learning_rate": 2e-3,
+            "learning_rate": 4e-3,
             "warmup_steps": 20,
             "params_ema_decay": 0.98,
             "log_every": 20,

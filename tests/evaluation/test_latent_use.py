@@ -103,10 +103,7 @@ def test_results_of_a_run_add_up(hierarchy_run):
         right = results[f"{prefix}decoder_bits_per_frame_right_latents"]
         other = results[f"{prefix}decoder_bits_per_frame_other_latents"]
         assert results[f"{prefix}latent_margin_bits_per_frame"] == other - right
-        assert (
-            results[f"{prefix}total_bits_per_frame"]
-            == right + results[rate]
-        )
+        assert results[f"{prefix}total_bits_per_frame"] == right + results[rate]
     # As training's own validation has it: the same z, whatever the batches.
     without = results["decoder_bits_per_frame_without_latents"]
     assert without == pytest.approx(16 * results["prior_bits_per_code"])

@@ -65,6 +65,40 @@ def log_probs():
     }
 
 
+def test_embeddings_start_from_the_codebook_where_it_is_given():
+    """In both networks; everything else as without it, and the model is the same."""
+    vectors = np.random.default_rng(0).normal(size=(1, K, 3)).astype("float32")
+    started = dataclasses.replace(VIDEO, code_vectors=vectors)
+    assert started == VIDEO
+    assert hash(started) == hash(VIDEO)
+    batch = {
+        "codes": jnp.zeros((1, 3, *GRID), jnp.int32),
+        "action": jnp.zeros((1, 3), jnp.int32),
+    }
+
+    @jax.jit
+    def both(key):
+        return VIDEO.init(key, batch), started.init(key, batch)
+
+    plain, ours = both(jax.random.key(0))
+    changed = {
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for (path, a), b in zip(
+            jax.tree_util.tree_leaves_with_path(plain),
+            jax.tree.leaves(ours),
+            strict=True,
+        )
+        if (a != b).any()
+    }
+    assert changed == {
+        "context/params/CodeEmbedding_0/tables",
+        "pixelcnn/params/embedding/tables",
+    }
+    # Of two codes, centred, one is the other's opposite.
+    tables = ours["pixelcnn"]["params"]["embedding"]["tables"][0]
+    np.testing.assert_allclose(tables[0], -tables[1], atol=1e-5)
+
+
 class TestLogProb:
     def test_sums_to_one_over_the_frames_that_may_follow(self, log_probs):
         for found in log_probs.values():

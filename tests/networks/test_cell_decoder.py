@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqvae_jax.networks.cell_decoder import CellDecoder, CodeEmbedding, gate
+from vqvae_jax.networks.cell_decoder import CellDecoder, CodeEmbedding, gate, projected
 
 B, C, K, F = 4, 3, 5, 6
 
@@ -79,3 +79,25 @@ def test_the_gate():
     x = np.random.default_rng(0).normal(size=(3, 8)).astype("float32")
     expected = np.tanh(x[:, :4]) / (1 + np.exp(-x[:, 4:]))
     np.testing.assert_allclose(gate(jnp.asarray(x)), expected, rtol=1e-5)
+
+
+def test_projected_vectors_are_near_where_they_are_near():
+    """Each place apart; of the size that the tables had, about their mean."""
+    rng = np.random.default_rng(0)
+    vectors = 3 + 5 * rng.normal(size=(2, 40, 8)).astype("float32")
+    vectors[:, 1] = vectors[:, 0] + 0.1
+    tables = jnp.asarray(0.7 * rng.normal(size=(2, 40, 256)), "float32")
+    found = np.asarray(jax.jit(projected)(jax.random.key(0), vectors, tables))
+    assert found.shape == tables.shape
+    assert found.std() == pytest.approx(float(tables.std()), rel=1e-3)
+    np.testing.assert_allclose(found.mean(axis=1), 0, atol=1e-5)
+
+    def distances(x):
+        return np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(40, 1)]
+
+    for place in range(2):
+        ours, theirs = distances(found[place]), distances(vectors[place])
+        assert np.argmin(ours) == np.argmin(theirs)
+        # A random projection keeps distances to about 1 / sqrt(256).
+        assert np.corrcoef(ours, theirs)[0, 1] > 0.9
+    assert abs(np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1]) < 0.1

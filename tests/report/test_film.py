@@ -51,10 +51,9 @@ def test_an_animation_plays_all_frames_for_ever():
             image.seek(t)
             pixels = np.asarray(image.convert("RGB")).astype(int)
             bars.append(pixels[17, 80])
-            shown.append(pixels[20:188, :168])
-    assert pixels.shape == (188, 2 * 171 - 3, 3)
+            shown.append(pixels[20:104, :84])
+    assert pixels.shape == (104, 2 * 87 - 3, 3)
     for t, colour in enumerate([ORANGE] * 2 + [BLUE] * 3):
         # 128 colours are not all of them.
         assert np.abs(bars[t] - colour).max() < 40
-        enlarged = drawn[0, t].repeat(2, axis=0).repeat(2, axis=1).astype(int)
-        assert np.abs(shown[t] - enlarged).mean() < 40
+        assert np.abs(shown[t] - drawn[0, t].astype(int)).mean() < 40

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -22,6 +23,7 @@ from vqvae_jax import metrics, sampling
 from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.models.options import require_dtype
+from vqvae_jax.networks.cell_decoder import projected
 from vqvae_jax.networks.frame_context import FrameContext
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
 
@@ -51,6 +53,9 @@ class Video:
       cell_layers: residual layers between a cell's context and its logits.
       dropout: rate while training.
       dtype: compute dtype, "float32" or "bfloat16".
+      code_vectors: `[C, K, D]`, the codebook's rows, which `init` starts embeddings
+        from; None to start from random ones. What is like another frame is then near
+        it from the first step on.
     """
 
     grid: tuple[int, int, int]
@@ -69,6 +74,9 @@ class Video:
     cell_layers: int = 1
     dropout: float = 0.0
     dtype: str = "float32"
+    code_vectors: np.ndarray | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
@@ -106,8 +114,8 @@ class Video:
         return dataclasses.replace(self, context_layers=0)
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Any:
-        """Initialise both networks at random; of the batch only shapes matter."""
-        context_key, pixelcnn_key = jax.random.split(key)
+        """Initialise both networks; of the batch only shapes matter."""
+        context_key, pixelcnn_key, past_key, own_key = jax.random.split(key, 4)
         codes = batch["codes"][:1]
         params = {}
         condition = Condition()
@@ -118,6 +126,16 @@ class Video:
             features = jnp.zeros((1, *self.grid[:2], self.context_units))
             condition = Condition(features=features)
         params["pixelcnn"] = self._network.init(pixelcnn_key, codes[:, 0], condition)
+        if self.code_vectors is None:
+            return params
+        for network, table, table_key in (
+            ("context", "CodeEmbedding_0", past_key),
+            ("pixelcnn", "embedding", own_key),
+        ):
+            if network in params:
+                tables = params[network]["params"][table]
+                like = tables["tables"]
+                tables["tables"] = projected(table_key, self.code_vectors, like)
         return params
 
     def trainable(self, params: Any) -> Any:

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from vqvae_jax.arrays import AnyArray
 
 
 def gate(x: Float[Array, "*shape F2"]) -> Float[Array, "*shape F"]:
@@ -36,6 +38,22 @@ class CodeEmbedding(nn.Module):
     def at(self, codes: Int[Array, " B"], place: Int[Array, ""]) -> Float[Array, "B F"]:
         """Embed the categories at one place of a cell."""
         return self.tables[place, codes]
+
+
+def projected(
+    key: PRNGKeyArray,
+    vectors: Float[AnyArray, "C K D"],
+    tables: Float[Array, "C K F"],
+) -> Float[Array, "C K F"]:
+    """Return vectors as a `CodeEmbedding`'s tables: near where they are near.
+
+    Each place's vectors are centred, projected at random to the tables' width and
+    scaled to the tables' own size.
+    """
+    centred = vectors - vectors.mean(axis=1, keepdims=True)
+    random = jax.random.normal(key, (*vectors.shape[::2], tables.shape[-1]))
+    found = jnp.einsum("ckd,cdf->ckf", centred, random)
+    return found * tables.std() / jnp.maximum(found.std(), 1e-12)
 
 
 class CellDecoder(nn.Module):

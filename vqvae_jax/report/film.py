@@ -54,7 +54,7 @@ def animation(
 ) -> bytes:
     """Play clips side by side, for ever, as a GIF; an orange bar marks given frames."""
     rows, time = clips.shape[:2]
-    height, width = _tile(clips, enlarged=True)
+    height, width = _tile(clips)
     line = 16
     size = (rows * (width + _GAP) - _GAP, line + _BAR + height)
     frames = []
@@ -66,7 +66,7 @@ def animation(
             left = row * (width + _GAP)
             _write(draw, name, left, line // 2)
             draw.rectangle((left, line, left + width - 1, line + _BAR - 1), fill=colour)
-            frame = _image(clips[row, t], enlarged=True)
+            frame = _image(clips[row, t])
             canvas.paste(frame, (left, line + _BAR))
         frames.append(canvas.quantize(128, dither=Image.Dither.NONE))
     # The last frame rests, so that the eye sees where it begins again.
@@ -81,17 +81,17 @@ def animation(
     )
 
 
-def _tile(clips: np.ndarray, *, enlarged: bool = False) -> tuple[int, int]:
-    factor = _factor(clips.shape[3], enlarged=enlarged)
+def _tile(clips: np.ndarray) -> tuple[int, int]:
+    factor = _factor(clips.shape[3])
     return clips.shape[2] * factor, clips.shape[3] * factor
 
 
-def _factor(width: int, *, enlarged: bool) -> int:
-    return max(1, _SIDE * (2 if enlarged else 1) // width)
+def _factor(width: int) -> int:
+    return max(1, _SIDE // width)
 
 
-def _image(frame: UInt8[np.ndarray, "H W C"], *, enlarged: bool = False) -> Image.Image:
-    factor = _factor(frame.shape[1], enlarged=enlarged)
+def _image(frame: UInt8[np.ndarray, "H W C"]) -> Image.Image:
+    factor = _factor(frame.shape[1])
     frame = frame.repeat(factor, axis=0).repeat(factor, axis=1)
     return Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
 

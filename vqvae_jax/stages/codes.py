@@ -17,10 +17,12 @@ from vqvae_jax.models.video import Video
 from vqvae_jax.stages.stage import Context
 from vqvae_jax.training import sharding
 from vqvae_jax.training.loop import Run, fit
-from vqvae_jax.workdir import SPLITS, fingerprint, restore
+from vqvae_jax.workdir import SPLITS, Workdir, fingerprint, restore
 
 # From the codes of a split to what a model of the second stage is trained on.
 Examples = Callable[..., Source]
+# From a model of the second stage and the run to the model as its training starts.
+Start = Callable[[Any, Workdir], Any]
 
 
 def extract_codes(context: Context) -> None:
@@ -67,12 +69,31 @@ def clips(codes: codes_lib.CodesSource, model: Video, *, split: str) -> Source:
     return ClipsSource(codes, length=frames, stride=stride)
 
 
-def train_on_codes(context: Context, *, stage: str, examples: Examples = grids) -> None:
+def as_it_is(model: Any, workdir: Workdir) -> Any:
+    """Return a model to be trained from a random start."""
+    del workdir
+    return model
+
+
+def from_codebook(model: Video, workdir: Workdir) -> Video:
+    """Return a model whose embeddings start from the VQ-VAE's codebook."""
+    _, params = restore(workdir.path)
+    vectors = np.asarray(params.codebook.embeddings)
+    return dataclasses.replace(model, code_vectors=vectors)
+
+
+def train_on_codes(
+    context: Context,
+    *,
+    stage: str,
+    examples: Examples = grids,
+    start: Start = as_it_is,
+) -> None:
     """Fit a model of the second stage; its sizes come from the codes' metadata."""
     workdir, experiment, _ = context
     codes = workdir.codes("train")
     facts = dataclasses.asdict(codes.metadata)
-    model = experiment.make_second(facts)[stage]
+    model = start(experiment.make_second(facts)[stage], workdir)
     train = examples(codes, model, split="train")
     validation = examples(workdir.codes("validation"), model, split="validation")
     place = workdir.facts(experiment.second)

@@ -11,7 +11,15 @@ from vqvae_jax.models import second as models
 from vqvae_jax.report.build import Sections, sections_of_prior
 from vqvae_jax.report.hierarchy import sections_of_hierarchy
 from vqvae_jax.report.video import sections_of_video
-from vqvae_jax.stages.codes import Examples, clips, grids, train_on_codes
+from vqvae_jax.stages.codes import (
+    Examples,
+    Start,
+    as_it_is,
+    clips,
+    from_codebook,
+    grids,
+    train_on_codes,
+)
 from vqvae_jax.stages.hierarchy import reconstruct, sample_global
 from vqvae_jax.stages.samples import sample_codes
 from vqvae_jax.stages.stage import Context, Stage
@@ -35,7 +43,9 @@ class SecondStage(NamedTuple):
     sections: Sections
 
 
-def training_stages(second: str, examples: Examples = grids) -> dict[str, Stage]:
+def training_stages(
+    second: str, examples: Examples = grids, start: Start = as_it_is
+) -> dict[str, Stage]:
     """Return a stage for each model of a second stage, trained on these examples."""
 
     def stage(name: str) -> Stage:
@@ -43,7 +53,10 @@ def training_stages(second: str, examples: Examples = grids) -> dict[str, Stage]
             return is_marked(workdir.checkpoints(name))
 
         return Stage(
-            is_done, functools.partial(train_on_codes, stage=name, examples=examples)
+            is_done,
+            functools.partial(
+                train_on_codes, stage=name, examples=examples, start=start
+            ),
         )
 
     return {name: stage(name) for name in models.SECOND_STAGES[second].trained}
@@ -68,7 +81,7 @@ SECOND_STAGES: dict[str, SecondStage] = {
         sections=sections_of_hierarchy,
     ),
     "video": SecondStage(
-        stages=training_stages("video", clips),
+        stages=training_stages("video", clips, from_codebook),
         sample=sample_video,
         measure=of_video,
         sections=sections_of_video,
