@@ -12,17 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Integer, Key, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Integer, Key, UInt8
 
 from vqvae_jax import image_quality, likelihoods, metrics
 from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.models.options import require_dtype, require_halvable
+from vqvae_jax.models.options import TrainedByGradient, require_dtype, require_halvable
 from vqvae_jax.networks.autoencoder import Decoder, Encoder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageAutoencoder:
+class ImageAutoencoder(TrainedByGradient):
     """Sizes and options of an encoder, a decoder and p(x|z).
 
     Attributes:
@@ -56,15 +56,6 @@ class ImageAutoencoder:
     def num_dims(self) -> int:
         """Values of one image: what bits/dim divides by."""
         return math.prod(self.image_shape)
-
-    def trainable(self, params: Any) -> Any:
-        """Mark with True the leaves that follow the gradient: all."""
-        return jax.tree.map(lambda _: True, params)
-
-    def update(self, params: Any, key: PRNGKeyArray, carry: None, *, axis_name=None):
-        """Return the parameters: the gradient does it all."""
-        del key, carry, axis_name
-        return params
 
     def _require_at_least(self, low: int, *names: str) -> None:
         for name in names:

@@ -32,7 +32,7 @@ from vqvae_jax import likelihoods, metrics
 from vqvae_jax.arrays import require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.models.autoencoder import keys_of, sum_of_each
-from vqvae_jax.models.options import require_dtype, require_halvable
+from vqvae_jax.models.options import TrainedByGradient, require_dtype, require_halvable
 from vqvae_jax.networks.dcgan import Discriminator, Generator
 
 
@@ -61,7 +61,7 @@ class Logits(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GAN:
+class GAN(TrainedByGradient):
     """Sizes and options of a GAN over images.
 
     Attributes:
@@ -107,10 +107,6 @@ class GAN:
             discriminator=self._discriminator.init(discriminator_key, images),
         )
 
-    def trainable(self, params: Params) -> Params:
-        """Mark with True the leaves that follow the gradient: all."""
-        return jax.tree.map(lambda _: True, params)
-
     def loss(
         self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
@@ -133,11 +129,6 @@ class GAN:
             )
             losses = losses + self.r1 / 2 * squared
         return metrics.masked_mean(losses, mask), (_metrics(logits, mask), None)
-
-    def update(self, params: Params, key: PRNGKeyArray, carry: None, *, axis_name=None):
-        """Return the parameters: the gradient does it all."""
-        del key, carry, axis_name
-        return params
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return both players' losses, accuracies and a loss that is 0.

@@ -19,6 +19,7 @@ from vqvae_jax import metrics
 from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.models.autoencoder import keys_of, sum_of_each
 from vqvae_jax.models.global_latents import GlobalLatents, Params
+from vqvae_jax.models.options import TrainedByGradient
 from vqvae_jax.models.vae import Posterior, kl_to_standard_normal, reparameterized
 
 # Where the logarithm of q's variance is clipped, as in `VAE`.
@@ -26,7 +27,7 @@ _LOG_VARIANCE_RANGE = (-12.0, 6.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HierarchyVAE(GlobalLatents):
+class HierarchyVAE(TrainedByGradient, GlobalLatents):
     """A VAE over grids of codes with a PixelCNN as its decoder."""
 
     @classmethod
@@ -39,10 +40,6 @@ class HierarchyVAE(GlobalLatents):
         """Initialise the networks at random; of the batch only shapes matter."""
         return self._init_networks(key, batch["codes"], heads=2)
 
-    def trainable(self, params: Params) -> Params:
-        """Mark with True the leaves that follow the gradient: all."""
-        return jax.tree.map(lambda _: True, params)
-
     def loss(
         self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
@@ -53,11 +50,6 @@ class HierarchyVAE(GlobalLatents):
         nats, kl = self._bound(params, keys, codes, dropout_key)
         loss = metrics.masked_mean(self._per_code(nats + kl), mask)
         return loss, (self._metrics(nats, kl, mask), None)
-
-    def update(self, params: Params, key: PRNGKeyArray, carry: None, *, axis_name=None):
-        """Return the parameters: the gradient does it all."""
-        del key, carry, axis_name
-        return params
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return both terms of the bound, without dropout, always with the same z."""

@@ -1,6 +1,24 @@
-"""Options that several models have, and the one error where they cannot be."""
+"""What several models have: options, their errors, and how they are trained."""
+
+from typing import Any
+
+import jax
+from jaxtyping import PRNGKeyArray
 
 from vqvae_jax.errors import require
+
+
+class TrainedByGradient:
+    """The part of the training loop's protocol of models without a codebook."""
+
+    def trainable(self, params: Any) -> Any:
+        """Mark with True the leaves that follow the gradient: all."""
+        return jax.tree.map(lambda _: True, params)
+
+    def update(self, params: Any, key: PRNGKeyArray, carry: None, *, axis_name=None):
+        """Return the parameters: the gradient does it all."""
+        del key, carry, axis_name
+        return params
 
 
 def require_dtype(dtype: str) -> None:

@@ -20,11 +20,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from vqvae_jax import likelihoods, metrics
 from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.errors import require
+from vqvae_jax.models.options import TrainedByGradient
 from vqvae_jax.models.prior import Prior
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PixelModel:
+class PixelModel(TrainedByGradient):
     """Sizes and options of a PixelCNN over images.
 
     Attributes:
@@ -65,10 +66,6 @@ class PixelModel:
         """Initialise the PixelCNN at random; of the batch only shapes matter."""
         return self._prior.init(key, self._as_codes(batch))
 
-    def trainable(self, params: Any) -> Any:
-        """Mark with True the leaves that follow the gradient: all."""
-        return self._prior.trainable(params)
-
     def loss(
         self, params: Any, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
@@ -79,10 +76,6 @@ class PixelModel:
         """
         loss, (means, carry) = self._prior.loss(params, key, self._as_codes(batch))
         return loss, (_of_dims(means), carry)
-
-    def update(self, params: Any, key: PRNGKeyArray, carry: None, *, axis_name=None):
-        """Return the parameters: the gradient does it all."""
-        return self._prior.update(params, key, carry, axis_name=axis_name)
 
     def evaluate(self, params: Any, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return bits/dim, exactly and without dropout."""

@@ -18,12 +18,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from vqvae_jax import metrics, sampling
 from vqvae_jax.arrays import AnyArray, common_size, require_range, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.models.options import require_dtype
+from vqvae_jax.models.options import TrainedByGradient, require_dtype
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Prior:
+class Prior(TrainedByGradient):
     """Sizes and options of a prior over grids of codes.
 
     Attributes:
@@ -82,10 +82,6 @@ class Prior:
         first = {name: array[:1] for name, array in batch.items()}
         return self._network.init(key, first["codes"], self._condition_of(first))
 
-    def trainable(self, params: Any) -> Any:
-        """Mark with True the leaves that follow the gradient: all."""
-        return jax.tree.map(lambda _: True, params)
-
     def loss(
         self, params: Any, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
@@ -101,11 +97,6 @@ class Prior:
         log_p = self._log_p(params, batch["codes"], condition, dropout_key)
         loss = metrics.masked_mean(-log_p, batch["mask"])
         return loss, (self._metrics(-log_p, batch["mask"]), None)
-
-    def update(self, params: Any, key: PRNGKeyArray, carry: None, *, axis_name=None):
-        """Return the parameters: the gradient does it all."""
-        del key, carry, axis_name
-        return params
 
     def evaluate(self, params: Any, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return bits per code, and `bits` of each grid, without dropout."""

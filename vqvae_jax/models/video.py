@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from vqvae_jax import metrics, sampling
 from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.models.options import require_dtype
+from vqvae_jax.models.options import TrainedByGradient, require_dtype
 from vqvae_jax.networks.cell_decoder import projected
 from vqvae_jax.networks.frame_context import FrameContext
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
@@ -32,7 +32,7 @@ RECORDED, UNTOLD = "recorded", "without actions"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Video:
+class Video(TrainedByGradient):
     """Sizes and options of a model of clips.
 
     Attributes:
@@ -53,9 +53,8 @@ class Video:
       cell_layers: residual layers between a cell's context and its logits.
       dropout: rate while training.
       dtype: compute dtype, "float32" or "bfloat16".
-      code_vectors: `[C, K, D]`, the codebook's rows, which `init` starts embeddings
-        from; None to start from random ones. What is like another frame is then near
-        it from the first step on.
+      code_vectors: `[C, K, D]`, the codebook's rows, where `init` starts the embeddings
+        so that like codes are near each other; None for a random start.
     """
 
     grid: tuple[int, int, int]
@@ -80,12 +79,12 @@ class Video:
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
-        frames = ("given_frames", "generated_frames")
-        for name in (*frames, "num_codes", "context_units", "layers", "units"):
+        least = dict.fromkeys(
+            ("given_frames", "generated_frames", "num_codes", "layers", "units"), 1
+        )
+        for name, low in (least | {"context_units": 1, "clip_frames": 2}).items():
             value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
-        frames = self.clip_frames
-        require(frames >= 2, f"clip_frames must be at least 2, got {frames}")
+            require(value >= low, f"{name} must be at least {low}, got {value}")
         for name in ("kernel_size", "context_kernel_size"):
             value = getattr(self, name)
             require(
@@ -116,12 +115,11 @@ class Video:
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Any:
         """Initialise both networks; of the batch only shapes matter."""
         context_key, pixelcnn_key, past_key, own_key = jax.random.split(key, 4)
-        codes = batch["codes"][:1]
-        params = {}
-        condition = Condition()
+        codes, actions = jax.tree.map(
+            lambda x: x[:1], (batch["codes"], self._actions_of(batch))
+        )
+        params, condition = {}, Condition()
         if self.context_layers:
-            actions = self._actions_of(batch)
-            actions = None if actions is None else actions[:1]
             params["context"] = self._context.init(context_key, codes, actions)
             features = jnp.zeros((1, *self.grid[:2], self.context_units))
             condition = Condition(features=features)
@@ -133,14 +131,10 @@ class Video:
             ("pixelcnn", "embedding", own_key),
         ):
             if network in params:
-                tables = params[network]["params"][table]
-                like = tables["tables"]
-                tables["tables"] = projected(table_key, self.code_vectors, like)
+                place = params[network]["params"][table]
+                vectors = projected(table_key, self.code_vectors, place["tables"])
+                place["tables"] = vectors
         return params
-
-    def trainable(self, params: Any) -> Any:
-        """Mark with True the leaves that follow the gradient: all."""
-        return jax.tree.map(lambda _: True, params)
 
     def loss(
         self, params: Any, key: PRNGKeyArray, batch: Mapping[str, Array]
@@ -149,11 +143,6 @@ class Video:
         nats = -self._log_p(params, batch["codes"], self._actions_of(batch), key)
         loss = metrics.masked_mean(nats, batch["mask"])
         return loss, (self._metrics(nats, batch["mask"]), None)
-
-    def update(self, params: Any, key: PRNGKeyArray, carry: None, *, axis_name=None):
-        """Return the parameters: the gradient does it all."""
-        del key, carry, axis_name
-        return params
 
     def evaluate(self, params: Any, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return bits, without dropout, of a code and of a frame that has a past."""
@@ -304,9 +293,7 @@ class Video:
 
     def _log_p(self, params, codes, actions, key=None) -> Float[Array, "B T H W C"]:
         keys = [None, None] if key is None else jax.random.split(key)
-        of_context, of_pixelcnn = (
-            {} if key is None else {"dropout": key} for key in keys
-        )
+        of_context, of_pixelcnn = ({} if k is None else {"dropout": k} for k in keys)
         condition = self._condition(params, codes, actions, of_context)
         # To the PixelCNN the frames of all clips are one batch.
         batch, time = codes.shape[:2]
@@ -348,10 +335,10 @@ class Video:
         require_range(name, codes, 0, self.num_codes)
 
     def _check_actions(self, actions, batch: int, frames: int):
+        names = ", ".join(self.action_names)
         require(
             (actions is not None) == (self.num_actions > 0),
-            "actions are needed, one of "
-            f"{', '.join(self.action_names)} between each two frames"
+            f"actions are needed, one of {names} between each two frames"
             if self.num_actions
             else "actions were given to a model that is not told of them",
         )
