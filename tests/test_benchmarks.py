@@ -9,7 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("likelihood", ["mse", "categorical"])
+@pytest.mark.parametrize(
+    "likelihood", ["mse", pytest.param("categorical", marks=pytest.mark.slow)]
+)
 def test_the_training_benchmark_runs_without_torch(tmp_path, likelihood):
     (tmp_path / "torch.py").write_text("raise ImportError\n")
     output = tmp_path / "training.json"

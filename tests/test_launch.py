@@ -122,6 +122,7 @@ def run_with_kills(args, workdir, stages) -> None:
 STAGES = ("vqvae", "codes", "prior", "samples", "evaluate", "report")
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_it_ends_where_it_would_have(
     finished_run, tiny_changes, digits_dir, tmp_path
 ):

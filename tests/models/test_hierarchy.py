@@ -147,6 +147,7 @@ def test_latent_codes_that_cannot_be():
         make(codebook_update="never")
 
 
+@pytest.mark.slow
 def test_learns_to_use_its_latents():
     """Eight frames of noise: nothing but the latents tells which one it is."""
     model = make(

@@ -42,6 +42,7 @@ def test_an_unfinished_stage_runs_again_with_all_that_read_from_it(
         "samples",
         "samples.npz",
         "results.json",
+        "test_bits.npz",
         "report.html",
     }
 
@@ -84,7 +85,15 @@ OTHER_KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", OTHER_KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "pixelcnn",
+        pytest.param("gan", marks=pytest.mark.slow),
+        pytest.param("vae", marks=pytest.mark.slow),
+        pytest.param("vimco", marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_without_a_prior_runs_through_its_stages(kind, tiny_config, tmp_path):
     config = json.loads(json.dumps(tiny_config))
     del config["prior"], config["prior_training"]

@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import pytest
 
 from vqvae_jax import stages
 from vqvae_jax.workdir import restore, restore_prior
@@ -30,6 +31,7 @@ def test_results_are_flat_numbers_with_units_in_their_names(finished_run):
     assert "test_bits_per_dim_uniform_prior" not in results
 
 
+@pytest.mark.slow
 def test_evaluation_changes_no_checkpoint(copied_run, tiny_config):
     """[24]"""
     before = jax.tree.leaves((restore(copied_run)[1], restore_prior(copied_run)[1]))

@@ -65,14 +65,15 @@ def draw_codes(
     # Rounded, the probabilities do not quite add up to 1.
     total = cumulative[..., -1]
 
-    def draw(number):
-        each = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-        u = jax.vmap(lambda key: jax.random.uniform(key, total.shape[1:]))(each)
+    shape = (num_samples, *total.shape[1:])
+    u = jax.vmap(lambda key: jax.random.uniform(key, shape), out_axes=1)(keys)
+
+    def draw(u):
         # The first category whose cumulative probability is above u.
         below = cumulative[..., :-1] <= (u * total)[..., None]
         return jnp.sum(below, axis=-1, dtype=jnp.int32)
 
-    return lax.map(draw, jnp.arange(num_samples))
+    return lax.map(draw, u)
 
 
 def log_q_of(
