@@ -5,7 +5,6 @@ import json
 import jax
 import numpy as np
 import pytest
-import pytest
 
 from vqvae_jax import stages
 from vqvae_jax.workdir import restore, restore_prior
