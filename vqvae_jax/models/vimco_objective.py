@@ -59,7 +59,7 @@ def draw_codes(
 ) -> Int[Array, "S B h w G"]:
     """Draw z_s ~ q(z|x) for each image by its own key, from one uniform number a code.
 
-    The usual Gumbel noise would be K random numbers a code: most of a training step.
+    The usual Gumbel noise would be K random numbers a code.
     """
     cumulative = jnp.cumsum(jnp.exp(lax.stop_gradient(log_q_of_each)), axis=-1)
     # Rounded, the probabilities do not quite add up to 1.
