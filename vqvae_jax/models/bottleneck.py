@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax import quantizer
@@ -126,6 +127,32 @@ class Bottleneck:
                 key, codebook, z_e, min_count=self.restart_below, **shared
             )
         return codebook
+
+
+class TrainedWithCodebook:
+    """The part of the training loop's protocol of models with a bottleneck.
+
+    They have it as `_bottleneck`, and params that are a NamedTuple with a `codebook`.
+    """
+
+    def trainable(self, params: Any) -> Any:
+        """Mark with True the leaves that follow the gradient."""
+        everything = jax.tree.map(lambda _: True, params)
+        return everything._replace(codebook=self._bottleneck.trainable())
+
+    def update(
+        self,
+        params: Any,
+        key: PRNGKeyArray,
+        carry: Carry,
+        *,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> Any:
+        """Do to the codebook what the gradient does not: EMA, counts, restarts."""
+        codebook = self._bottleneck.update(
+            params.codebook, key, carry, axis_name=axis_name
+        )
+        return params._replace(codebook=codebook)
 
 
 def shared_options(model: Any) -> dict[str, Any]:

@@ -27,12 +27,17 @@ from vqvae_jax import metrics, quantizer
 from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.models.autoencoder import mean_of_each
-from vqvae_jax.models.bottleneck import Bottleneck, Carry, shared_options
+from vqvae_jax.models.bottleneck import (
+    Bottleneck,
+    Carry,
+    TrainedWithCodebook,
+    shared_options,
+)
 from vqvae_jax.models.global_latents import GlobalLatents, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Hierarchy(GlobalLatents):
+class Hierarchy(TrainedWithCodebook, GlobalLatents):
     """Sizes and options of the second VQ-VAE, beside those of any global latents.
 
     Attributes:
@@ -79,11 +84,6 @@ class Hierarchy(GlobalLatents):
         )
         return params._replace(codebook=codebook)
 
-    def trainable(self, params: Params) -> Params:
-        """Mark with True the leaves that follow the gradient."""
-        everything = jax.tree.map(lambda _: True, params)
-        return everything._replace(codebook=self._bottleneck.trainable())
-
     def loss(
         self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, Carry]]:
@@ -99,20 +99,6 @@ class Hierarchy(GlobalLatents):
         quantized, terms, carry = self._forward(params, batch, dropout_key=key)
         loss = metrics.masked_mean(self._objective(terms), batch["mask"])
         return loss, (self._metrics(quantized, terms, batch["mask"]), carry)
-
-    def update(
-        self,
-        params: Params,
-        key: PRNGKeyArray,
-        carry: Carry,
-        *,
-        axis_name: str | tuple[str, ...] | None = None,
-    ) -> Params:
-        """Do to the codebooks what the gradient does not: EMA, counts, restarts."""
-        codebook = self._bottleneck.update(
-            params.codebook, key, carry, axis_name=axis_name
-        )
-        return params._replace(codebook=codebook)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return the terms of the loss, bits per code and code usage, without dropout.

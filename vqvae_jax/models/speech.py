@@ -22,7 +22,12 @@ from jaxtyping import Array, Bool, Float, Int, Int16, PRNGKeyArray
 from vqvae_jax import metrics, quantizer, sampling
 from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.models.bottleneck import Bottleneck, Carry, shared_options
+from vqvae_jax.models.bottleneck import (
+    Bottleneck,
+    Carry,
+    TrainedWithCodebook,
+    shared_options,
+)
 from vqvae_jax.models.code_sequences import jittered, moved_by_half
 from vqvae_jax.models.options import require_dtype
 from vqvae_jax.models.speech_decoder import (
@@ -49,7 +54,7 @@ class Params(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpeechVQVAE:
+class SpeechVQVAE(TrainedWithCodebook):
     """Sizes and options of a VQ-VAE over waveforms.
 
     Attributes:
@@ -130,11 +135,6 @@ class SpeechVQVAE:
         )
         return Params(encoder, self._decoder.init(decoder_key), codebook)
 
-    def trainable(self, params: Params) -> Params:
-        """Mark with True the leaves that follow the gradient."""
-        everything = jax.tree.map(lambda _: True, params)
-        return everything._replace(codebook=self._bottleneck.trainable())
-
     def loss(
         self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, Carry]]:
@@ -152,15 +152,6 @@ class SpeechVQVAE:
         results = self._metrics(quantized, nats, mask, code_mask)
         carry = Carry(jax.lax.stop_gradient(z_e), quantized.codes, code_mask)
         return self._objective(results), (results, carry)
-
-    def update(
-        self, params: Params, key: PRNGKeyArray, carry: Carry, *, axis_name=None
-    ) -> Params:
-        """Do to the codebook what the gradient does not: EMA, counts, restarts."""
-        codebook = self._bottleneck.update(
-            params.codebook, key, carry, axis_name=axis_name
-        )
-        return params._replace(codebook=codebook)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return the terms of the loss, bits per sample, and whether codes are used.

@@ -24,7 +24,12 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 from vqvae_jax import metrics, quantizer
 from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.models.autoencoder import ImageAutoencoder, mean_of_each, quality
-from vqvae_jax.models.bottleneck import Bottleneck, Carry, shared_options
+from vqvae_jax.models.bottleneck import (
+    Bottleneck,
+    Carry,
+    TrainedWithCodebook,
+    shared_options,
+)
 from vqvae_jax.networks.autoencoder import Encoder
 
 
@@ -42,7 +47,7 @@ class Params(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VQVAE(ImageAutoencoder):
+class VQVAE(TrainedWithCodebook, ImageAutoencoder):
     """Sizes and options of a VQ-VAE over images, beside those of any autoencoder.
 
     Attributes:
@@ -99,11 +104,6 @@ class VQVAE(ImageAutoencoder):
         )
         return params._replace(codebook=codebook)
 
-    def trainable(self, params: Params) -> Params:
-        """Mark with True the leaves that follow the gradient."""
-        everything = jax.tree.map(lambda _: True, params)
-        return everything._replace(codebook=self._bottleneck.trainable())
-
     def loss(
         self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, Carry]]:
@@ -116,20 +116,6 @@ class VQVAE(ImageAutoencoder):
         quantized, terms, carry = self._forward(params, batch)
         loss = metrics.masked_mean(self._objective(terms), batch["mask"])
         return loss, (self._metrics(quantized, terms, batch["mask"]), carry)
-
-    def update(
-        self,
-        params: Params,
-        key: PRNGKeyArray,
-        carry: Carry,
-        *,
-        axis_name: str | tuple[str, ...] | None = None,
-    ) -> Params:
-        """Do to the codebook what the gradient does not: EMA, counts, restarts."""
-        codebook = self._bottleneck.update(
-            params.codebook, key, carry, axis_name=axis_name
-        )
-        return params._replace(codebook=codebook)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return the terms of the loss, image quality, code usage and bits/dim.
