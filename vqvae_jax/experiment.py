@@ -1,7 +1,7 @@
 """A whole experiment: every section of a config, checked and built."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -9,26 +9,18 @@ import jax
 from vqvae_jax.config import section
 from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.pipeline import TrainBatches, eval_batches, train_batches
-from vqvae_jax.data.source import Batch, Source
+from vqvae_jax.data.source import Batch, Example, Source
+from vqvae_jax.data.speech_config import SpeechDataConfig
+from vqvae_jax.data.utterances import Utterances, utterance_batches
 from vqvae_jax.errors import require
 from vqvae_jax.models import second as second_lib
-from vqvae_jax.models.gan import GAN
-from vqvae_jax.models.pixels import PixelModel
+from vqvae_jax.models.first import KINDS, Shapes, second_of
 from vqvae_jax.models.prior import Prior
-from vqvae_jax.models.vae import VAE
-from vqvae_jax.models.vimco import VIMCO
-from vqvae_jax.models.vqvae import VQVAE
 from vqvae_jax.training.config import TrainingConfig
 
-# What `model.kind` may be. The VQ-VAE alone is followed by a second stage.
-KINDS = {
-    "vqvae": VQVAE,
-    "vae": VAE,
-    "vimco": VIMCO,
-    "pixelcnn": PixelModel,
-    "gan": GAN,
-}
 _SECTIONS = ("seed", "data", "model", "training", "samples", "evaluation")
+# Until the data are open nobody knows who speaks.
+_UNKNOWN_SPEAKERS = ("",)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +65,12 @@ class SamplesConfig:
         }
 
 
+    @property
+    def without_labels(self) -> dict[str, float | int | None]:
+        """The same for models that know no labels."""
+        return {k: v for k, v in self.of_draw.items() if k != "guidance"}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """The `evaluation` section.
@@ -104,11 +102,11 @@ class Experiment:
 
     Attributes:
       seed: decides every random choice.
-      data: what to read.
+      data: what to read, images or speech.
       kind: a name of `KINDS`, and of the stage that trains the model.
       model: of that kind.
       training: of the model.
-      second: what follows a VQ-VAE, a name of `SECOND_STAGES`; None for other kinds.
+      second: what follows it, a name of `SECOND_STAGES`; None for nothing.
       second_options: they wait for the sizes and classes of a VQ-VAE's codes.
       second_training: of each of the second stage's models.
       samples: how many to draw, and how.
@@ -116,9 +114,9 @@ class Experiment:
     """
 
     seed: int
-    data: DataConfig
+    data: DataConfig | SpeechDataConfig
     kind: str
-    model: VQVAE | VAE | VIMCO | PixelModel | GAN
+    model: Any
     training: TrainingConfig
     second: str | None
     second_options: Mapping[str, Any] | None
@@ -127,14 +125,21 @@ class Experiment:
     evaluation: EvaluationConfig
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "Experiment":
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        speaker_names: tuple[str, ...] = _UNKNOWN_SPEAKERS,
+    ) -> "Experiment":
         """Check a config, as from an experiment file or `config.json`.
+
+        A model of speech has the speakers of its data, once they are known.
 
         Raises:
           UserError: a key is unknown, missing or has a value that cannot be.
         """
         kind = _kind(config)
-        second = second_lib.second_of(config) if kind == "vqvae" else None
+        second = second_of(kind, config)
         of_training = second and second_lib.training_section(second)
         names = _SECTIONS + ((second, of_training) if second else ())
         for name in names:
@@ -149,8 +154,12 @@ class Experiment:
         require(
             type(seed) is int and seed >= 0, f"seed must be an int >= 0, got {seed!r}"
         )
-        data = section(DataConfig, config["data"], name="data")
-        given = {"image_shape": (data.image_size, data.image_size, data.channels)}
+        if kind == "speech":
+            data = section(SpeechDataConfig, config["data"], name="data")
+            given = {"speaker_names": speaker_names}
+        else:
+            data = section(DataConfig, config["data"], name="data")
+            given = {"image_shape": (data.image_size, data.image_size, data.channels)}
         if kind == "pixelcnn":
             given["class_names"] = ()
         options = {k: v for k, v in config["model"].items() if k != "kind"}
@@ -158,7 +167,7 @@ class Experiment:
             seed=seed,
             data=data,
             kind=kind,
-            model=section(KINDS[kind], options, name="model", **given),
+            model=section(KINDS[kind].model, options, name="model", **given),
             training=section(TrainingConfig, config["training"], name="training"),
             second=second,
             second_options=dict(config[second]) if second else None,
@@ -178,11 +187,10 @@ class Experiment:
     def _check_samples(self) -> None:
         label_dropout = 0.0
         if self.second is not None:
-            grid, num_codes = self.model.grid, self.model.num_codes
             facts = {
-                "grid": grid,
-                "num_codes": num_codes,
-                "class_names": (),
+                "grid": getattr(self.model, "grid", ()),
+                "num_codes": self.model.num_codes,
+                "class_names": getattr(self.model, "speaker_names", ()),
                 "action_names": (),
             }
             # To build the models checks their options too.
@@ -194,15 +202,31 @@ class Experiment:
             "above 0",
         )
 
+    def with_speakers(self, speaker_names: tuple[str, ...]) -> "Experiment":
+        """Return the same experiment, whose model of speech knows who speaks."""
+        model = dataclasses.replace(self.model, speaker_names=speaker_names)
+        return dataclasses.replace(self, model=model)
+
+    @property
+    def init_shapes(self) -> Shapes:
+        """The shapes of a batch that the model can be initialised with."""
+        return KINDS[self.kind].batch(self.model)
+
     def train_batches(
-        self, source: Source, config: TrainingConfig, *, augment: bool = False
+        self,
+        source: Source,
+        config: TrainingConfig,
+        *,
+        random_flip: bool = False,
+        augment: Callable[[Example, int], Example] | None = None,
     ) -> TrainBatches:
         """Return this process's endless batches of a source, augmented on demand."""
         return train_batches(
             source,
             batch_size=config.batch_size,
             seed=self.seed,
-            random_flip=augment and self.data.random_flip,
+            random_flip=random_flip,
+            augment=augment,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_workers=self.data.num_workers,
@@ -210,12 +234,32 @@ class Experiment:
 
     def eval_batches(self, source: Source) -> Iterator[Batch]:
         """Return this process's batches of a source, each example once."""
-        return eval_batches(
+        return eval_batches(source, **self._evaluated_at_once)
+
+    def utterance_batches(
+        self, source: Utterances, *, phones: bool = False
+    ) -> Iterator[Batch]:
+        """Return this process's batches of whole utterances, each once.
+
+        With the phone at the middle of what each code stands for, on demand.
+        """
+        downsampling = self.model.downsampling
+        # Few lengths: each is compiled anew.
+        multiple = -(-self.data.sample_rate // downsampling) * downsampling
+        return utterance_batches(
             source,
-            batch_size=self.evaluation.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            multiple_of=multiple,
+            frame=downsampling if phones else None,
+            **self._evaluated_at_once,
         )
+
+    @property
+    def _evaluated_at_once(self) -> dict[str, int]:
+        return {
+            "batch_size": self.evaluation.batch_size,
+            "process_index": jax.process_index(),
+            "process_count": jax.process_count(),
+        }
 
     @property
     def prior_training(self) -> TrainingConfig | None:

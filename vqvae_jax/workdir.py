@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vqvae_jax import config as config_lib
@@ -36,6 +35,7 @@ class Workdir:
         """Name a directory; nothing is read or written."""
         self.path = Path(path)
         self.config = self.path / "config.json"
+        self.speakers = self.path / "speakers.json"
         self.prior = self.facts("prior")
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.npz"
@@ -43,6 +43,7 @@ class Workdir:
         self.pictures = self.path / "samples"
         self.results = self.path / "results.json"
         self.test_bits = self.path / "test_bits.npz"
+        self.phones = self.path / "phones.npz"
         self.report = self.path / "report.html"
 
     def checkpoints(self, stage: str) -> Path:
@@ -56,6 +57,10 @@ class Workdir:
     def codes_directory(self, split: str) -> Path:
         """Return where the codes of a split are."""
         return self.path / "codes" / split
+
+    def has_codes(self) -> bool:
+        """Return whether the codes of all splits are there."""
+        return all(self.codes_directory(split).is_dir() for split in SPLITS)
 
     def codes(self, split: str) -> CodesSource:
         """Open the codes of a split.
@@ -85,7 +90,27 @@ class Workdir:
         Raises:
           UserError: there is no run here, or its config is not of this version.
         """
-        return Experiment.from_config(self.read_json(self.config))
+        config = self.read_json(self.config)
+        if config["model"]["kind"] != "speech":
+            return Experiment.from_config(config)
+        names = self.read_json(self.speakers)["speaker_names"]
+        return Experiment.from_config(config, speaker_names=tuple(names))
+
+    def keep_speakers(self, names: Sequence[str]) -> None:
+        """Write who speaks in the data, or see that they are those of the run.
+
+        Raises:
+          UserError: the run was made with other speakers.
+        """
+        if not self.speakers.exists():
+            self.write_json(self.speakers, {"speaker_names": list(names)})
+        before = self.read_json(self.speakers)["speaker_names"]
+        require(
+            before == list(names),
+            f"{self.path} was trained on the speech of {len(before)} speakers "
+            f"({', '.join(before[:3])} ...), and the data now has {len(names)} "
+            f"({', '.join(names[:3])} ...): choose another --workdir",
+        )
 
     def require_usable(self, config: Mapping[str, Any]) -> None:
         """Make the directory, or see that it is empty or holds this config's run.
@@ -157,12 +182,7 @@ def restore(workdir: str | os.PathLike) -> tuple[Any, Any]:
     """
     run = Workdir(workdir)
     experiment = run.experiment()
-    model = experiment.model
-    batch = {
-        "image": jax.ShapeDtypeStruct((1, *model.image_shape), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((1,), jnp.int32),
-        "mask": jax.ShapeDtypeStruct((1,), bool),
-    }
+    model, batch = experiment.model, experiment.init_shapes
     abstract = jax.eval_shape(model.init, jax.random.key(0), batch)
     return model, _best_params(run, experiment.kind, abstract)
 

@@ -187,7 +187,8 @@ def _eval_batches(
             like = examples[0] if examples else source[0]
             examples += [{k: np.zeros_like(v) for k, v in like.items()}] * padding
         mask: Bool[np.ndarray, " b"] = np.arange(size) < len(indices)
-        return {**stack(examples), "mask": mask}
+        # An example's own mask is of its parts; that of one too many is all False.
+        return {"mask": mask, **stack(examples)}
 
     yield from once(read, steps=-(-len(source) // batch_size))
 

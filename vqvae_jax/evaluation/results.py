@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,11 +13,11 @@ from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import Source, Subset, first_examples, permutation
 from vqvae_jax.evaluation import bounds, classifier, usage
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.models.prior import Prior
 from vqvae_jax.models.second import SECOND_STAGES
 from vqvae_jax.models.vqvae import VQVAE
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.state import Model
 from vqvae_jax.workdir import SPLITS, Workdir, restore, restore_prior
 
 Results = dict[str, float | int]
@@ -35,8 +35,6 @@ class OfSecond(NamedTuple):
 
 
 MeasureSecond = Callable[[Workdir, Experiment, Dataset], OfSecond]
-# A stage that trains, the prefix of its results, and what its speed counts.
-Stages = tuple[tuple[str, str, str], ...]
 
 
 def measure(
@@ -74,10 +72,10 @@ def measure(
         results = {f"test_{name}": value for name, value in values.items()}
     of_dims = bounds.per_dim(bits, num_dims=math.prod(model.image_shape))
     results |= {f"test_{name}": value for name, value in of_dims.items()}
-    results |= _of_samples(workdir)
+    results |= of_samples(workdir)
     if experiment.evaluation.classify_samples:
         results |= _of_classes(workdir, dataset)
-    results |= _of_training(workdir, _stages_of(experiment.kind, experiment.second))
+    results |= of_training(workdir, experiment, counted="images")
     return results, bits
 
 
@@ -86,7 +84,9 @@ def of_prior(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSe
     del dataset  # The codes say it all.
     prior, params = restore_prior(workdir.path)
     params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
-    return _of_prior(prior, params, workdir, experiment)
+    sources: dict[str, Source] = {split: workdir.codes(split) for split in SPLITS}
+    results, of_test = bits_of_prior(prior, params, sources, workdir, experiment)
+    return OfSecond(results, metrics_lib.each(of_test)["bits"])
 
 
 def _of_vqvae(model: VQVAE, values: dict[str, float], second: Results) -> Results:
@@ -119,13 +119,20 @@ def _of_vqvae(model: VQVAE, values: dict[str, float], second: Results) -> Result
     return results
 
 
-def _of_prior(
-    prior: Prior, params, workdir: Workdir, experiment: Experiment
-) -> OfSecond:
-    """Bits per code on each split, beside those of a prior without context."""
+def bits_of_prior(
+    prior: Model,
+    params: Any,
+    sources: Mapping[str, Source],
+    workdir: Workdir,
+    experiment: Experiment,
+) -> tuple[Results, metrics_lib.Metrics]:
+    """Return bits per code on each split, and what was summed up over test.
+
+    Beside those of a prior without context, by frequency alone.
+    """
     evaluation = make_evaluation(prior, sharding.data_mesh())
-    sources: dict[str, Source] = {split: workdir.codes(split) for split in SPLITS}
-    sources["train"] = _drawn(sources["train"], experiment.evaluation.train_grids)
+    train = _drawn(sources["train"], experiment.evaluation.train_grids)
+    sources = {**sources, "train": train}
     results: Results = {}
     sums = {
         split: evaluation(params, experiment.eval_batches(sources[split]))
@@ -134,12 +141,12 @@ def _of_prior(
     for split, of_split in sums.items():
         name = "prior_bits_per_code" + ("" if split == "test" else f"_{split}")
         results[name] = metrics_lib.compute(of_split)["bits_per_code"]
-    results["prior_train_grids_evaluated"] = len(sources["train"])
+    results["prior_train_grids_evaluated"] = len(train)
     counts = usage.count_codes(
         workdir.codes("test"), num_codes=experiment.model.num_codes
     )
     results["marginal_bits_per_code"] = usage.marginal_bits_per_code(counts)
-    return OfSecond(results, metrics_lib.each(sums["test"])["bits"])
+    return results, sums["test"]
 
 
 def _drawn(source: Source, n: int) -> Source:
@@ -149,7 +156,7 @@ def _drawn(source: Source, n: int) -> Source:
     return Subset(source, np.sort(permutation(len(source), 0)[:n]))
 
 
-def _of_samples(workdir: Workdir) -> Results:
+def of_samples(workdir: Workdir) -> Results:
     """Samples a second, where there was more than the batch that compiles."""
     with np.load(workdir.samples, allow_pickle=False) as samples:
         speed = float(samples["samples_per_second"])
@@ -171,17 +178,18 @@ def _of_classes(workdir: Workdir, dataset: Dataset) -> Results:
     }
 
 
-def _stages_of(kind: str, second: str | None) -> Stages:
-    """Return the stages that train: the model's, and those of what follows it."""
-    names = SECOND_STAGES[second].trained if second else ()
-    return (
-        (kind, "", "train_images"),
-        *((name, f"{name}_", f"{name}_train_grids") for name in names),
+def of_training(workdir: Workdir, experiment: Experiment, *, counted: str) -> Results:
+    """Steps done, the best of them by validation, and the median speed, of stages.
+
+    `counted` is what the examples are that the model itself is trained on.
+    """
+    second = experiment.second
+    trained = SECOND_STAGES[second].trained if second else ()
+    # A stage that trains, the prefix of its results, and what its speed counts.
+    stages = (
+        (experiment.kind, "", f"train_{counted}"),
+        *((name, f"{name}_", f"{name}_train_grids") for name in trained),
     )
-
-
-def _of_training(workdir: Workdir, stages: Stages) -> Results:
-    """Steps done, the best of them by validation, and the median speed, of stages."""
     entries = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
     results: Results = {}
     for stage, prefix, speed in stages:

@@ -18,7 +18,12 @@ def count_codes(source: CodesSource, *, num_codes: int) -> Float[np.ndarray, "G 
     """Count how often each code of each codebook occurs in a whole set."""
     counts = np.zeros((source.metadata.grid[-1], num_codes))
     for batch in eval_batches(source, batch_size=256):
-        codes = batch["codes"][batch["mask"]]
+        kept = batch["mask"]
+        if "length" in batch:
+            # Codes of utterances are followed by others that mean nothing.
+            places = np.arange(batch["codes"].shape[1])
+            kept = kept[:, None] & (places < batch["length"][:, None])
+        codes = batch["codes"][kept]
         for group, row in zip(
             codes.reshape(-1, codes.shape[-1]).T, counts, strict=True
         ):

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from vqvae_jax.config import section
-from vqvae_jax.errors import require
 from vqvae_jax.models.hierarchy import Hierarchy
 from vqvae_jax.models.hierarchy_vae import HierarchyVAE
 from vqvae_jax.models.prior import Prior
+from vqvae_jax.models.sequence_prior import SequencePrior
 from vqvae_jax.models.video import Video
 
 Facts = Mapping[str, Any]
@@ -54,6 +54,15 @@ def batch_of_clips(model: Video) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
+def batch_of_windows(model: SequencePrior) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of a batch of one window of an utterance's codes."""
+    return {
+        "codes": jax.ShapeDtypeStruct((1, model.latents), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((1, model.latents), bool),
+        "speaker": jax.ShapeDtypeStruct((1,), jnp.int32),
+    }
+
+
 SECOND_STAGES: dict[str, SecondStage] = {
     "prior": SecondStage(
         model=Prior,
@@ -82,33 +91,19 @@ SECOND_STAGES: dict[str, SecondStage] = {
         },
         batch=batch_of_clips,
     ),
+    # Of speech (section 4.3).
+    "sequence_prior": SecondStage(
+        model=SequencePrior,
+        given=("num_codes", "class_names"),
+        trained={"sequence_prior": lambda prior: prior},
+        batch=batch_of_windows,
+    ),
 }
 
 
 def training_section(name: str) -> str:
     """Return the section that says how the models of a second stage are trained."""
     return f"{name}_training"
-
-
-def second_of(config: Mapping[str, Any]) -> str:
-    """Return the one second stage whose sections a VQ-VAE's config has.
-
-    Raises:
-      UserError: there are none, or those of two.
-    """
-    present = [
-        name
-        for name in SECOND_STAGES
-        if name in config or training_section(name) in config
-    ]
-    choices = "a VQ-VAE is followed by exactly one of: " + ", ".join(
-        f"{name} with {training_section(name)}" for name in SECOND_STAGES
-    )
-    require(bool(present), f"prior is missing from the config; {choices}")
-    require(
-        len(present) == 1, f"{' and '.join(present)} are both in the config; {choices}"
-    )
-    return present[0]
 
 
 def models_of(name: str, options: Mapping[str, Any], facts: Facts) -> dict[str, Any]:

@@ -11,6 +11,7 @@ another one converts the voice. A batch is a dict of `audio` `[B, T]` int16, `ma
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -200,12 +201,16 @@ class SpeechVQVAE(TrainedWithCodebook):
         codes: Int[AnyArray, "B N"],
         *,
         speakers: Int[AnyArray, " B"],
+        mask: Bool[AnyArray, "B N"] | None = None,
         temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
     ) -> Int16[Array, "B T"]:
         """Draw audio for codes, said by speakers of train.
 
         Sample after sample, at a cost that does not depend on how far the decoder sees
-        back; all utterances of the batch at once.
+        back; all utterances of the batch at once. `mask` is False from the end of each
+        utterance's codes on; what is drawn there means nothing.
 
         Raises:
           UserError: the codes or the speakers are not this model's.
@@ -213,10 +218,19 @@ class SpeechVQVAE(TrainedWithCodebook):
         require_shape("codes", codes, "B", "N")
         require_range("codes", codes, 0, self.num_codes)
         self._check_speakers(speakers, codes.shape[0])
-        sampling.require_drawable(temperature=temperature, top_k=None, top_p=None)
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        sampling.require_drawable(**options)
         z_q = quantizer.lookup(params.codebook, jnp.asarray(codes)[..., None])
+        if mask is not None:
+            require_shape("mask", mask, *codes.shape)
+            # As in training, where nothing follows an utterance.
+            z_q = jnp.where(jnp.asarray(mask)[..., None], z_q, 0.0)
         values = self._decoder.draw(
-            params.decoder, key, z_q, jnp.asarray(speakers), temperature=temperature
+            params.decoder,
+            key,
+            z_q,
+            jnp.asarray(speakers),
+            adjust=functools.partial(sampling.truncated, **options),
         )
         return audio_of(values)
 

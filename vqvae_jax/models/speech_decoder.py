@@ -14,6 +14,7 @@ from vqvae_jax.likelihoods import NUM_VALUES
 from vqvae_jax.likelihoods.mu_law import mu_law_decode, mu_law_encode
 from vqvae_jax.networks.convolution import Conv
 from vqvae_jax.networks.wavenet import SequenceCondition, WaveNet
+from vqvae_jax.sampling.choice import Adjust
 
 _FULL_SCALE = 32_768.0
 
@@ -85,7 +86,7 @@ class SpeechDecoder:
         z_q: Float[Array, "B N D"],
         speakers: Int[Array, " B"],
         *,
-        temperature: float,
+        adjust: Adjust,
     ) -> Int[Array, "B T"]:
         """Draw the values of all samples that the codes stand for."""
         return sampling.sequence.queued(
@@ -94,7 +95,7 @@ class SpeechDecoder:
             key,
             shape=(z_q.shape[0], z_q.shape[1] * self.downsampling),
             condition=self._condition(params, z_q, speakers),
-            adjust=lambda logits: sampling.truncated(logits, temperature=temperature),
+            adjust=adjust,
         )
 
     @property

@@ -22,7 +22,9 @@ NAMES = {
     "vimco": "VIMCO",
     "pixelcnn": "PixelCNN",
     "gan": "GAN",
+    "speech": "VQ-VAE of speech",
     "prior": "prior",
+    "sequence_prior": "prior of sequences",
     "hierarchy": "second VQ-VAE",
     "hierarchy_vae": "VAE with the second VQ-VAE's networks",
     "hierarchy_without_latents": "PixelCNN without latents",
@@ -52,8 +54,8 @@ def build(
         # A PixelCNN and a GAN have no code to reconstruct from.
         *([_reconstructions(workdir, dataset)] if _reconstructs(experiment) else []),
         *of_second(workdir, experiment, dataset),
-        *([_codebook(workdir, experiment)] if experiment.second else []),
-        *_learning_curves(workdir),
+        *([codebook_section(workdir, experiment)] if experiment.second else []),
+        *learning_curves(workdir),
     ]
     return render(
         f"{NAMES[experiment.kind]}: {workdir.path.resolve().name}",
@@ -123,14 +125,16 @@ def spread(count: int, n: int) -> list[int]:
     return np.linspace(0, count - 1, min(n, count)).round().astype(int).tolist()
 
 
-def _codebook(workdir: Workdir, experiment: Experiment) -> Section:
+def codebook_section(workdir: Workdir, experiment: Experiment) -> Section:
+    """Show how often each code is used."""
     counts = count_codes(workdir.codes("test"), num_codes=experiment.model.num_codes)
     picture = Picture(figures.codebook_usage(counts), "Code usage, most used first")
     text = "How often each code occurs in the test split. The dotted line is even use."
     return Section("Codebook usage", text, [picture])
 
 
-def _learning_curves(workdir: Workdir) -> list[Section]:
+def learning_curves(workdir: Workdir) -> list[Section]:
+    """Show what each stage that trains has logged."""
     entries = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
     return [
         Section(

@@ -1,7 +1,5 @@
 """Pictures of a second VQ-VAE: frames from their own 27 bits, and from drawn ones."""
 
-from typing import Any
-
 import jax
 import numpy as np
 from jaxtyping import Float
@@ -36,7 +34,7 @@ def reconstruct(context: Context) -> None:
         second, second_params = restore_second(workdir.path, stage)
         latents = jax.jit(second.encode)(second_params, codes)
         key = jax.random.key(experiment.seed + 2)
-        drawn = second.decode(second_params, key, latents, **_draws(config))
+        drawn = second.decode(second_params, key, latents, **config.without_labels)
         images[stage] = np.asarray(decode(params, drawn))
     workdir.write_arrays(workdir.reconstructions, frames=frames, **images)
 
@@ -68,7 +66,7 @@ def sample_global(context: Context) -> None:
             key,
             latents,
             progress=progress,
-            **_draws(experiment.samples),
+            **experiment.samples.without_labels,
         )
         images = decode(params, codes)
         return jax.device_get(
@@ -82,8 +80,3 @@ def frequencies(latents: np.ndarray, *, num_codes: int) -> Float[np.ndarray, "L 
     """Return how often each code of each latent occurs among codes [N, L]."""
     counts = [np.bincount(column, minlength=num_codes) for column in latents.T]
     return np.stack(counts) / len(latents)
-
-
-def _draws(config: Any) -> dict[str, Any]:
-    """Return how to draw, without what is for labels."""
-    return {k: v for k, v in config.of_draw.items() if k != "guidance"}

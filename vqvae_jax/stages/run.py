@@ -2,6 +2,7 @@
 
     vqvae -> codes -> its second stage -> samples -> evaluate -> report
     vae, vimco, pixelcnn or gan -> samples -> evaluate -> report
+    speech -> codes -> sequence_prior, if there is one -> samples -> evaluate -> report
 
 Each stage reads what the stages before it left in the workdir, and leaves its own
 result there whole or not at all. What is finished is not done again.
@@ -13,16 +14,18 @@ from typing import Any
 import rich
 
 from vqvae_jax.data.dataset import open_dataset
+from vqvae_jax.data.speech_dataset import open_speech
 from vqvae_jax.errors import require
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.second import training_section
 from vqvae_jax.stages.codes import extract_codes
 from vqvae_jax.stages.samples import sample_images
 from vqvae_jax.stages.second import SECOND_STAGES
+from vqvae_jax.stages.speech import stages_of_speech
 from vqvae_jax.stages.stage import Context, Stage, last_stages, train_model
 from vqvae_jax.training import sharding
 from vqvae_jax.training.ending import is_marked
-from vqvae_jax.workdir import SPLITS, Workdir
+from vqvae_jax.workdir import Workdir
 
 
 def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> None:
@@ -52,7 +55,7 @@ def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> 
     if not pending:
         rich.print(f"{workdir}: {', '.join(chosen)} finished before; nothing to do")
         return
-    context = Context(place, experiment, open_dataset(experiment.data))
+    context = _opened(place, experiment)
     # Written last: a config in a workdir is one that a run has started with.
     place.write_json(place.config, config)
     for name in pending:
@@ -60,11 +63,23 @@ def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> 
         all_stages[name].run(context)
 
 
+def _opened(workdir: Workdir, experiment: Experiment) -> Context:
+    """Open the data; a model of speech is told who speaks in them."""
+    if experiment.kind != "speech":
+        return Context(workdir, experiment, open_dataset(experiment.data))
+    dataset = open_speech(experiment.data)
+    workdir.keep_speakers(dataset.speaker_names)
+    return Context(workdir, experiment.with_speakers(dataset.speaker_names), dataset)
+
+
 def stages_of(kind: str, second: str | None = "prior") -> dict[str, Stage]:
     """Return the stages of a kind of model, by name and in order.
 
-    `second` is what follows a VQ-VAE; the other kinds are followed by nothing.
+    `second` is what follows a VQ-VAE, and may follow one of speech; the other kinds are
+    followed by nothing.
     """
+    if kind == "speech":
+        return stages_of_speech(second)
     train = Stage(lambda workdir: is_marked(workdir.checkpoints(kind)), train_model)
     if kind != "vqvae":
         samples = Stage(lambda workdir: workdir.samples.exists(), sample_images)
@@ -72,10 +87,7 @@ def stages_of(kind: str, second: str | None = "prior") -> dict[str, Stage]:
     row = SECOND_STAGES[second]
     return {
         "vqvae": train,
-        "codes": Stage(
-            lambda workdir: all(workdir.codes_directory(s).is_dir() for s in SPLITS),
-            extract_codes,
-        ),
+        "codes": Stage(Workdir.has_codes, extract_codes),
         **row.stages,
         "samples": Stage(lambda workdir: workdir.samples.exists(), row.sample),
         **last_stages(row.measure, row.sections),

@@ -108,7 +108,7 @@ def _write(workdir: Workdir, arrays, labels, class_names, speed) -> None:
     columns = figures.columns_for(images.shape[1:])
     for label in np.unique(labels):
         row = figures.image_grid(images[labels == label][:columns], columns=columns)
-        name = _file_name(class_names, int(label))
+        name = file_name(class_names, int(label))
         workdir.write_bytes(workdir.pictures / f"{name}.png", row)
     workdir.write_arrays(
         workdir.samples,
@@ -139,7 +139,7 @@ def rows_to_draw(
         )
 
 
-def _file_name(class_names: Sequence[str], label: int) -> str:
+def file_name(class_names: Sequence[str], label: int) -> str:
     name = class_names[label] if class_names else "samples"
     safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
     return f"{label:04d}_{safe}"[:100]

@@ -2,7 +2,7 @@
 
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -10,10 +10,12 @@ import numpy as np
 import rich
 
 from vqvae_jax.data.dataset import Dataset
+from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.evaluation.results import MeasureSecond, measure
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report.build import Sections, build
-from vqvae_jax.training.loop import Run, fit
+from vqvae_jax.training.evaluate import HostBatch
+from vqvae_jax.training.loop import DataIterator, Run, fit
 from vqvae_jax.workdir import Workdir
 
 
@@ -22,7 +24,7 @@ class Context(NamedTuple):
 
     workdir: Workdir
     experiment: Experiment
-    dataset: Dataset
+    dataset: Dataset | SpeechDataset
 
 
 class Stage(NamedTuple):
@@ -34,17 +36,35 @@ class Stage(NamedTuple):
 
 def train_model(context: Context) -> None:
     """Fit the model to the images; the stage has the name of the model's kind."""
-    workdir, experiment, dataset = context
+    _, experiment, dataset = context
+    batches = functools.partial(
+        experiment.train_batches, dataset.train, experiment.training
+    )
+    fit_model(
+        context,
+        train=batches(random_flip=experiment.data.random_flip),
+        init=batches(),
+        validation=lambda: experiment.eval_batches(dataset.validation),
+    )
+
+
+def fit_model(
+    context: Context,
+    *,
+    train: DataIterator,
+    init: DataIterator,
+    validation: Callable[[], Iterable[HostBatch]],
+) -> None:
+    """Fit the model to these batches; the first of `init` initialise it."""
+    workdir, experiment, _ = context
     config = experiment.training
-    train = experiment.train_batches(dataset.train, config, augment=True)
-    init = experiment.train_batches(dataset.train, config)
     batches = [next(init) for _ in range(config.init_batches)]
     run = Run(
         stage=experiment.kind,
         workdir=workdir.path,
         seed=experiment.seed,
         train=train,
-        validation=lambda: experiment.eval_batches(dataset.validation),
+        validation=validation,
         init_batch=jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches),
     )
     fit(experiment.model, config, run)
@@ -62,10 +82,10 @@ def evaluate(context: Context, *, measure_second: MeasureSecond | None = None) -
     workdir.write_json(workdir.results, results)
 
 
-def write_report(context: Context, *, of_second: Sections | None = None) -> None:
+def write_page(context: Context, *, build: Callable[..., str]) -> None:
     """Write the run's page."""
     workdir, experiment, dataset = context
-    page = build(workdir, experiment, dataset, of_second=of_second)
+    page = build(workdir, experiment, dataset)
     workdir.write_bytes(workdir.report, page.encode())
     rich.print(f"report: {workdir.report}")
 
@@ -81,6 +101,8 @@ def last_stages(
         ),
         "report": Stage(
             lambda workdir: workdir.report.exists(),
-            functools.partial(write_report, of_second=show_second),
+            functools.partial(
+                write_page, build=functools.partial(build, of_second=show_second)
+            ),
         ),
     }

@@ -36,7 +36,6 @@ def sample_video(context: Context) -> None:
     decode = jax.jit(model.decode)
     clips = _test_clips(workdir.codes("test"), video, config.num_samples)
     given, names = video.given_frames, video.rows
-    options = {k: v for k, v in config.of_draw.items() if k != "guidance"}
     count = len(clips["codes"])
     starts = range(0, count, config.batch_size)
     keys = jax.random.split(jax.random.key(experiment.seed + 2), len(starts))
@@ -55,7 +54,7 @@ def sample_video(context: Context) -> None:
                 known,
                 actions=held_actions(actions, video) if video.num_actions else None,
                 progress=progress,
-                **options,
+                **config.without_labels,
             )
             whole = np.concatenate([known, jax.device_get(new)], axis=1)
             # All pixels in one call, after all codes.

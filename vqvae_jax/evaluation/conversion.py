@@ -1,0 +1,119 @@
+"""Whose voice converted speech has, and whether it still says the same (section 4.3)."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from vqvae_jax.data.source import Example, read_many
+from vqvae_jax.data.speech_dataset import SpeechDataset
+from vqvae_jax.data.utterances import UNKNOWN, Utterances
+from vqvae_jax.evaluation import voices
+from vqvae_jax.evaluation.other_codes import equal_codes, of_another
+from vqvae_jax.models.speech import SpeechVQVAE
+from vqvae_jax.workdir import Workdir
+
+# Utterances of each speaker that the classifier of speakers learns from, and that it is
+# tried on.
+_TO_LEARN, _TO_TRY = 20, 5
+
+
+def of_conversions(
+    workdir: Workdir, model: SpeechVQVAE, params, dataset: SpeechDataset
+) -> dict[str, float]:
+    """Who speaks in what was decoded, by a classifier of real speech; and what is said.
+
+    What is said stays where the codes of the converted speech are those it was made of
+    (others' codes tell what is chance), and where it is near, after warping, to how the
+    target says the same sentence.
+    """
+    with np.load(workdir.samples, allow_pickle=False) as file:
+        samples = {name: file[name] for name in file.files}
+    test = read_many(dataset.test, samples["index"].tolist())
+    rate, converted = dataset.sample_rate, samples["voices"][:, 1]
+    heard = voices.fit_speakers(*_of_each(dataset.train, _TO_LEARN), rate=rate)
+    own, changed = (
+        [audio[column, : len(e["audio"])] for audio, e in zip(samples["audio"], test)]
+        for column in (0, 1)
+    )
+    is_own = samples["voices"][:, 0] == samples["speakers"]
+    results = {
+        # Speakers of test may be new ones; those of validation are train's.
+        "real_speaker_accuracy": heard.accuracy(*_of_each(dataset.validation, _TO_TRY)),
+        "converted_speaker_accuracy": heard.accuracy(changed, converted),
+        "speaker_chance_accuracy": 1 / model.num_speakers,
+    }
+    if is_own.any():
+        results["decoded_as_itself_speaker_accuracy"] = heard.accuracy(
+            [audio for audio, kept in zip(own, is_own, strict=True) if kept],
+            samples["speakers"][is_own],
+        )
+    codes, lengths = samples["codes"], samples["code_lengths"]
+    longest = codes.shape[1] * model.downsampling
+    audio = np.zeros((len(changed), longest), np.int16)
+    mask = np.zeros(audio.shape, bool)
+    for row, said in enumerate(changed):
+        audio[row, : len(said)], mask[row, : len(said)] = said, True
+    again = np.asarray(jax.jit(model.encode)(params, audio, mask))
+    results["converted_equal_codes"] = equal_codes(codes, again, lengths)
+    results["other_utterance_equal_codes"] = equal_codes(
+        codes, of_another(codes, lengths), lengths
+    )
+    return results | _of_distances(test, changed, converted, dataset)
+
+
+def _of_distances(
+    test: list[Example],
+    changed: list[np.ndarray],
+    targets: Int[np.ndarray, " M"],
+    dataset: SpeechDataset,
+) -> dict[str, float]:
+    """Mel-cepstral distortion between converted speech and the target's own."""
+    rate = dataset.sample_rate
+    said = _sentences_of_speakers(dataset.test)
+    distances: dict[str, list[float]] = {
+        "converted_to_target_mcd_db": [],
+        "source_to_target_mcd_db": [],
+        "converted_to_target_other_sentence_mcd_db": [],
+    }
+    for source, audio, target in zip(test, changed, targets.tolist(), strict=True):
+        sentence = int(source["sentence"])
+        theirs = said.get(target, {})
+        others = [row for other, row in theirs.items() if other != sentence]
+        if sentence == UNKNOWN or sentence not in theirs or not others:
+            continue
+        same, other = (dataset.test[i]["audio"] for i in (theirs[sentence], others[0]))
+        for name, (a, b) in zip(
+            distances,
+            ((audio, same), (source["audio"], same), (audio, other)),
+            strict=True,
+        ):
+            distances[name].append(voices.mel_cepstral_distortion_db(a, b, rate=rate))
+    return {k: float(np.mean(values)) for k, values in distances.items() if values}
+
+
+def _sentences_of_speakers(source: Utterances) -> Mapping[int, dict[int, int]]:
+    """Return speaker -> sentence -> which utterance."""
+    said: dict[int, dict[int, int]] = {}
+    for index in range(len(source)):
+        utterance = source[index]
+        sentences = said.setdefault(int(utterance["speaker"]), {})
+        sentences.setdefault(int(utterance["sentence"]), index)
+    return said
+
+
+def _of_each(
+    source: Utterances, most: int
+) -> tuple[list[np.ndarray], Int[np.ndarray, " n"]]:
+    """Return the sounds and speakers of up to `most` utterances of each speaker."""
+    sounds, speakers, counts = [], [], {}
+    for index in range(len(source)):
+        utterance = source[index]
+        speaker = int(utterance["speaker"])
+        if speaker == UNKNOWN or counts.get(speaker, 0) >= most:
+            continue
+        counts[speaker] = counts.get(speaker, 0) + 1
+        sounds.append(utterance["audio"])
+        speakers.append(speaker)
+    return sounds, np.array(speakers, np.int32)

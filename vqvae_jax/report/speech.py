@@ -1,0 +1,110 @@
+"""The page of a model of speech: what was said, by whom, and what codes mean."""
+
+import numpy as np
+
+from vqvae_jax.data.source import read_many
+from vqvae_jax.data.speech_dataset import SpeechDataset
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.report import sound
+from vqvae_jax.report.build import NAMES, codebook_section, learning_curves
+from vqvae_jax.report.confusion import confusion
+from vqvae_jax.report.page import Picture, Section, Sound, render
+from vqvae_jax.workdir import Workdir
+
+# A minute of speech on the page is two megabytes; `samples/` has all of it.
+_SHOWN = 4
+_DRAWN = 6
+
+
+def build_speech(
+    workdir: Workdir, experiment: Experiment, dataset: SpeechDataset
+) -> str:
+    """Return the report as one HTML page.
+
+    Raises:
+      UserError: an earlier stage has not left its results.
+    """
+    with np.load(workdir.samples, allow_pickle=False) as file:
+        samples = {name: file[name] for name in file.files}
+    sections = [
+        *_utterances(samples, dataset),
+        *([_drawn(samples, dataset)] if "drawn_audio" in samples else []),
+        *([_phonemes(workdir)] if workdir.phones.exists() else []),
+        codebook_section(workdir, experiment),
+        *learning_curves(workdir),
+    ]
+    return render(
+        f"{NAMES[experiment.kind]}: {workdir.path.resolve().name}",
+        results=workdir.read_json(workdir.results),
+        sections=sections,
+        config=workdir.read_json(workdir.config),
+    )
+
+
+def _utterances(
+    samples: dict[str, np.ndarray], dataset: SpeechDataset
+) -> list[Section]:
+    """Return a section for each of some test utterances, and of what became of it."""
+    names, rate = dataset.speaker_names, dataset.sample_rate
+    originals = read_many(dataset.test, samples["index"][:_SHOWN].tolist())
+    sections = []
+    for number, utterance in enumerate(originals):
+        original, speaker = utterance["audio"], int(utterance["speaker"])
+        by = f"by {names[speaker]}" if speaker >= 0 else "by a speaker unknown to train"
+        clips, titles = [original], [f"Original, {by}"]
+        for said, voice in zip(
+            samples["audio"][number], samples["voices"][number].tolist(), strict=True
+        ):
+            clips.append(said[: len(original)])
+            titles.append(
+                "Decoded, same speaker"
+                if voice == speaker
+                else f"Converted to {names[voice]}"
+            )
+        picture = Picture(
+            sound.spectrograms(clips, titles, rate=rate),
+            f"Spectrograms: {'; '.join(titles)}",
+        )
+        players = [
+            Sound(sound.wav(clip, rate=rate), title)
+            for clip, title in zip(clips, titles, strict=True)
+        ]
+        text = (
+            "Drawn from the decoder given the codes, sample after sample."
+            if number == 0
+            else ""
+        )
+        sections.append(
+            Section(f"Test utterance {number + 1}", text, [picture], sounds=players)
+        )
+    return sections
+
+
+def _drawn(samples: dict[str, np.ndarray], dataset: SpeechDataset) -> Section:
+    rate, names = dataset.sample_rate, dataset.speaker_names
+    clips = samples["drawn_audio"][:_DRAWN]
+    titles = [f"As {names[v]}" for v in samples["drawn_voices"][:_DRAWN].tolist()]
+    picture = Picture(
+        sound.spectrograms(clips, titles, rate=rate), "Spectrograms of drawn speech"
+    )
+    players = [
+        Sound(sound.wav(clip, rate=rate), title)
+        for clip, title in zip(clips, titles, strict=True)
+    ]
+    text = "Codes drawn from the prior, said by the decoder."
+    return Section("Speech from nothing", text, [picture], sounds=players)
+
+
+def _phonemes(workdir: Workdir) -> Section:
+    with np.load(workdir.phones, allow_pickle=False) as file:
+        counts, names = file["confusion"], file["phone_names"].tolist()
+    said = counts.sum(axis=1) > 0
+    picture = Picture(
+        confusion(counts[said][:, said], [n for n, s in zip(names, said) if s]),
+        "Confusion of phonemes: a row a true one, a column what its codes mean",
+    )
+    text = (
+        "Each code stands for the phoneme that it occurs with most often in train. A "
+        "row is a phoneme of test; its cells are what its codes were taken for."
+    )
+    return Section("Phonemes from codes", text, [picture])

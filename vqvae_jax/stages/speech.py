@@ -1,0 +1,120 @@
+"""The stages of speech (section 4.3): train on crops, encode utterances, go on."""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from vqvae_jax.data import codes as codes_lib
+from vqvae_jax.data.source import Source
+from vqvae_jax.data.utterances import UNKNOWN, Crop, Utterances
+from vqvae_jax.data.windows import WindowsSource
+from vqvae_jax.evaluation.speech import measure_speech
+from vqvae_jax.models.sequence_prior import SequencePrior
+from vqvae_jax.report.speech import build_speech
+from vqvae_jax.stages.codes import train_on_codes
+from vqvae_jax.stages.stage import Context, Stage, fit_model, write_page
+from vqvae_jax.stages.voices import sample_speech
+from vqvae_jax.training import sharding
+from vqvae_jax.training.ending import is_marked
+from vqvae_jax.workdir import SPLITS, Workdir, fingerprint, restore
+
+
+def stages_of_speech(second: str | None) -> dict[str, Stage]:
+    """Return the stages of a model of speech, by name and in order."""
+    of_prior = {}
+    if second is not None:
+        of_prior[second] = Stage(
+            lambda workdir: is_marked(workdir.checkpoints(second)),
+            functools.partial(train_on_codes, stage=second, examples=windows),
+        )
+    return {
+        "speech": Stage(
+            lambda workdir: is_marked(workdir.checkpoints("speech")), train_on_crops
+        ),
+        "codes": Stage(Workdir.has_codes, encode_utterances),
+        **of_prior,
+        "samples": Stage(lambda workdir: workdir.samples.exists(), sample_speech),
+        "evaluate": Stage(lambda workdir: workdir.results.exists(), evaluate_speech),
+        "report": Stage(
+            lambda workdir: workdir.report.exists(),
+            functools.partial(write_page, build=build_speech),
+        ),
+    }
+
+
+def train_on_crops(context: Context) -> None:
+    """Fit the model to crops of utterances; validate on whole ones."""
+    _, experiment, dataset = context
+    crop = Crop(experiment.data.crop_samples)
+    batches = functools.partial(
+        experiment.train_batches, dataset.train, experiment.training, augment=crop
+    )
+    fit_model(
+        context,
+        train=batches(),
+        init=batches(),
+        validation=lambda: experiment.utterance_batches(dataset.validation),
+    )
+
+
+def encode_utterances(context: Context) -> None:
+    """Encode each split once, whole utterances, and keep the codes as array_record.
+
+    Each has as many codes as the longest of its split, of which `length` count, and
+    `index`, which of the split it is: the shortest are encoded first.
+    """
+    workdir, experiment, dataset = context
+    model, params = restore(workdir.path)
+    mesh = sharding.data_mesh()
+    params = jax.device_put(params, sharding.replicated(mesh))
+    encode = jax.jit(model.encode, out_shardings=sharding.replicated(mesh))
+
+    def encoded(source: Utterances) -> Iterator[tuple[np.ndarray, codes_lib.Columns]]:
+        longest = model.num_latents(int(source.lengths.max()))
+        for batch in experiment.utterance_batches(source):
+            on_devices = sharding.put_batch(batch, mesh)
+            codes = encode(params, on_devices["audio"], on_devices["mask"])
+            codes = np.asarray(codes)[:, :longest]
+            columns = {k: batch[k] for k in ("speaker", "sentence", "index")}
+            columns["length"] = -(-batch["mask"].sum(axis=1) // model.downsampling)
+            whole = np.zeros((len(codes), longest, 1), np.int32)
+            whole[:, : codes.shape[1], 0] = codes
+            kept = batch["index"] != UNKNOWN
+            yield whole[kept], {k: v[kept] for k, v in columns.items()}
+
+    digest = fingerprint(params)
+    for split in SPLITS:
+        codes_lib.write_codes(
+            workdir.codes_directory(split),
+            batches=encoded(getattr(dataset, split)),
+            num_codes=model.num_codes,
+            class_names=dataset.speaker_names,
+            fingerprint=digest,
+        )
+
+
+def windows(
+    codes: codes_lib.CodesSource, model: SequencePrior, *, split: str
+) -> Source:
+    """Return the examples of a model of sequences.
+
+    To train on windows from every code on; otherwise each code is in one of them.
+    """
+    stride = 1 if split == "train" else model.latents
+    return WindowsSource(codes, length=model.latents, stride=stride)
+
+
+def evaluate_speech(context: Context) -> None:
+    """Measure on the test split, which nothing before has seen."""
+    workdir, experiment, dataset = context
+    results, confusion = measure_speech(workdir, experiment, dataset)
+    if confusion is not None:
+        workdir.write_arrays(
+            workdir.phones,
+            confusion=confusion,
+            phone_names=np.array(dataset.phone_names, dtype=str),
+        )
+    # Last: with the results the stage is finished.
+    workdir.write_json(workdir.results, results)
