@@ -118,6 +118,14 @@ def test_means_without_mask_and_of_nothing():
     assert metrics.total([]) == {}
 
 
+def test_values_with_a_mask_of_their_own_count_alike():
+    """Three of the first example and one of the second, not half and half."""
+    values = jnp.array([[1.0, 2.0, 3.0], [10.0, jnp.nan, jnp.nan]])
+    mask = jnp.array([[True, True, True], [True, False, False]])
+    assert [float(x) for x in metrics.mean_over(values, mask)] == [16.0, 4.0]
+    assert float(metrics.mean(values, jnp.array([True, False])).total) == 2.0
+
+
 def test_numbers_of_each_example_are_kept_in_order():
     """In batches of four with a padded last one, and whatever else is counted."""
     values = np.random.default_rng(0).normal(size=11).astype(np.float32)

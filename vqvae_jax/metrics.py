@@ -59,8 +59,13 @@ def mean(
     per_example = values.reshape(values.shape[0], -1).mean(axis=1)
     if mask is None:
         mask = jnp.ones(per_example.shape, bool)
+    return mean_over(per_example, mask)
+
+
+def mean_over(values: Float[Array, "*places"], mask: Bool[Array, "*places"]) -> Mean:
+    """Average values whose mask is True, each alike: not by example, as `mean` does."""
     # A product with the mask would let NaN in padding through.
-    total = jnp.sum(jnp.where(mask, per_example, 0.0))
+    total = jnp.sum(jnp.where(mask, values, 0.0))
     return Mean(total, jnp.sum(mask).astype(jnp.float32))
 
 

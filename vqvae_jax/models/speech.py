@@ -173,7 +173,7 @@ class SpeechVQVAE(TrainedWithCodebook):
         weight = results["reconstruction"].weight
         results["loss"] = metrics.Mean(self._objective(results) * weight, weight)
         for name, of_each in (("", nats), ("_codes_moved", moved)):
-            bits = _mean_over(of_each / math.log(2), mask)
+            bits = metrics.mean_over(of_each / math.log(2), mask)
             results[f"bits_per_sample{name}"] = bits
         return results
 
@@ -304,9 +304,11 @@ class SpeechVQVAE(TrainedWithCodebook):
             quantized.codes, num_codes=self.num_codes, mask=code_mask
         )
         return {
-            "reconstruction": _mean_over(nats, mask),
-            "codebook": _mean_over(quantized.codebook_loss[..., 0], code_mask),
-            "commitment": _mean_over(quantized.commitment_loss[..., 0], code_mask),
+            "reconstruction": metrics.mean_over(nats, mask),
+            "codebook": metrics.mean_over(quantized.codebook_loss[..., 0], code_mask),
+            "commitment": metrics.mean_over(
+                quantized.commitment_loss[..., 0], code_mask
+            ),
             "usage": metrics.CodeUsage(counts),
         }
 
@@ -320,8 +322,3 @@ class SpeechVQVAE(TrainedWithCodebook):
                 f"{self.num_speakers - 1}), got {lowest if lowest < 0 else highest}: "
                 "a speaker who was not in training can be encoded, not decoded as",
             )
-
-
-def _mean_over(values: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> metrics.Mean:
-    total = jnp.sum(jnp.where(mask, values, 0.0))
-    return metrics.Mean(total, jnp.sum(mask).astype(jnp.float32))
