@@ -64,7 +64,6 @@ class SamplesConfig:
             "guidance": self.guidance if self.guidance != 1 else None,
         }
 
-
     @property
     def without_labels(self) -> dict[str, float | int | None]:
         """The same for models that know no labels."""

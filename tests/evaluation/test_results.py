@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -254,6 +255,8 @@ def test_steps_are_those_done_where_training_stopped_early(tmp_path):
             lines += [train, entry | {"split": "validation"}]
     workdir = Workdir(tmp_path)
     workdir.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = results_lib._of_training(workdir, results_lib._stages_of("vqvae", "prior"))
+    experiment = SimpleNamespace(kind="vqvae", second="prior")
+    found = results_lib.of_training(workdir, experiment, counted="images")
     assert (found["train_steps"], found["best_step"]) == (30, 20)
     assert (found["prior_train_steps"], found["prior_best_step"]) == (40, 30)
+    assert found["train_images_per_second"] == 7.0

@@ -3,7 +3,6 @@
 import jax
 import pytest
 
-from vqvae_jax.errors import UserError
 from vqvae_jax.models import second
 
 OPTIONS = {"layers": 1, "units": 4, "kernel_size": 3}
@@ -22,29 +21,6 @@ def test_sizes_come_from_the_codes_and_options_from_the_section():
     assert (prior.grid, prior.num_codes) == ((4, 5, 1), 7)
     assert prior.class_names == ("a", "b")
     assert (prior.layers, prior.units) == (1, 4)
-
-
-@pytest.mark.parametrize("name", second.SECOND_STAGES)
-def test_a_config_names_its_second_stage(name):
-    of_training = second.training_section(name)
-    assert second.second_of({"model": {}, name: {}, of_training: {}}) == name
-    # What is missing is told by name elsewhere.
-    assert second.second_of({of_training: {}}) == name
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({}, "^prior is missing from the config; a VQ-VAE is followed by exactly one"),
-        ({"prior": {}, "other": {}}, "^prior and other are both in the config; a VQ-"),
-        ({"prior": {}, "other_training": {}}, "^prior and other are both in"),
-    ],
-)
-def test_none_and_two_are_refused(config, message, monkeypatch):
-    rows = second.SECOND_STAGES
-    monkeypatch.setattr(second, "SECOND_STAGES", {**rows, "other": rows["prior"]})
-    with pytest.raises(UserError, match=message):
-        second.second_of(config)
 
 
 @pytest.mark.parametrize("name", second.SECOND_STAGES)

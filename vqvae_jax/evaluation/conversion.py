@@ -34,7 +34,10 @@ def of_conversions(
     rate, converted = dataset.sample_rate, samples["voices"][:, 1]
     heard = voices.fit_speakers(*_of_each(dataset.train, _TO_LEARN), rate=rate)
     own, changed = (
-        [audio[column, : len(e["audio"])] for audio, e in zip(samples["audio"], test)]
+        [
+            audio[column, : len(utterance["audio"])]
+            for audio, utterance in zip(samples["audio"], test, strict=True)
+        ]
         for column in (0, 1)
     )
     is_own = samples["voices"][:, 0] == samples["speakers"]

@@ -78,9 +78,7 @@ def second_of(kind: str, config: Mapping[str, Any]) -> str | None:
         f"{name} with {training_section(name)}" for name in row.second
     )
     if row.needs_second:
-        require(
-            bool(present), f"{row.second[0]} is missing from the config; {choices}"
-        )
+        require(bool(present), f"{row.second[0]} is missing from the config; {choices}")
     require(
         len(present) < 2, f"{' and '.join(present)} are both in the config; {choices}"
     )

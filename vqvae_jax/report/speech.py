@@ -99,8 +99,9 @@ def _phonemes(workdir: Workdir) -> Section:
     with np.load(workdir.phones, allow_pickle=False) as file:
         counts, names = file["confusion"], file["phone_names"].tolist()
     said = counts.sum(axis=1) > 0
+    kept = [name for name, is_said in zip(names, said, strict=True) if is_said]
     picture = Picture(
-        confusion(counts[said][:, said], [n for n, s in zip(names, said) if s]),
+        confusion(counts[said][:, said], kept),
         "Confusion of phonemes: a row a true one, a column what its codes mean",
     )
     text = (

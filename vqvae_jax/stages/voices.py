@@ -47,11 +47,10 @@ def sample_speech(context: Context) -> None:
     model, params = restore(workdir.path)
     params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
     options = config.without_labels
+
     @jax.jit
     def decode(params, key, codes, mask, speakers):
-        return model.decode(
-            params, key, codes, mask=mask, speakers=speakers, **options
-        )
+        return model.decode(params, key, codes, mask=mask, speakers=speakers, **options)
 
     say_key, prior_key, drawn_key = jax.random.split(
         jax.random.key(experiment.seed + 2), 3
@@ -168,7 +167,7 @@ def say_all(
 
 
 def _write_sounds(context: Context, arrays: dict[str, np.ndarray]) -> None:
-    workdir, experiment, dataset = context
+    workdir, _, dataset = context
     rate, names = dataset.sample_rate, dataset.speaker_names
     originals = read_many(dataset.test, arrays["index"].tolist())
 
