@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -120,6 +120,41 @@ def settings(
         row[0].set_ylabel(name, color=_INK, fontsize=8)
     for axes, option in zip(grid[0], options, strict=True):
         axes.set_title(option.replace("_", " "), fontsize=9, color=_INK)
+    return _rendered(figure)
+
+
+def confusion(counts: Int[np.ndarray, "P P"], names: Sequence[str]) -> bytes:
+    """Show which classes are taken for which, as parts of all of the true class.
+
+    A class that has none is grey.
+
+    Args:
+      counts: by true class, a row each, and by the class that it was taken for.
+      names: of the P classes.
+    """
+    totals = counts.sum(axis=1, keepdims=True)
+    parts = np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
+    side = 1.2 + 0.19 * max(len(names), 10)
+    figure = _figure(side + 0.7, side)
+    axes = _axes(figure)
+    axes.set_facecolor("#e2e8f0")
+    # From 0 to 1 in all figures, so that two of them can be compared.
+    image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+    places = np.arange(len(names))
+    axes.set_xticks(places, names, rotation=90)
+    axes.set_yticks(places, names)
+    # Lines between the cells, none through them.
+    axes.grid(visible=False)
+    axes.set_xticks(places[1:] - 0.5, minor=True)
+    axes.set_yticks(places[1:] - 0.5, minor=True)
+    axes.grid(which="minor", color=_INK, alpha=0.12, linewidth=0.5)
+    axes.tick_params(which="both", length=0)
+    axes.set_xlabel("taken for", color=_INK)
+    axes.set_ylabel("true", color=_INK)
+    bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=30, pad=0.02)
+    bar.set_label("part of the row", color=_INK, fontsize=8)
+    bar.ax.tick_params(colors=_INK, labelsize=8)
+    bar.outline.set_visible(False)
     return _rendered(figure)
 
 
