@@ -124,6 +124,41 @@ def test_plots_are_pictures_and_leave_matplotlib_alone(plot, inches):
     assert first in colours
 
 
+class TestConfusion:
+    def draw(self, counts):
+        names = [f"P{i}" for i in range(len(counts))]
+        return pixels(figures.confusion(np.array(counts), names))[..., :3]
+
+    def dark(self, counts):
+        """The middle of the darkest cell, as parts of the width and the height."""
+        picture = self.draw(counts)
+        height, width, _ = picture.shape
+        rows, columns = np.nonzero((picture == (8, 48, 107)).all(axis=-1))
+        # The scale beside it has that colour too, in a few columns at the right.
+        is_cell = columns < 0.8 * width
+        return columns[is_cell].mean() / width, rows[is_cell].mean() / height
+
+    def test_rows_are_true_classes_from_the_top(self):
+        """All of class 0 is taken for 2: in the upper row, and not at the left."""
+        across, down = self.dark([[0, 0, 5, 0], *[[2, 2, 2, 2]] * 3])
+        assert 0.4 < across < 0.65
+        assert 0.05 < down < 0.25
+
+    def test_rows_are_parts(self):
+        """However many a class has, and a class that has none is no error."""
+        counts = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 2]])
+        once = self.draw(counts)
+        np.testing.assert_array_equal(self.draw(counts * [[1], [5], [70]]), once)
+        assert (self.draw(counts[:, [1, 0, 2]]) != once).any()
+        assert (once == (226, 232, 240)).all(axis=-1).mean() > 0.05
+
+    def test_grows_with_the_classes(self):
+        few, some, many = (self.draw(np.eye(n, dtype=int)) for n in (2, 10, 41))
+        assert few.shape == some.shape
+        # Names of 8 points below each other.
+        assert len(many) / 144 > 41 * 8 * 1.2 / 72
+
+
 def test_curves_are_of_one_stage_and_one_split_each():
     """Another stage's entries change nothing; those of this stage do."""
     own = [entry for entry in ENTRIES if entry["stage"] == "vqvae"]

@@ -5,7 +5,7 @@ import html.parser
 
 import pytest
 
-from vqvae_jax.report.page import Picture, Section, render
+from vqvae_jax.report.page import Picture, Section, Sound, render
 
 VOID = {"meta", "img", "br", "link"}
 HOSTILE = "<script>alert('x & y')</script> \"quoted\""
@@ -75,11 +75,49 @@ def test_is_well_formed_and_needs_nothing_else():
     assert {"charset": "utf-8"} in reader.of("meta")
 
 
+def test_each_sound_has_a_named_player_with_the_whole_file_in_it():
+    sounds = [Sound(bytes(range(256)), "First", "caption"), Sound(b"two", "Second")]
+    page = make_page(sections=[Section("Sounds", "", [], sounds=sounds)])
+    reader = Reader(page)
+    players = reader.of("audio")
+    assert [player["aria-label"] for player in players] == ["First", "Second"]
+    assert all("controls" in player for player in players)
+    # A page of many sounds decodes none of them before it is asked to.
+    assert all(player["preload"] in ("none", "metadata") for player in players)
+    prefix = "data:audio/wav;base64,"
+    assert all(player["src"].startswith(prefix) for player in players)
+    contents = [base64.b64decode(player["src"][len(prefix) :]) for player in players]
+    assert contents == [bytes(range(256)), b"two"]
+    assert reader.texts["figcaption"] == ["caption"]
+    assert [attrs.get("class") for attrs in reader.of("div")] == ["sounds"]
+
+
+def test_a_section_without_sounds_has_no_place_for_them():
+    page = make_page(sections=[Section("None", "", [])])
+    assert not Reader(page).of("div")
+
+
+def test_a_section_goes_from_its_text_over_table_and_sounds_to_the_pictures():
+    section = Section(
+        "All", "Text.", [Picture(b"", "")], [("head",), ("row",)], [Sound(b"", "")]
+    )
+    tags = [tag for tag, _ in Reader(make_page(sections=[section])).tags]
+    places = [tags.index(tag) for tag in ("h2", "p", "table", "audio", "img")]
+    assert places == sorted(places)
+
+
 def test_everything_is_escaped():
     page = make_page(
         {HOSTILE: 1},
         title=HOSTILE,
-        sections=[Section(HOSTILE, HOSTILE, [Picture(b"", HOSTILE, HOSTILE)])],
+        sections=[
+            Section(
+                HOSTILE,
+                HOSTILE,
+                [Picture(b"", HOSTILE, HOSTILE)],
+                sounds=[Sound(b"", HOSTILE, HOSTILE)],
+            )
+        ],
         config={"data": {"name": HOSTILE}},
     )
     reader = Reader(page)
@@ -87,7 +125,9 @@ def test_everything_is_escaped():
     for tag in ("title", "h1", "p", "figcaption", "th"):
         assert HOSTILE in reader.texts[tag]
     assert HOSTILE in reader.texts["h2"]
+    assert reader.texts["figcaption"] == [HOSTILE, HOSTILE]
     assert [image["alt"] for image in reader.of("img")] == [HOSTILE]
+    assert [player["aria-label"] for player in reader.of("audio")] == [HOSTILE]
     assert "<script>alert('x & y')" in reader.texts["pre"][0]
 
 

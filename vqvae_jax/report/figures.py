@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-_INK = "#4a5568"
+INK = "#4a5568"
 _COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#b83280", "#6b46c1", "#718096")
 # Small images are enlarged by whole factors up to about this many pixels a side, and
 # sixteen such fill a row.
@@ -51,7 +51,7 @@ def learning_curves(entries: Sequence[Mapping[str, Any]], stage: str) -> bytes:
     names = [n for n in dict.fromkeys(n for e in entries for n in e) if n not in skip]
     columns = min(3, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = _figure(3.4 * columns, 2.3 * rows)
+    figure = new_figure(3.4 * columns, 2.3 * rows)
     for place, name in enumerate(names, start=1):
         axes = _axes(figure, rows, columns, place)
         for split, colour in zip(("train", "validation"), _COLOURS, strict=False):
@@ -62,26 +62,26 @@ def learning_curves(entries: Sequence[Mapping[str, Any]], stage: str) -> bytes:
             ]
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, label=split)
-        axes.set_title(name.replace("_", " "), fontsize=10, color=_INK)
+        axes.set_title(name.replace("_", " "), fontsize=10, color=INK)
         if place == 1:
-            axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
-    return _rendered(figure)
+            axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return rendered(figure)
 
 
 def codebook_usage(counts: Float[np.ndarray, "G K"]) -> bytes:
     """Plot how often each code is used, most used first, a line a codebook."""
-    figure = _figure(7.0, 2.6)
+    figure = new_figure(7.0, 2.6)
     axes = _axes(figure)
     for row in counts:
         share = np.sort(row)[::-1] / max(row.sum(), 1.0)
         axes.fill_between(np.arange(1, len(row) + 1), share, step="mid", alpha=0.25)
         axes.step(np.arange(1, len(row) + 1), share, where="mid", linewidth=1)
-    axes.set_xlabel("codes, most used first", color=_INK)
-    axes.set_ylabel("share of all codes", color=_INK)
-    axes.axhline(1 / counts.shape[1], color=_INK, linewidth=0.8, linestyle=":")
+    axes.set_xlabel("codes, most used first", color=INK)
+    axes.set_ylabel("share of all codes", color=INK)
+    axes.axhline(1 / counts.shape[1], color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlim(1, max(2, counts.shape[1]))
     axes.set_ylim(bottom=0)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def settings(
@@ -95,7 +95,7 @@ def settings(
     options = list(measured)
     names = list(next(iter(next(iter(measured.values())).values())))
     sizes = [len(values) for values in measured.values()]
-    figure = _figure(1.2 + 0.62 * sum(sizes), 1.9 * len(names))
+    figure = new_figure(1.2 + 0.62 * sum(sizes), 1.9 * len(names))
     grid = figure.subplots(
         len(names),
         len(options),
@@ -105,7 +105,7 @@ def settings(
     )
     for row, name in zip(grid, names, strict=True):
         for axes, option in zip(row, options, strict=True):
-            _style(axes)
+            style(axes)
             values = measured[option]
             for place, numbers in enumerate(values.values()):
                 points = numbers[name]
@@ -114,12 +114,69 @@ def settings(
                 np.mean(numbers[name]) if numbers[name] else np.nan
                 for numbers in values.values()
             ]
-            axes.plot(range(len(means)), means, color=_INK, linewidth=1)
+            axes.plot(range(len(means)), means, color=INK, linewidth=1)
             axes.set_xticks(range(len(values)), list(values), rotation=45)
             axes.set_xlim(-0.5, len(values) - 0.5)
-        row[0].set_ylabel(name, color=_INK, fontsize=8)
+        row[0].set_ylabel(name, color=INK, fontsize=8)
     for axes, option in zip(grid[0], options, strict=True):
-        axes.set_title(option.replace("_", " "), fontsize=9, color=_INK)
+        axes.set_title(option.replace("_", " "), fontsize=9, color=INK)
+    return rendered(figure)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure of so many inches."""
+    return Figure(figsize=(width, height), dpi=144, layout="constrained")
+
+
+def style(axes: Axes) -> None:
+    """Give axes the look of all plots of a page."""
+    axes.set_prop_cycle(color=_COLOURS)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=INK, labelsize=8)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(INK)
+    axes.grid(alpha=0.2)
+
+
+def rendered(figure: Figure) -> bytes:
+    """Return a figure as a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white")
+    return buffer.getvalue()
+
+
+def confusion(counts: Int[np.ndarray, "P P"], names: Sequence[str]) -> bytes:
+    """Show which classes are taken for which, as parts of all of the true class.
+
+    A class that has none is grey.
+
+    Args:
+      counts: by true class, a row each, and by the class that it was taken for.
+      names: of the P classes.
+    """
+    totals = counts.sum(axis=1, keepdims=True)
+    parts = np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
+    side = 1.2 + 0.19 * max(len(names), 10)
+    figure = _figure(side + 0.7, side)
+    axes = _axes(figure)
+    axes.set_facecolor("#e2e8f0")
+    # From 0 to 1 in all figures, so that two of them can be compared.
+    image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+    places = np.arange(len(names))
+    axes.set_xticks(places, names, rotation=90)
+    axes.set_yticks(places, names)
+    # Lines between the cells, none through them.
+    axes.grid(visible=False)
+    axes.set_xticks(places[1:] - 0.5, minor=True)
+    axes.set_yticks(places[1:] - 0.5, minor=True)
+    axes.grid(which="minor", color=_INK, alpha=0.12, linewidth=0.5)
+    axes.tick_params(which="both", length=0)
+    axes.set_xlabel("taken for", color=_INK)
+    axes.set_ylabel("true", color=_INK)
+    bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=30, pad=0.02)
+    bar.set_label("part of the row", color=_INK, fontsize=8)
+    bar.ax.tick_params(colors=_INK, labelsize=8)
+    bar.outline.set_visible(False)
     return _rendered(figure)
 
 
@@ -149,29 +206,10 @@ def _grid_of_rows(rows: Sequence[np.ndarray], columns: int, gap: int) -> bytes:
     return _png(Image.fromarray(canvas, "RGBA"))
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=144, layout="constrained")
-
-
 def _axes(figure: Figure, *place: int) -> Axes:
     axes = figure.add_subplot(*place)
-    _style(axes)
+    style(axes)
     return axes
-
-
-def _style(axes: Axes) -> None:
-    axes.set_prop_cycle(color=_COLOURS)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK, labelsize=8)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(_INK)
-    axes.grid(alpha=0.2)
-
-
-def _rendered(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
-    return buffer.getvalue()
 
 
 def _png(image: Image.Image) -> bytes:

@@ -39,13 +39,28 @@ class Picture(NamedTuple):
     caption: str = ""
 
 
+class Sound(NamedTuple):
+    """A WAV file to be played from the page, with its name for those who cannot see.
+
+    The caption stands above the player.
+    """
+
+    wav: bytes
+    label: str
+    caption: str = ""
+
+
 class Section(NamedTuple):
-    """A heading, a sentence below it, pictures, and rows of a table, its head first."""
+    """A heading, a sentence below it, rows of a table, sounds and pictures.
+
+    The first row of the table is its head.
+    """
 
     heading: str
     text: str
     pictures: Sequence[Picture]
     table: Sequence[Sequence[str]] = ()
+    sounds: Sequence[Sound] = ()
 
 
 def render(
@@ -55,7 +70,7 @@ def render(
     sections: Sequence[Section],
     config: Mapping[str, Any],
 ) -> str:
-    """Return the page as HTML with its pictures inside."""
+    """Return the page as HTML with its pictures and sounds inside."""
     shown = [(_readable(name), _formatted(name, v)) for name, v in results.items()]
     body = "\n".join(_section(section) for section in sections)
     if shown:
@@ -90,9 +105,13 @@ def _section(section: Section) -> str:
     if section.table:
         head = "".join(f"<th scope=col>{html.escape(x)}</th>" for x in section.table[0])
         table = _table(section.table[1:], f"<tr>{head}</tr>\n", "wide")
+    sounds = ""
+    if section.sounds:
+        players = "\n".join(_player(sound) for sound in section.sounds)
+        sounds = f"<div class=sounds>\n{players}\n</div>\n"
     return (
         f"<section>\n<h2>{html.escape(section.heading)}</h2>\n{text}\n{table}"
-        f"{pictures}\n</section>"
+        f"{sounds}{pictures}\n</section>"
     )
 
 
@@ -110,15 +129,24 @@ def _table(rows: Sequence[Sequence[str]], head: str = "", style: str = "") -> st
 def _figure(picture: Picture) -> str:
     data = base64.b64encode(picture.image).decode("ascii")
     kind = "gif" if picture.image.startswith(b"GIF") else "png"
-    caption = (
-        f"<figcaption>{html.escape(picture.caption)}</figcaption>"
-        if picture.caption
-        else ""
-    )
     return (
-        f'<figure>{caption}<img src="data:image/{kind};base64,{data}" '
-        f'alt="{html.escape(picture.alt)}"></figure>'
+        f'<figure>{_caption(picture.caption)}<img src="data:image/{kind};base64,{data}"'
+        f' alt="{html.escape(picture.alt)}"></figure>'
     )
+
+
+def _player(sound: Sound) -> str:
+    data = base64.b64encode(sound.wav).decode("ascii")
+    # Metadata is enough to show how long the sound is.
+    return (
+        f"<figure>{_caption(sound.caption)}<audio controls preload=metadata "
+        f'aria-label="{html.escape(sound.label)}" src="data:audio/wav;base64,{data}">'
+        "</audio></figure>"
+    )
+
+
+def _caption(text: str) -> str:
+    return f"<figcaption>{html.escape(text)}</figcaption>" if text else ""
 
 
 def _readable(name: str) -> str:
@@ -162,5 +190,11 @@ td { text-align: right; padding-right: 0; }
 figure { margin: 0 0 .75rem; overflow-x: auto; }
 figcaption { color: var(--soft); font-size: .9rem; }
 img { max-width: 100%; height: auto; border-radius: 4px; display: block; }
+.sounds { display: grid; gap: .75rem 1.25rem; margin-bottom: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
+.sounds figure { display: flex; flex-direction: column; justify-content: flex-end;
+  gap: .25rem; margin: 0; min-width: 0; }
+.scroll + .sounds { margin-top: 1rem; }
+audio { width: 100%; height: 2.5rem; }
 pre { overflow-x: auto; font-size: .8rem; }
 """
