@@ -16,11 +16,15 @@ from vqvae_jax import config as config_lib
 from vqvae_jax.data.codes import CodesSource
 from vqvae_jax.errors import UserError, require
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.models import speech as speech_lib
 from vqvae_jax.models import vqvae as vqvae_lib
 from vqvae_jax.models.prior import Prior
 from vqvae_jax.models.second import SECOND_STAGES
 from vqvae_jax.training.checkpoints import on_devices, restore_params
 from vqvae_jax.training.loop import checkpoint_directory
+
+# What has an encoder and a codebook.
+Coding = vqvae_lib.Params | speech_lib.Params
 
 SPLITS = ("train", "validation", "test")
 
@@ -70,7 +74,7 @@ class Workdir:
         """
         return CodesSource(self.codes_directory(split))
 
-    def require_same_codebook(self, params: vqvae_lib.Params) -> None:
+    def require_same_codebook(self, params: Coding) -> None:
         """Raise UserError unless the second stage is of this VQ-VAE's codes."""
         second = self.experiment().second
         facts = self.facts(second)
@@ -225,7 +229,7 @@ def restore_second(workdir: str | os.PathLike, stage: str) -> tuple[Any, Any]:
     return model, _best_params(run, stage, abstract)
 
 
-def fingerprint(params: vqvae_lib.Params) -> str:
+def fingerprint(params: Coding) -> str:
     """Return a hash of what decides the codes: encoder and embeddings."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves((params.encoder, params.codebook.embeddings)):

@@ -29,7 +29,6 @@ def codes(tmp_path) -> CodesSource:
     return CodesSource(tmp_path / "codes")
 
 
-
 def all_of(source: WindowsSource) -> list[dict]:
     return [source[i] for i in range(len(source))]
 
@@ -68,7 +67,7 @@ def test_many_are_read_as_one_by_one(codes):
 
 
 def test_bad_sizes_and_other_codes_are_refused(codes, tmp_path):
-    with pytest.raises(UserError, match="stride must be in 1 ... 3, got 4"):
+    with pytest.raises(UserError, match=r"stride must be in 1 \.\.\. 3, got 4"):
         WindowsSource(codes, length=3, stride=4)
     with pytest.raises(UserError, match="length must be at least 1"):
         WindowsSource(codes, length=0)

@@ -38,7 +38,9 @@ def test_where_no_sentence_is_shared_any_other_speaker_says_it():
 
 
 def test_speakers_unknown_to_train_are_said_by_two_of_train():
-    chosen = choose_utterances(codes_of([(-1, -1, n) for n in range(4)]), 4, num_speakers=3)
+    chosen = choose_utterances(
+        codes_of([(-1, -1, n) for n in range(4)]), 4, num_speakers=3
+    )
     assert chosen.voices.min() >= 0
     assert (chosen.voices[:, 0] != chosen.voices[:, 1]).all()
 

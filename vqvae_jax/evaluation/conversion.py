@@ -1,4 +1,4 @@
-"""Whose voice converted speech has, and whether it still says the same (section 4.3)."""
+"""Whose voice converted speech has, and whether it says the same (section 4.3)."""
 
 from collections.abc import Mapping
 
@@ -31,8 +31,6 @@ def of_conversions(
     with np.load(workdir.samples, allow_pickle=False) as file:
         samples = {name: file[name] for name in file.files}
     test = read_many(dataset.test, samples["index"].tolist())
-    rate, converted = dataset.sample_rate, samples["voices"][:, 1]
-    heard = voices.fit_speakers(*_of_each(dataset.train, _TO_LEARN), rate=rate)
     own, changed = (
         [
             audio[column, : len(utterance["audio"])]
@@ -40,18 +38,7 @@ def of_conversions(
         ]
         for column in (0, 1)
     )
-    is_own = samples["voices"][:, 0] == samples["speakers"]
-    results = {
-        # Speakers of test may be new ones; those of validation are train's.
-        "real_speaker_accuracy": heard.accuracy(*_of_each(dataset.validation, _TO_TRY)),
-        "converted_speaker_accuracy": heard.accuracy(changed, converted),
-        "speaker_chance_accuracy": 1 / model.num_speakers,
-    }
-    if is_own.any():
-        results["decoded_as_itself_speaker_accuracy"] = heard.accuracy(
-            [audio for audio, kept in zip(own, is_own, strict=True) if kept],
-            samples["speakers"][is_own],
-        )
+    results = _of_speakers(samples, own, changed, dataset)
     codes, lengths = samples["codes"], samples["code_lengths"]
     longest = codes.shape[1] * model.downsampling
     audio = np.zeros((len(changed), longest), np.int16)
@@ -63,7 +50,35 @@ def of_conversions(
     results["other_utterance_equal_codes"] = equal_codes(
         codes, of_another(codes, lengths), lengths
     )
-    return results | _of_distances(test, changed, converted, dataset)
+    return results | _of_distances(test, changed, samples["voices"][:, 1], dataset)
+
+
+def _of_speakers(
+    samples: Mapping[str, np.ndarray],
+    own: list[np.ndarray],
+    changed: list[np.ndarray],
+    dataset: SpeechDataset,
+) -> dict[str, float]:
+    if len(dataset.speaker_names) < 2:
+        return {}
+    heard = voices.fit_speakers(
+        *_of_each(dataset.train, _TO_LEARN), rate=dataset.sample_rate
+    )
+    results = {
+        "speaker_chance_accuracy": 1 / len(dataset.speaker_names),
+        "converted_speaker_accuracy": heard.accuracy(changed, samples["voices"][:, 1]),
+    }
+    # Speakers of test may be new ones, and so may those of validation.
+    real = _of_each(dataset.validation, _TO_TRY)
+    if len(real[1]):
+        results["real_speaker_accuracy"] = heard.accuracy(*real)
+    is_own = samples["voices"][:, 0] == samples["speakers"]
+    if is_own.any():
+        results["same_voice_speaker_accuracy"] = heard.accuracy(
+            [audio for audio, kept in zip(own, is_own, strict=True) if kept],
+            samples["speakers"][is_own],
+        )
+    return results
 
 
 def _of_distances(

@@ -7,7 +7,7 @@ from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report import sound
 from vqvae_jax.report.build import NAMES, codebook_section, learning_curves
-from vqvae_jax.report.confusion import confusion
+from vqvae_jax.report.figures import confusion
 from vqvae_jax.report.page import Picture, Section, Sound, render
 from vqvae_jax.workdir import Workdir
 
@@ -66,7 +66,7 @@ def _utterances(
             f"Spectrograms: {'; '.join(titles)}",
         )
         players = [
-            Sound(sound.wav(clip, rate=rate), title)
+            Sound(sound.wav(clip, rate=rate), title, title)
             for clip, title in zip(clips, titles, strict=True)
         ]
         text = (
@@ -88,7 +88,7 @@ def _drawn(samples: dict[str, np.ndarray], dataset: SpeechDataset) -> Section:
         sound.spectrograms(clips, titles, rate=rate), "Spectrograms of drawn speech"
     )
     players = [
-        Sound(sound.wav(clip, rate=rate), title)
+        Sound(sound.wav(clip, rate=rate), title, title)
         for clip, title in zip(clips, titles, strict=True)
     ]
     text = "Codes drawn from the prior, said by the decoder."

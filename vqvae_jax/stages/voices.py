@@ -1,15 +1,14 @@
 """Let test utterances be said by their own and by other speakers, and keep them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Int, Int16
 
-from vqvae_jax.data.codes import CodesSource
-from vqvae_jax.data.source import read_many, stack
+from vqvae_jax.data.source import Example, Source, read_many, stack
 from vqvae_jax.data.utterances import UNKNOWN
 from vqvae_jax.report.build import spread
 from vqvae_jax.report.sound import wav
@@ -107,7 +106,9 @@ def sample_speech(context: Context) -> None:
     )
 
 
-def choose_utterances(codes: CodesSource, n: int, *, num_speakers: int) -> Chosen:
+def choose_utterances(
+    codes: Source | Sequence[Example], n: int, *, num_speakers: int
+) -> Chosen:
     """Choose up to n utterances, and as whom each is to be said.
 
     Where another speaker of train says the same sentence too, the utterance is chosen
@@ -123,10 +124,10 @@ def choose_utterances(codes: CodesSource, n: int, *, num_speakers: int) -> Chose
         same = known & (sentences == sentences[row]) & (speakers != speakers[row])
         return np.unique(speakers[same])
 
-    order = np.argsort([int(e["index"]) for e in examples], kind="stable")
+    order = np.argsort([int(e["index"]) for e in examples], kind="stable").tolist()
     comparable = [row for row in order if known[row] and len(others(row))]
-    pool = np.array(comparable or list(order))
-    rows = pool[spread(len(pool), n)]
+    pool = comparable or order
+    rows = [pool[place] for place in spread(len(pool), n)]
     voices = np.zeros((len(rows), 2), np.int32)
     for place, row in enumerate(rows):
         own = speakers[row] if speakers[row] != UNKNOWN else place % num_speakers
@@ -134,7 +135,7 @@ def choose_utterances(codes: CodesSource, n: int, *, num_speakers: int) -> Chose
         if not len(choices):
             choices = [s for s in range(num_speakers) if s != own] or [own]
         voices[place] = own, choices[place % len(choices)]
-    return Chosen(rows, voices)
+    return Chosen(np.array(rows), voices)
 
 
 def say_all(
