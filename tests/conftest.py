@@ -25,6 +25,7 @@ import importlib.util
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -135,4 +136,72 @@ def hierarchy_run(finished_run, hierarchy_config, tmp_path_factory) -> Path:
         shutil.copytree(finished_run / name, workdir / name)
     shutil.copy(finished_run / "metrics.jsonl", workdir)
     stages.run(hierarchy_config, str(workdir))
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def speech_dir(tmp_path_factory) -> Path:
+    """A folder of speech: tones of 0.2 to 0.3 s, a pitch a speaker, two phones each."""
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("speech")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for speaker, pitch in (("ann", 300), ("bob", 150), ("cy", 220)):
+            place = folder / split / speaker
+            place.mkdir(parents=True)
+            for number in range(count):
+                length = 3200 + 400 * number + 37
+                time = np.arange(length) / 16_000
+                middle = length // 2
+                wave = np.sin(2 * np.pi * pitch * time)
+                wave[middle:] = rng.normal(size=length - middle)
+                name = place / f"{number}"
+                soundfile.write(f"{name}.wav", 0.2 * wave, 16_000)
+                ends = middle / 16_000, length / 16_000
+                name.with_suffix(".tsv").write_text(
+                    f"0.0\t{ends[0]:.4f}\tAA\n{ends[0]:.4f}\t{ends[1]:.4f}\tS\n"
+                )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def speech_config(speech_dir) -> dict:
+    """A tiny model of speech and its prior over the codes of that folder."""
+    return experiment_config(
+        "an4:unconditional_small",
+        {
+            "data.data_dir": str(speech_dir),
+            "data.crop_samples": 512,
+            "model.num_codes": 16,
+            "model.dim": 4,
+            "model.units": 8,
+            "model.layers": 3,
+            "model.wavenet_units": 8,
+            "model.skip_units": 8,
+            "training.steps": 4,
+            "training.log_every": 2,
+            "training.checkpoint_every": 4,
+            "training.init_batches": 2,
+            "sequence_prior.latents": 20,
+            "sequence_prior.layers": 2,
+            "sequence_prior.units": 8,
+            "sequence_prior.skip_units": 8,
+            "sequence_prior_training.steps": 4,
+            "sequence_prior_training.log_every": 2,
+            "sequence_prior_training.checkpoint_every": 4,
+            "samples.num_samples": 3,
+            "samples.batch_size": 3,
+            "evaluation.batch_size": 8,
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def speech_run(speech_config, tmp_path_factory) -> Path:
+    """The workdir of that run through all stages; tests only read it."""
+    from vqvae_jax import stages
+
+    workdir = tmp_path_factory.mktemp("runs") / "speech"
+    stages.run(speech_config, str(workdir))
     return workdir

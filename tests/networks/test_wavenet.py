@@ -50,7 +50,7 @@ def expected(network, params, values, condition):
             y, s = np.zeros_like(x), np.zeros((len(x), network.skip_units))
             for t in range(len(x)):
                 past = x[t - dilation] if t >= dilation else np.zeros(network.units)
-                gates = dense(layer["taps"], np.concatenate([past, x[t]]))
+                gates = dense(layer["of_past"], past) + dense(layer["of_present"], x[t])
                 if condition.labels is not None:
                     one_hot = np.eye(network.num_classes)[int(condition.labels[b])]
                     gates = gates + dense(layer["of_labels"], one_hot)
@@ -58,8 +58,9 @@ def expected(network, params, values, condition):
                     feature = condition.features[b, t // network.steps_per_feature]
                     gates = gates + dense(layer["of_features"], np.float64(feature))
                 a, g = np.split(gates, 2)
-                both = dense(layer["residual_and_skip"], np.tanh(a) / (1 + np.exp(-g)))
-                y[t], s[t] = x[t] + both[: network.units], both[network.units :]
+                output = np.tanh(a) / (1 + np.exp(-g))
+                y[t] = x[t] + dense(layer["residual"], output)
+                s[t] = dense(layer["skip"], output)
             x, skip = y, skip + s
         hidden = np.maximum(dense(p["hidden"], np.maximum(skip, 0)), 0)
         out[b] = dense(p["to_logits"], hidden)

@@ -1,4 +1,4 @@
-"""A tiny model of speech and its prior through all stages, on eSpeak's voices."""
+"""A tiny model of speech and its prior through all stages, on a folder of tones."""
 
 import json
 
@@ -7,7 +7,6 @@ import pytest
 import soundfile
 
 from vqvae_jax import stages
-from vqvae_jax.data import espeak
 from vqvae_jax.data.speech_dataset import open_speech
 from vqvae_jax.data.utterances import utterance_batches
 from vqvae_jax.errors import UserError
@@ -15,33 +14,6 @@ from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.sequence_prior import SequencePrior
 from vqvae_jax.models.speech import SpeechVQVAE
 from vqvae_jax.workdir import Workdir, restore, restore_second
-
-TINY = {
-    "data.name": "speech/tiny",
-    "data.crop_samples": 512,
-    "model.num_codes": 16,
-    "model.dim": 4,
-    "model.units": 8,
-    "model.layers": 3,
-    "model.wavenet_units": 8,
-    "model.skip_units": 8,
-    "training.steps": 4,
-    "training.batch_size": 8,
-    "training.log_every": 2,
-    "training.checkpoint_every": 4,
-    "training.init_batches": 2,
-    "sequence_prior.latents": 40,
-    "sequence_prior.layers": 2,
-    "sequence_prior.units": 8,
-    "sequence_prior.skip_units": 8,
-    "sequence_prior_training.steps": 4,
-    "sequence_prior_training.batch_size": 8,
-    "sequence_prior_training.log_every": 2,
-    "sequence_prior_training.checkpoint_every": 4,
-    "samples.num_samples": 3,
-    "samples.batch_size": 3,
-    "evaluation.batch_size": 8,
-}
 
 
 def test_stages_and_their_order():
@@ -51,26 +23,14 @@ def test_stages_and_their_order():
     assert list(stages.stages_of("speech", "sequence_prior")) == followed
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not espeak.is_available(), reason="espeakng-loader is missing")
 class TestRun:
-    @pytest.fixture(scope="class")
-    @classmethod
-    def config(cls, make_config, tmp_path_factory):
-        place = {"data.data_dir": str(tmp_path_factory.mktemp("speech"))}
-        return make_config("speech:unconditional_small", TINY | place)
+    @pytest.fixture
+    def run(self, speech_run):
+        return Workdir(speech_run)
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def run(cls, config, tmp_path_factory):
-        workdir = tmp_path_factory.mktemp("runs") / "speech"
-        stages.run(config, str(workdir))
-        return Workdir(workdir)
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def dataset(cls, run, config):
-        return open_speech(Experiment.from_config(config).data)
+    @pytest.fixture
+    def dataset(self, speech_config):
+        return open_speech(Experiment.from_config(speech_config).data)
 
     def test_models_are_restored_with_their_speakers(self, run, dataset):
         model, params = restore(run.path)
@@ -104,10 +64,10 @@ class TestRun:
             assert 4 < results[f"test_bits_per_sample_{name}"] < 9
         assert 4 < own < 9
         assert results["compression_ratio"] == 128 * 16 / 4
-        assert results["phoneme_chance_accuracy"] < 0.5
-        assert results["phoneme_accuracy"] > 0
+        # A tone and then noise, each half of an utterance: even these codes tell.
+        assert results["phoneme_chance_accuracy"] == pytest.approx(0.5, abs=0.05)
+        assert results["phoneme_accuracy"] > 0.7
         assert results["speaker_chance_accuracy"] == 1 / 3
-        assert results["real_speaker_accuracy"] > 0.5
         assert 0 <= results["converted_equal_codes"] <= 1
         assert 0 < results["prior_bits_per_code"] < 5
         assert results["train_steps"] == results["sequence_prior_train_steps"] == 4
@@ -139,16 +99,16 @@ class TestRun:
         assert page.count("<audio") == 3 * 3 + 3
         assert "Phonemes from codes" in page
 
-    def test_it_is_not_done_again(self, run, config, capsys):
-        stages.run(config, str(run.path))
+    def test_it_is_not_done_again(self, run, speech_config, capsys):
+        stages.run(speech_config, str(run.path))
         assert "nothing to do" in capsys.readouterr().out
 
-    def test_other_speakers_are_refused(self, run, config):
+    def test_other_speakers_are_refused(self, run):
         with pytest.raises(UserError, match="the speech of 3 speakers"):
             run.keep_speakers(["someone else"])
 
-    def test_a_grid_prior_is_no_prior_of_speech(self, config):
-        changed = json.loads(json.dumps(config))
+    def test_a_grid_prior_is_no_prior_of_speech(self, speech_config):
+        changed = json.loads(json.dumps(speech_config))
         changed["prior"] = {}
         with pytest.raises(UserError, match="prior is not a section of a speech's"):
             Experiment.from_config(changed)

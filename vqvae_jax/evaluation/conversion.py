@@ -64,9 +64,10 @@ def _of_speakers(
     heard = voices.fit_speakers(
         *_of_each(dataset.train, _TO_LEARN), rate=dataset.sample_rate
     )
+    converted = samples["voices"][:, 1].tolist()
     results = {
         "speaker_chance_accuracy": 1 / len(dataset.speaker_names),
-        "converted_speaker_accuracy": heard.accuracy(changed, samples["voices"][:, 1]),
+        "converted_speaker_accuracy": heard.accuracy(changed, converted),
     }
     # Speakers of test may be new ones, and so may those of validation.
     real = _of_each(dataset.validation, _TO_TRY)
@@ -76,7 +77,7 @@ def _of_speakers(
     if is_own.any():
         results["same_voice_speaker_accuracy"] = heard.accuracy(
             [audio for audio, kept in zip(own, is_own, strict=True) if kept],
-            samples["speakers"][is_own],
+            samples["speakers"][is_own].tolist(),
         )
     return results
 
@@ -121,9 +122,7 @@ def _sentences_of_speakers(source: Utterances) -> Mapping[int, dict[int, int]]:
     return said
 
 
-def _of_each(
-    source: Utterances, most: int
-) -> tuple[list[np.ndarray], Int[np.ndarray, " n"]]:
+def _of_each(source: Utterances, most: int) -> tuple[list[np.ndarray], list[int]]:
     """Return the sounds and speakers of up to `most` utterances of each speaker."""
     sounds, speakers, counts = [], [], {}
     for index in range(len(source)):
@@ -134,4 +133,4 @@ def _of_each(
         counts[speaker] = counts.get(speaker, 0) + 1
         sounds.append(utterance["audio"])
         speakers.append(speaker)
-    return sounds, np.array(speakers, np.int32)
+    return sounds, speakers

@@ -157,7 +157,7 @@ def confusion(counts: Int[np.ndarray, "P P"], names: Sequence[str]) -> bytes:
     totals = counts.sum(axis=1, keepdims=True)
     parts = np.where(totals > 0, counts / np.maximum(totals, 1), np.nan)
     side = 1.2 + 0.19 * max(len(names), 10)
-    figure = _figure(side + 0.7, side)
+    figure = new_figure(side + 0.7, side)
     axes = _axes(figure)
     axes.set_facecolor("#e2e8f0")
     # From 0 to 1 in all figures, so that two of them can be compared.
@@ -169,15 +169,15 @@ def confusion(counts: Int[np.ndarray, "P P"], names: Sequence[str]) -> bytes:
     axes.grid(visible=False)
     axes.set_xticks(places[1:] - 0.5, minor=True)
     axes.set_yticks(places[1:] - 0.5, minor=True)
-    axes.grid(which="minor", color=_INK, alpha=0.12, linewidth=0.5)
+    axes.grid(which="minor", color=INK, alpha=0.12, linewidth=0.5)
     axes.tick_params(which="both", length=0)
-    axes.set_xlabel("taken for", color=_INK)
-    axes.set_ylabel("true", color=_INK)
+    axes.set_xlabel("taken for", color=INK)
+    axes.set_ylabel("true", color=INK)
     bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=30, pad=0.02)
-    bar.set_label("part of the row", color=_INK, fontsize=8)
-    bar.ax.tick_params(colors=_INK, labelsize=8)
+    bar.set_label("part of the row", color=INK, fontsize=8)
+    bar.ax.tick_params(colors=INK, labelsize=8)
     bar.outline.set_visible(False)
-    return _rendered(figure)
+    return rendered(figure)
 
 
 def _enlargement(height: int, width: int) -> int:

@@ -82,7 +82,7 @@ def _utterances(
 
 def _drawn(samples: dict[str, np.ndarray], dataset: SpeechDataset) -> Section:
     rate, names = dataset.sample_rate, dataset.speaker_names
-    clips = samples["drawn_audio"][:_DRAWN]
+    clips = list(samples["drawn_audio"][:_DRAWN])
     titles = [f"As {names[v]}" for v in samples["drawn_voices"][:_DRAWN].tolist()]
     picture = Picture(
         sound.spectrograms(clips, titles, rate=rate), "Spectrograms of drawn speech"

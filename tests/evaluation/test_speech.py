@@ -1,0 +1,88 @@
+"""Bits with codes of others, against each utterance by itself; frames and rates."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from vqvae_jax.data.codes import write_codes
+from vqvae_jax.data.speech_dataset import open_speech
+from vqvae_jax.evaluation import speech
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.workdir import Workdir
+
+
+@pytest.fixture(scope="module")
+def dataset(speech_config):
+    return open_speech(Experiment.from_config(speech_config).data)
+
+
+@pytest.fixture(scope="module")
+def experiment(speech_config, dataset):
+    experiment = Experiment.from_config(speech_config)
+    return experiment.with_speakers(dataset.speaker_names)
+
+
+@pytest.fixture(scope="module")
+def params(experiment):
+    shapes = jax.eval_shape(
+        experiment.model.init, jax.random.key(0), experiment.init_shapes
+    )
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda x: 0.5 * rng.normal(size=x.shape).astype(x.dtype), shapes
+    )
+
+
+def test_other_codes_are_those_of_the_next_utterance(experiment, params, dataset):
+    model, test = experiment.model, dataset.test
+    found = speech._of_other_codes(model, params, experiment, test)
+    order = np.argsort(test.lengths, kind="stable").tolist()
+    encode, log_prob = jax.jit(model.encode), jax.jit(model.log_prob)
+    codes = [np.asarray(encode(params, test[i]["audio"][None]))[0] for i in order]
+    nats = 0.0
+    for row, i in enumerate(order):
+        given = np.resize(codes[(row + 1) % len(order)], len(codes[row]))
+        speaker = test[i]["speaker"][None]
+        audio = test[i]["audio"][None]
+        nats -= float(log_prob(params, audio, given[None], speakers=speaker)[0])
+    expected = nats / sum(test.lengths) / math.log(2)
+    assert found["test_bits_per_sample_other_codes"] == pytest.approx(
+        expected, rel=1e-4
+    )
+    assert found["test_bits_per_sample_codes_shuffled"] != pytest.approx(expected)
+
+
+def test_rates(experiment, dataset):
+    """By hand: 16 bits, 16 000 samples; a code of 4 bits for 128 samples."""
+    assert speech._of_rates(experiment.model, dataset) == {
+        "audio_bits_per_second": 256_000,
+        "code_bits_per_second": 500,
+        "compression_ratio": 512,
+    }
+
+
+def test_frames_pair_each_code_with_the_phone_in_its_middle(dataset, tmp_path):
+    """Whichever order the codes were written in; what follows them is left out."""
+    frame, indices = 100, [3, 0]
+    lengths = [-(-int(dataset.test.lengths[i]) // frame) for i in indices]
+    codes = np.zeros((2, max(lengths), 1), np.int32)
+    codes[:, :, 0] = np.arange(max(lengths))
+    columns = {"index": np.array(indices), "length": np.array(lengths)}
+    workdir = Workdir(tmp_path)
+    write_codes(
+        workdir.codes_directory("test"),
+        batches=[(codes, columns)],
+        num_codes=100,
+        class_names=[],
+        fingerprint="0",
+    )
+    frames = list(speech._frames(workdir, dataset, "test", frame))
+    for of_utterance, index, length in zip(frames, indices, lengths, strict=True):
+        np.testing.assert_array_equal(of_utterance.codes, np.arange(length))
+        phones = dataset.test[index]["phones"]
+        for number, phone in enumerate(of_utterance.phones.tolist()):
+            middle = number * frame + frame // 2
+            there = [int(p) for start, end, p in phones if start <= middle < end]
+            assert phone == (there[0] if there else -1)
