@@ -137,12 +137,12 @@ def _make_small(config: ConfigDict) -> None:
     )
     config.training.update(
         {
-            "steps": 1000,
+            "steps": 800,
             "batch_size": 16,
             "learning_rate": 1e-3,
             "schedule": "cosine",
             "log_every": 50,
-            "checkpoint_every": 500,
+            "checkpoint_every": 400,
             "init_batches": 4,
         }
     )

@@ -140,12 +140,12 @@ def _make_small(config: ConfigDict) -> None:
     )
     config.training.update(
         {
-            "steps": 1000,
+            "steps": 800,
             "batch_size": 16,
             "learning_rate": 1e-3,
             "schedule": "cosine",
             "log_every": 50,
-            "checkpoint_every": 500,
+            "checkpoint_every": 400,
             "init_batches": 4,
         }
     )
@@ -163,13 +163,13 @@ def _make_small(config: ConfigDict) -> None:
     )
     config.video_training.update(
         {
-            "steps": 400,
+            "steps": 360,
             "batch_size": 2,
             "learning_rate": 4e-3,
             "warmup_steps": 20,
             "params_ema_decay": 0.98,
             "log_every": 20,
-            "checkpoint_every": 200,
+            "checkpoint_every": 120,
         }
     )
     config.samples.update({"num_samples": 16, "batch_size": 8, "temperature": 0.9})

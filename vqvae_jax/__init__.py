@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vqvae_jax.models.hierarchy import Hierarchy
     from vqvae_jax.models.pixels import PixelModel
     from vqvae_jax.models.prior import Prior
+    from vqvae_jax.models.sequence_prior import SequencePrior
+    from vqvae_jax.models.speech import SpeechVQVAE
     from vqvae_jax.models.vae import VAE
     from vqvae_jax.models.video import Video
     from vqvae_jax.models.vimco import VIMCO
@@ -29,6 +31,8 @@ __all__ = [
     "Hierarchy",
     "PixelModel",
     "Prior",
+    "SequencePrior",
+    "SpeechVQVAE",
     "Video",
     "quantizer",
     "restore",
@@ -41,6 +45,8 @@ _HOMES = {
     "Hierarchy": "models.hierarchy",
     "PixelModel": "models.pixels",
     "Prior": "models.prior",
+    "SequencePrior": "models.sequence_prior",
+    "SpeechVQVAE": "models.speech",
     "VAE": "models.vae",
     "VIMCO": "models.vimco",
     "VQVAE": "models.vqvae",

@@ -23,6 +23,7 @@ def test_stages_and_their_order():
     assert list(stages.stages_of("speech", "sequence_prior")) == followed
 
 
+@pytest.mark.slow
 class TestRun:
     @pytest.fixture
     def run(self, speech_run):
@@ -66,7 +67,7 @@ class TestRun:
         assert results["compression_ratio"] == 128 * 16 / 4
         # A tone and then noise, each half of an utterance: even these codes tell.
         assert results["phoneme_chance_accuracy"] == pytest.approx(0.5, abs=0.05)
-        assert results["phoneme_accuracy"] > 0.7
+        assert results["phoneme_accuracy"] > 0.6
         assert results["speaker_chance_accuracy"] == 1 / 3
         assert 0 <= results["converted_equal_codes"] <= 1
         assert 0 < results["prior_bits_per_code"] < 5
