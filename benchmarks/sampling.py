@@ -7,24 +7,22 @@ and scaled to all of them, as a grid of 32x32 would take it most of an hour. Mem
 what XLA says the compiled program needs besides its inputs and outputs.
 """
 
-import argparse
 import dataclasses
 import functools
-import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+
+import timing
 
 from vqvae_jax import sampling
 from vqvae_jax.networks.pixelcnn import PixelCNN
@@ -52,13 +50,7 @@ def build(sizes: Sizes) -> tuple[PixelCNN, dict]:
     network = PixelCNN(sizes.num_codes, layers=sizes.layers, units=sizes.units)
     grid = jnp.zeros((1, 4, 4, 1), jnp.int32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), grid)
-    rng = np.random.default_rng(0)
-
-    def draw(leaf):
-        fan_in = max(1, np.prod(leaf.shape[:-1]))
-        return jnp.asarray(rng.normal(size=leaf.shape) * fan_in**-0.5, "float32")
-
-    return network, jax.tree.map(draw, shapes)
+    return network, timing.random_params(shapes)
 
 
 def compiled_sampler(network: PixelCNN, params: dict, batch: int, side: int):
@@ -88,19 +80,6 @@ def block(function: Callable, *arguments: Any) -> None:
     jax.block_until_ready(function(*arguments))
 
 
-def seconds(runs: dict, rounds: int) -> dict[Any, list[float]]:
-    """Time compiled functions after a first call of each, all of them once a round."""
-    for run in runs.values():
-        run()
-    times = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return times
-
-
 def measure(sizes: Sizes, rounds: int) -> dict:
     """Measure everything in turn and return the figures."""
     network, params = build(sizes)
@@ -114,8 +93,8 @@ def measure(sizes: Sizes, rounds: int) -> dict:
         runs[batch, side] = functools.partial(block, sampler, params, key)
     # Not in turns with the others: a call takes seconds, and three are enough.
     naive = naive_step(network, params, sizes.batch, sizes.side)
-    naive = seconds({"naive": naive}, sizes.naive_codes)["naive"]
-    for (batch, side), times in seconds(runs, rounds).items():
+    naive = timing.in_turns({"naive": naive}, sizes.naive_codes)["naive"]
+    for (batch, side), times in timing.in_turns(runs, rounds).items():
         median = statistics.median(times)
         results["grids"].append(
             {
@@ -180,25 +159,12 @@ def print_report(sizes: Sizes, results: dict) -> None:
     console.print(f"temporary memory, batch {sizes.batch}: {memory}")
 
 
-def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each sampler")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: a smoke test")
-    parser.add_argument("--output", type=Path, help="write the figures here as JSON")
-    arguments = parser.parse_args()
-    sizes = QUICK if arguments.quick else Sizes()
-    results = measure(sizes, arguments.rounds)
-    print_report(sizes, results)
-    if arguments.output:
-        report = {
-            "sizes": dataclasses.asdict(sizes),
-            "jax": jax.__version__,
-            "device": jax.devices()[0].device_kind,
-            "results": results,
-        }
-        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    timing.main(
+        __doc__,
+        full=Sizes(),
+        quick=QUICK,
+        measure=measure,
+        print_report=print_report,
+        rounds=5,
+    )

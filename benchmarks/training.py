@@ -14,7 +14,6 @@ import json
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+
+import timing
 
 from vqvae_jax.models.vqvae import VQVAE
 from vqvae_jax.training.config import TrainingConfig
@@ -137,22 +138,6 @@ def matmul_step(sizes: Sizes) -> Callable[[], None]:
     return lambda: multiply(matrix, matrix).block_until_ready()
 
 
-def measure(
-    contestants: dict[str, Callable[[], None]], *, rounds: int
-) -> dict[str, list[float]]:
-    """Return each contestant's seconds a step, all of them once a round."""
-    for step in contestants.values():
-        step()
-        step()
-    seconds = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, step in contestants.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def summarise(sizes: Sizes, seconds: dict[str, list[float]]) -> dict:
     """Return the figures that are printed and written."""
     peak = 2 * sizes.matmul_side**3 / statistics.median(seconds.pop(MATMUL))
@@ -248,7 +233,7 @@ def main() -> None:
                 categorical=sizes.likelihood == "categorical",
                 channels_last=channels_last,
             )
-    report = summarise(sizes, measure(contestants, rounds=arguments.rounds))
+    report = summarise(sizes, timing.in_turns(contestants, arguments.rounds, warm_up=2))
     print_table(report)
     if arguments.output:
         arguments.output.write_text(json.dumps(report, indent=2) + "\n")

@@ -8,16 +8,12 @@ times for one sample. The network is conditioned as in speech: features at a 64t
 rate and a speaker.
 """
 
-import argparse
 import dataclasses
 import functools
-import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+
+import timing
 
 from vqvae_jax.networks.wavenet import SequenceCondition, WaveNet
 from vqvae_jax.sampling import sequence
@@ -68,13 +66,7 @@ def build(sizes: Sizes) -> tuple[WaveNet, dict]:
         jnp.zeros((1, 8), jnp.int32),
         condition_of(1, 8),
     )
-    rng = np.random.default_rng(0)
-
-    def draw(leaf):
-        fan_in = max(1, np.prod(leaf.shape[:-1]))
-        return jnp.asarray(rng.normal(size=leaf.shape) * fan_in**-0.5, "float32")
-
-    return network, jax.tree.map(draw, shapes)
+    return network, timing.random_params(shapes)
 
 
 def condition_of(batch: int, length: int) -> SequenceCondition:
@@ -112,19 +104,6 @@ def naive(network: WaveNet, params: dict, batch: int) -> Callable:
     return lambda: jax.block_until_ready(draw(params, key, values, condition))
 
 
-def timed(runs: dict[Any, Callable], rounds: int) -> dict[Any, list[float]]:
-    """Time functions after a first call of each, all of them once a round."""
-    for run in runs.values():
-        run()
-    times: dict[Any, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return times
-
-
 def measure(sizes: Sizes, rounds: int) -> dict:
     """Measure everything in turn and return the figures."""
     network, params = build(sizes)
@@ -132,11 +111,11 @@ def measure(sizes: Sizes, rounds: int) -> dict:
     shapes = [(batch, first) for batch in sizes.batches]
     shapes += [(sizes.batch, length) for length in longer]
     runs = {shape: queued(network, params, *shape) for shape in shapes}
-    of_naive = timed(
+    of_naive = timing.in_turns(
         {"naive": naive(network, params, sizes.batch)}, sizes.naive_samples
     )
     rows = []
-    for (batch, length), times in timed(runs, rounds).items():
+    for (batch, length), times in timing.in_turns(runs, rounds).items():
         median = statistics.median(times)
         rows.append(
             {
@@ -198,25 +177,12 @@ def print_report(sizes: Sizes, results: dict) -> None:
     )
 
 
-def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="draws of each sampler")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: a smoke test")
-    parser.add_argument("--output", type=Path, help="write the figures here as JSON")
-    arguments = parser.parse_args()
-    sizes = QUICK if arguments.quick else Sizes()
-    results = measure(sizes, arguments.rounds)
-    print_report(sizes, results)
-    if arguments.output:
-        report = {
-            "sizes": dataclasses.asdict(sizes),
-            "jax": jax.__version__,
-            "device": jax.devices()[0].device_kind,
-            "results": results,
-        }
-        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    timing.main(
+        __doc__,
+        full=Sizes(),
+        quick=QUICK,
+        measure=measure,
+        print_report=print_report,
+        rounds=3,
+    )
