@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vqvae_jax.errors import UserError
+from vqvae_jax.networks import wavenet
 from vqvae_jax.networks.wavenet import SequenceCondition, WaveNet
 from vqvae_jax.sampling import sequence
 
@@ -160,3 +161,32 @@ def test_a_condition_that_does_not_fit_is_told(options, condition, message):
     network = WaveNet(**(SMALL | options))
     with pytest.raises(UserError, match=message):
         network.init(jax.random.key(0), jnp.zeros((B, 9), jnp.int32), condition)
+
+
+class TestWaves:
+    """Embeddings of ordered values."""
+
+    TABLE = np.asarray(wavenet.waves(jax.random.key(0), (256, 32)))
+
+    def test_the_nearest_of_each_value_is_one_beside_it(self):
+        apart = np.linalg.norm(self.TABLE[:, None] - self.TABLE, axis=-1)
+        np.fill_diagonal(apart, np.inf)
+        nearest = apart.argmin(axis=1)
+        assert (np.abs(nearest - np.arange(256)) == 1).all()
+        # All the same, no two are one, and far ones are further.
+        assert apart.min() > 0.5
+        assert np.diagonal(apart, 100).mean() > 3 * np.diagonal(apart, 1).mean()
+
+    def test_channels_have_the_scale_of_one(self):
+        assert np.mean(self.TABLE**2) == pytest.approx(1, abs=0.1)
+
+    def test_only_ordered_values_start_so(self):
+        values = jnp.zeros((1, 1), jnp.int32)
+
+        def table(**options):
+            network = WaveNet(num_values=8, stacks=1, layers=1, units=4, **options)
+            params = network.init(jax.random.key(0), values)
+            return params["params"]["embedding"]["embedding"]
+
+        assert np.mean(np.square(table(ordered=True))) > 0.5
+        assert np.mean(np.square(table())) < 0.5

@@ -117,6 +117,7 @@ class SpeechDecoder:
             layers=self.layers,
             units=self.units,
             skip_units=self.skip_units,
+            ordered=True,
             dtype=jnp.dtype(self.dtype),
         )
 

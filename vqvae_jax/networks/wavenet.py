@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vqvae_jax.errors import require
 from vqvae_jax.networks.cell_decoder import gate
@@ -115,6 +115,8 @@ class WaveNet(nn.Module):
       units: channels of the residual path.
       skip_units: channels that the layers' outputs are summed in.
       dropout: rate on the gates, active where a "dropout" key is given.
+      ordered: whether like values have like numbers, as samples of sound have and codes
+        have not: their embeddings then start alike.
       dtype: compute dtype; parameters and logits are float32.
     """
 
@@ -127,6 +129,7 @@ class WaveNet(nn.Module):
     units: int = 64
     skip_units: int = 128
     dropout: float = 0.0
+    ordered: bool = False
     dtype: DTypeLike = jnp.float32
 
     @property
@@ -141,7 +144,10 @@ class WaveNet(nn.Module):
 
     def setup(self):
         """Make the layers that both forms share."""
-        self.embedding = nn.Embed(self.num_values, self.units, dtype=self.dtype)
+        init = waves if self.ordered else nn.linear.default_embed_init
+        self.embedding = nn.Embed(
+            self.num_values, self.units, embedding_init=init, dtype=self.dtype
+        )
         self.stack = [
             DilatedLayer(
                 self.units, self.skip_units, dilation, self.dropout, self.dtype
@@ -263,6 +269,22 @@ class WaveNet(nn.Module):
     def _logits(self, skip):
         x = nn.relu(self.hidden(nn.relu(skip)))
         return self.to_logits(x.astype(jnp.float32))
+
+
+def waves(
+    key: PRNGKeyArray, shape: tuple[int, int], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "K F"]:
+    """Return embeddings of ordered values that are near where the values are.
+
+    Each channel is a wave over all values: the slowest has half a period, the fastest
+    one for eight values. Together they tell both roughly and exactly where a value is.
+    """
+    num_values, units = shape
+    periods = jnp.geomspace(0.5, max(0.5, num_values / 8), units)
+    places = (jnp.arange(num_values) + 0.5) / num_values - 0.5
+    phases = jax.random.uniform(key, (units,), maxval=2 * jnp.pi)
+    angles = 2 * jnp.pi * periods[None] * places[:, None] + phases[None]
+    return (jnp.sqrt(2.0) * jnp.sin(angles)).astype(dtype)
 
 
 def delayed(x: Float[Array, "B T F"], steps: int) -> Float[Array, "B T F"]:
