@@ -115,7 +115,8 @@ class TestWarpedMean:
     def test_is_that_of_the_best_path(self, n, m):
         """Small whole numbers too: of equal sums the shortest path counts."""
         rng = np.random.default_rng(n * 7 + m)
-        for distances in (rng.random((n, m)), rng.integers(3, size=(n, m)) * 1.0):
+        whole = rng.integers(3, size=(30, n, m)).astype(float)
+        for distances in (rng.random((n, m)), *whole):
             costs = [[distances[pair] for pair in path] for path in paths(n, m)]
             least = min((sum(cost), len(cost)) for cost in costs)
             assert warped_mean(distances) == pytest.approx(least[0] / least[1])
@@ -153,13 +154,12 @@ class TestDistortion:
         assert found == pytest.approx(expected, rel=0.05)
 
     def test_is_the_formula_for_sounds_that_do_not_change(self):
-        """A period of 160 samples: all windows of both are alike, up to the padding."""
+        """A period of 160 samples: all windows of each are alike."""
         rng = np.random.default_rng(0)
         a, b = (
-            np.tile(int16(0.1 * rng.standard_normal(160)), repeats)[: 160 * repeats]
-            for repeats in (8, 15)
+            np.tile(int16(0.1 * rng.standard_normal(160)), 15)[: 400 + 160 * hops]
+            for hops in (4, 10)
         )
-        a, b = a[: 400 + 160 * 4], b[: 400 + 160 * 10]
         c, other = features(a, rate=RATE), features(b, rate=RATE)
         assert (len(c), len(other)) == (5, 11)
         np.testing.assert_allclose(c, np.tile(c[:1], (5, 1)), atol=1e-9)
@@ -241,6 +241,25 @@ class TestSpeakers:
         ]
         classifier = fit_speakers(sounds[:30], speakers[:30], rate=RATE)
         assert classifier.accuracy(sounds[30:], speakers[30:]) < 0.8
+
+    def test_how_much_a_voice_changes_tells_it_too(self):
+        """Noise through 1 + 0.6 z and 1 - 0.6 z by turns, and through their mean in dB.
+
+        That is the root of 1 - 0.36 z**2, whose series is 1 - 0.18 z**2 - ....
+        """
+        rng = np.random.default_rng(0)
+        mean = (1, 0, -0.18, 0, -0.0162, 0, -0.0029)
+
+        def noise(*filters):
+            white = rng.standard_normal((len(filters), 1_600))
+            return int16(0.1 * np.concatenate([*map(np.convolve, white, filters)]))
+
+        names = [0, 1] * 20
+        sounds = [
+            noise(*[[mean] * 6, [(1, 0.6), (1, -0.6)] * 3][name]) for name in names
+        ]
+        classifier = fit_speakers(sounds[:20], names[:20], rate=RATE)
+        assert classifier.accuracy(sounds[20:], names[20:]) == 1
 
     def test_unknown_speakers_are_left_out(self, voices):
         sounds, speakers = voices

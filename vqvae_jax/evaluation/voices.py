@@ -48,10 +48,8 @@ def features(audio: Audio, *, rate: int) -> Float[np.ndarray, "N C"]:
     padded[: len(audio)] = audio / _FULL_SCALE
     pieces = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
     shape = np.hamming(window)
-    # Twice the window, so that the narrow bands at low pitch hold a frequency too.
-    spectrum = np.fft.rfft(pieces * shape, scipy.fft.next_fast_len(2 * window))
-    power = np.abs(spectrum) ** 2 / np.sum(shape**2)
-    bands = power @ _mel_bands(power.shape[1], rate).T
+    power = np.abs(scipy.fft.rfft(pieces * shape)) ** 2 / np.sum(shape**2)
+    bands = power @ _mel_bands(window, rate).T
     cepstra = scipy.fft.dct(np.log(bands + _ROUNDING) / 2, axis=1) / _BANDS
     cepstra[:, 0] /= 2
     return cepstra[:, :_CEPSTRA]
@@ -148,10 +146,9 @@ def warped_mean(distances: Float[np.ndarray, "N M"]) -> float:
     return float(total / length)
 
 
-def _mel_bands(num_frequencies: int, rate: int) -> Float[np.ndarray, "B F"]:
+def _mel_bands(window: int, rate: int) -> Float[np.ndarray, "B F"]:
     """Return the weights of overlapping triangles, as wide as each other in mel."""
-    frequencies = np.linspace(0, rate / 2, num_frequencies)
-    mel = 2595 * np.log10(1 + frequencies / 700)
+    mel = 2595 * np.log10(1 + scipy.fft.rfftfreq(window, 1 / rate) / 700)
     step = mel[-1] / (_BANDS + 1)
     middles = step * np.arange(1, _BANDS + 1)[:, None]
     weights = np.maximum(0, 1 - np.abs(mel - middles) / step)
