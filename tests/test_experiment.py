@@ -8,6 +8,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vqvae_jax.config import flatten
@@ -101,6 +102,12 @@ class TestExperiments:
             assert samples.num_samples % samples.batch_size == 0
             steps = experiment.training
             assert steps.log_every <= steps.checkpoint_every <= steps.steps
+            if experiment.kind == "speech":
+                # Crops of whole codes, some of which a batch has to start from.
+                assert data.crop_samples % model.downsampling == 0
+                codes = data.crop_samples // model.downsampling
+                first = steps.batch_size * steps.init_batches * codes
+                assert first >= model.num_codes / 2
             if experiment.kind != "vqvae":
                 continue
             assert model.grid == (
@@ -137,6 +144,68 @@ def test_sections_reach_their_dataclasses(config):
     prior = experiment.make_prior((2, 3, 1), 7, class_names=("a", "b"))
     assert (prior.grid, prior.num_codes, prior.num_classes) == ((2, 3, 1), 7, 2)
     assert prior.layers == config["prior"]["layers"]
+
+
+class TestSpeech:
+    @pytest.fixture
+    def config(self, make_config):
+        return make_config("speech:unconditional_small", {})
+
+    def test_a_model_knows_its_speakers_once_they_are_known(self, config):
+        experiment = Experiment.from_config(config)
+        assert experiment.data.crop_samples == config["data"]["crop_samples"]
+        assert experiment.with_speakers(("a", "b")).model.num_speakers == 2
+        named = Experiment.from_config(config, speaker_names=("a", "b"))
+        assert experiment.with_speakers(("a", "b")) == named
+
+    def test_the_prior_is_for_its_codes(self, config):
+        experiment = Experiment.from_config(config)
+        assert experiment.second == "sequence_prior"
+        facts = {"num_codes": 7, "class_names": ["a", "b"]}
+        prior = experiment.make_second(facts)["sequence_prior"]
+        assert (prior.num_codes, prior.class_names) == (7, ("a", "b"))
+        assert prior.latents == 320
+
+    def test_utterances_are_padded_to_whole_seconds_of_whole_codes(self, config):
+        config["model"]["downsampling"] = 640
+        config["data"]["sample_rate"] = 22_050
+        config["evaluation"]["batch_size"] = 2
+        experiment = Experiment.from_config(config)
+
+        class Short:
+            lengths = np.array([3, 30_000])
+
+            def __len__(self):
+                return 2
+
+            def __getitem__(self, index):
+                number = np.int32(0)
+                return {
+                    "audio": np.zeros(self.lengths[index], np.int16),
+                    "speaker": number,
+                    "sentence": number,
+                    "phones": np.zeros((0, 3), np.int32),
+                }
+
+        (batch,) = experiment.utterance_batches(Short(), phones=True)
+        # 22 400 is the next multiple of 640 after a second.
+        assert batch["audio"].shape == (2, 44_800)
+        assert batch["phones"].shape == (2, 70)
+
+    @pytest.mark.parametrize(
+        ("key", "value", "message"),
+        [
+            ("data.image_size", 8, "is not an option"),
+            ("data.crop_samples", 0, "is 0; expected"),
+            ("model.image_shape", (8, 8, 1), "is not an option"),
+            ("model.speaker_names", ("a",), "is not an option"),
+            ("model.downsampling", 7, "must be a product of 2, 3 and 5"),
+            ("sequence_prior.latents", 0, "must be at least 1"),
+            ("prior", {}, "is not a section of a speech's config"),
+        ],
+    )
+    def test_mistakes_name_their_key(self, config, key, value, message):
+        test_mistakes_name_their_key(config, key, value, message)
 
 
 MISTAKES = [

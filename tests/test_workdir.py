@@ -112,3 +112,24 @@ def test_a_workdir_that_cannot_be_written_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--workdir=.*file/run cannot be written to"):
         Workdir(tmp_path / "file" / "run").require_usable({})
+
+
+def test_speakers_are_written_once_and_others_refused(tmp_path):
+    place = Workdir(tmp_path)
+    place.keep_speakers(["ann", "bob"])
+    place.keep_speakers(("ann", "bob"))
+    for others in (["bob", "ann"], ["ann"], ["ann", "bob", "cy"]):
+        with pytest.raises(
+            UserError, match=r"speech of 2 speakers \(ann, bob \.\.\.\)"
+        ):
+            place.keep_speakers(others)
+    assert place.read_json(place.speakers) == {"speaker_names": ["ann", "bob"]}
+
+
+def test_a_model_of_speech_has_the_speakers_of_its_run(make_config, tmp_path):
+    place = Workdir(tmp_path)
+    place.write_json(place.config, make_config("speech:small", {}))
+    with pytest.raises(UserError, match=r"speakers\.json does not exist"):
+        place.experiment()
+    place.keep_speakers(["ann", "bob"])
+    assert place.experiment().model.speaker_names == ("ann", "bob")

@@ -95,7 +95,7 @@ class Workdir:
           UserError: there is no run here, or its config is not of this version.
         """
         config = self.read_json(self.config)
-        if config["model"]["kind"] != "speech":
+        if config.get("model", {}).get("kind") != "speech":
             return Experiment.from_config(config)
         names = self.read_json(self.speakers)["speaker_names"]
         return Experiment.from_config(config, speaker_names=tuple(names))

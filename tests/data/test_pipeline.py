@@ -215,6 +215,19 @@ def test_evaluation_counts_each_of_1003_examples_once(process_count):
     assert seen == list(range(1003))
 
 
+def test_a_mask_of_parts_is_kept_and_false_where_there_is_no_example():
+    class Parts:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return {"mask": np.arange(4) <= index, "x": np.int32(index)}
+
+    (batch,) = eval_batches(Parts(), batch_size=5)
+    expected = np.arange(4) <= np.array([0, 1, 2, -1, -1])[:, None]
+    np.testing.assert_array_equal(batch["mask"], expected)
+
+
 def test_evaluation_of_nothing_yields_nothing():
     assert list(eval_batches(Numbers(0), batch_size=4)) == []
 

@@ -31,6 +31,21 @@ def test_each_code_of_each_codebook_counts_once(tmp_path):
     assert counts[0, 0] == counts[1, 0] == 0
 
 
+def test_what_follows_an_utterance_does_not_count(tmp_path):
+    codes = np.full((3, 4, 1), 5)
+    codes[0, :2, 0], codes[1, :4, 0], codes[2, :1, 0] = (1, 2), (2, 2, 2, 3), 1
+    columns = {"length": np.array([2, 4, 1])}
+    write_codes(
+        tmp_path / "codes",
+        batches=[(codes, columns)],
+        num_codes=6,
+        class_names=[],
+        fingerprint="",
+    )
+    counts = count_codes(CodesSource(tmp_path / "codes"), num_codes=6)
+    np.testing.assert_array_equal(counts, [[0, 2, 4, 1, 0, 0]])
+
+
 @pytest.mark.parametrize(
     ("counts", "bits"),
     [

@@ -223,6 +223,33 @@ class TestCoding:
         )
         assert (other[1] != audio[1]).any()
 
+    def test_what_follows_an_utterances_codes_does_not_change_what_is_drawn(
+        self, params
+    ):
+        """As in training: a code's features see the next code, where there is one."""
+        codes = jnp.asarray(np.random.default_rng(2).integers(7, size=(2, 6)))
+        decode = jax.jit(MODEL.decode)
+        speakers, mask = jnp.array([0, 1]), jnp.arange(6) < jnp.array([[6], [3]])
+        drawn, again = (
+            decode(params, KEY, codes, speakers=speakers, mask=mask)
+            for codes in (codes, codes.at[1, 3:].add(1) % 7)
+        )
+        np.testing.assert_array_equal(drawn[1, :12], again[1, :12])
+        without = decode(params, KEY, codes, speakers=speakers)
+        assert (without[1, :12] != drawn[1, :12]).any()
+
+    def test_the_likeliest_value_is_drawn_from_whatever_key(self, params):
+        codes = jnp.asarray(np.random.default_rng(2).integers(7, size=(1, 4)))
+        decode = functools.partial(
+            jax.jit(MODEL.decode, static_argnames="top_k"), params
+        )
+        speakers = jnp.array([0])
+        drawn = [
+            decode(jax.random.key(seed), codes, speakers=speakers, top_k=1)
+            for seed in (0, 1)
+        ]
+        np.testing.assert_array_equal(*drawn)
+
     def test_an_unknown_speaker_can_be_encoded_not_decoded_as(self, params):
         codes = jnp.zeros((1, 2), jnp.int32)
         with pytest.raises(UserError, match=r"numbers of anna, ben .* got -1"):

@@ -71,3 +71,15 @@ def test_phonemes_that_are_never_said_are_left_out(tmp_path):
 
     alone = picture([[3, 1], [0, 4]], ["A", "B"])
     assert picture([[3, 0, 1], [0, 0, 0], [0, 0, 4]], ["A", "X", "B"]) == alone
+
+
+def test_tables_say_what_results_say():
+    names = ("", "_codes_moved", "_codes_shuffled", "_other_codes")
+    results = {f"test_bits_per_sample{n}": 4.0 + i for i, n in enumerate(names)}
+    rows = speech._codes_matter(results).table
+    assert [row[1] for row in rows[1:]] == ["4.000", "5.000", "6.000", "7.000"]
+    voices = {"speaker_chance_accuracy": 0.1, "converted_speaker_accuracy": 0.25}
+    assert speech._voices(voices).table[1:] == (
+        ("converted, the target", "25.0%"),
+        ("chance", "10.0%"),
+    )

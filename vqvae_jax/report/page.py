@@ -23,6 +23,7 @@ _TITLES = {
 _WORDS = {
     "db": "(dB)",
     "kl": "KL",
+    "mcd": "MCD",
     "psnr": "PSNR",
     "ssim": "SSIM",
     "train": "training",

@@ -1,5 +1,7 @@
 """The page of a model of speech: what was said, by whom, and what codes mean."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from vqvae_jax.data.source import read_many
@@ -26,7 +28,10 @@ def build_speech(
     """
     with np.load(workdir.samples, allow_pickle=False) as file:
         samples = {name: file[name] for name in file.files}
+    results = workdir.read_json(workdir.results)
     sections = [
+        _codes_matter(results),
+        *([_voices(results)] if "speaker_chance_accuracy" in results else []),
         *_utterances(samples, dataset),
         *([_drawn(samples, dataset)] if "drawn_audio" in samples else []),
         *([_phonemes(workdir)] if workdir.phones.exists() else []),
@@ -35,10 +40,48 @@ def build_speech(
     ]
     return render(
         f"{NAMES[experiment.kind]}: {workdir.path.resolve().name}",
-        results=workdir.read_json(workdir.results),
+        results=results,
         sections=sections,
         config=workdir.read_json(workdir.config),
     )
+
+
+def _codes_matter(results: Mapping[str, float]) -> Section:
+    """Return the table of bits with the utterance's own codes and with others."""
+    text = (
+        "Bits per sample of the test utterances, given the speaker and these codes. "
+        "Where all cost the same, the decoder ignores its codes."
+    )
+    rows = [
+        (name, f"{results[f'test_bits_per_sample{codes}']:.3f}")
+        for name, codes in (
+            ("its own codes", ""),
+            ("its own, moved by half of the utterance", "_codes_moved"),
+            ("its own, in a random order", "_codes_shuffled"),
+            ("those of another utterance", "_other_codes"),
+        )
+    ]
+    head = ("", "bits per sample")
+    return Section("Does the decoder listen to the codes?", text, [], (head, *rows))
+
+
+def _voices(results: Mapping[str, float]) -> Section:
+    """Return the table of whom a classifier of real speech hears."""
+    text = (
+        "A logistic regression on the cepstra of real utterances of train names the "
+        "speaker."
+    )
+    rows = [
+        (name, f"{results[key]:.1%}")
+        for name, key in (
+            ("real utterances", "real_speaker_accuracy"),
+            ("decoded in their own voice", "same_voice_speaker_accuracy"),
+            ("converted, the target", "converted_speaker_accuracy"),
+            ("chance", "speaker_chance_accuracy"),
+        )
+        if key in results
+    ]
+    return Section("Whose voice is it?", text, [], (("", "named"), *rows))
 
 
 def _utterances(
