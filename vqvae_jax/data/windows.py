@@ -78,5 +78,5 @@ def _starts(
 ) -> Int[np.ndarray, "n 2"]:
     """Return (utterance, start) of the windows of an utterance of so many codes."""
     last = count - 1 if stride == length else max(0, count - length)
-    starts = np.arange(0, last + 1, stride)
+    starts = np.arange(0, last + 1, stride, dtype=np.int32)
     return np.stack([np.full_like(starts, utterance), starts], axis=1)
