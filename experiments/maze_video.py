@@ -163,13 +163,13 @@ def _make_small(config: ConfigDict) -> None:
     )
     config.video_training.update(
         {
-            "steps": 360,
+            "steps": 300,
             "batch_size": 2,
             "learning_rate": 4e-3,
             "warmup_steps": 20,
             "params_ema_decay": 0.98,
             "log_every": 20,
-            "checkpoint_every": 120,
+            "checkpoint_every": 100,
         }
     )
     config.samples.update({"num_samples": 16, "batch_size": 8, "temperature": 0.9})

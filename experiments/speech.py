@@ -163,7 +163,7 @@ def _make_small(config: ConfigDict) -> None:
         {
             "steps": 600,
             "batch_size": 8,
-            "learning_rate": 3e-3,
+            "learning_rate": 6e-3,
             "warmup_steps": 30,
             "params_ema_decay": 0.99,
             "log_every": 25,
