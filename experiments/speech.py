@@ -159,6 +159,9 @@ def _make_small(config: ConfigDict) -> None:
             "dtype": "float32",
         }
     )
+    if config.model.downsampling > 64:
+        # A code is used less than half of a time a step in the mean.
+        config.model.restart_below = 0.05
     config.training.update(
         {
             "steps": 600,

@@ -11,9 +11,11 @@ def test_python_blocks_run(finished_run, tmp_path, monkeypatch, capsys):
     (tmp_path / "runs" / "digits").symlink_to(finished_run)
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     namespace: dict = {}
     for block in blocks:
+        if "runs/speech" in block:  # See stages/test_speech.py.
+            continue
         exec(compile(block, "README.md", "exec"), namespace)
     assert namespace["images"].shape == (5, 8, 8, 1)
     assert namespace["nats"].shape == (5,)

@@ -1,11 +1,16 @@
 """A tiny model of speech and its prior through all stages, on a folder of tones."""
 
 import json
+import re
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 
+import vqvae_jax
 from vqvae_jax import stages
 from vqvae_jax.data.speech_dataset import open_speech
 from vqvae_jax.data.utterances import utterance_batches
@@ -99,6 +104,22 @@ class TestRun:
         page = run.report.read_text()
         assert page.count("<audio") == 3 * 3 + 3
         assert "Phonemes from codes" in page
+
+    def test_the_readmes_conversion_runs(self, run, tmp_path, monkeypatch):
+        readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+        (block,) = [
+            block
+            for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+            if "runs/speech" in block
+        ]
+        (tmp_path / "runs").mkdir()
+        (tmp_path / "runs" / "speech-small").symlink_to(run.path)
+        monkeypatch.chdir(tmp_path)
+        namespace = {"jax": jax, "jnp": jnp, "vqvae_jax": vqvae_jax}
+        exec(compile(block, "README.md", "exec"), namespace)
+        (said,) = namespace["said"]
+        length = len(namespace["audio"])
+        assert length <= len(said) < length + run.experiment().model.downsampling
 
     def test_it_is_not_done_again(self, run, speech_config, capsys):
         stages.run(speech_config, str(run.path))
