@@ -38,6 +38,9 @@ def get_config(variant: str = "") -> ConfigDict:
     if "unconditional" in variant:
         config.model.downsampling = 128
         _follow_by_prior(config)
+    # Equation 3 has the log p of all samples of a code beside one commitment; here both
+    # are means. With 0.25 itself z_e shrinks to a point before the decoder listens.
+    config.model.beta = 0.25 / config.model.downsampling
     if "small" in variant:
         _make_small(config)
     return config
@@ -62,7 +65,7 @@ def _full() -> ConfigDict:
                 "kind": "speech",
                 "num_codes": 512,
                 "dim": 64,
-                "beta": 0.25,
+                "beta": 0.0,
                 "codebook_update": "ema",
                 "ema_decay": 0.99,
                 "codebook_init": "kmeans",
@@ -166,7 +169,7 @@ def _make_small(config: ConfigDict) -> None:
         {
             "steps": 600,
             "batch_size": 8,
-            "learning_rate": 6e-3,
+            "learning_rate": 4e-3,
             "warmup_steps": 30,
             "params_ema_decay": 0.99,
             "log_every": 25,
