@@ -178,6 +178,8 @@ def _make_small(config: ConfigDict) -> None:
         }
     )
     config.samples.update({"num_samples": 24, "batch_size": 24})
+    # Sixteen utterances' logits take 7 GiB.
+    config.evaluation.batch_size = 4
     if "sequence_prior" in config:
         config.sequence_prior.update(
             {
