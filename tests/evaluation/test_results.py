@@ -2,7 +2,6 @@
 
 import json
 import math
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +58,7 @@ def values_of(model, params, batches):
     return metrics.compute(sums_of(model, params, batches))
 
 
-def test_bits_on_train_are_those_of_a_fixed_part(finished_run, tiny_config):
+def test_bits_on_train_are_those_of_a_fixed_part(finished_run, tiny_config, dataset):
     """With `train_grids` = 40, of 40 different grids; 0 and too many mean all."""
     source = Workdir(finished_run).codes("train")
     grids = {grid.tobytes() for grid in first_examples(source, len(source))["codes"]}
@@ -78,8 +77,8 @@ def test_bits_on_train_are_those_of_a_fixed_part(finished_run, tiny_config):
     config["evaluation"]["train_grids"] = 40
     prior, params = restore_prior(finished_run)
     params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
-    measured, _ = results_lib._of_prior(
-        prior, params, Workdir(finished_run), Experiment.from_config(config)
+    measured, _ = results_lib.of_prior(
+        Workdir(finished_run), Experiment.from_config(config), dataset
     )
     nats = jax.jit(prior.log_prob)(params, part["codes"], labels=part["label"])
     bits = -np.mean(np.float64(nats)) / np.log(2) / 16
@@ -241,7 +240,7 @@ def test_bits_of_each_test_image_are_kept(finished_run, results, dataset):
     assert set(bits) == {"rate_bits_learned_prior", "rate_bits_uniform_prior"}
 
 
-def test_steps_are_those_done_where_training_stopped_early(tmp_path):
+def test_steps_are_those_done_where_training_stopped_early(tiny_config, tmp_path):
     """The best is the newest of equal ones, which is what `restore` reads."""
     validation = {
         "vqvae": {10: 3.0, 20: 1.0, 30: 2.0},
@@ -255,7 +254,7 @@ def test_steps_are_those_done_where_training_stopped_early(tmp_path):
             lines += [train, entry | {"split": "validation"}]
     workdir = Workdir(tmp_path)
     workdir.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    experiment = SimpleNamespace(kind="vqvae", second="prior")
+    experiment = Experiment.from_config(tiny_config)
     found = results_lib.of_training(workdir, experiment, counted="images")
     assert (found["train_steps"], found["best_step"]) == (30, 20)
     assert (found["prior_train_steps"], found["prior_best_step"]) == (40, 30)

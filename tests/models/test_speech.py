@@ -208,7 +208,14 @@ class TestCoding:
         expected = quantizer.quantize(params.codebook, z_e_of(params, audio)).codes
         np.testing.assert_array_equal(codes, expected[..., 0])
 
-    def test_audio_is_drawn_for_codes_and_follows_codes_and_speaker(self, params):
+    @pytest.fixture
+    def listening(self, params):
+        """Parameters whose decoder is told much by its codes."""
+        context = jax.tree.map(lambda x: 8 * x, params.decoder.context)
+        return params._replace(decoder=params.decoder._replace(context=context))
+
+    def test_audio_is_drawn_for_codes_and_follows_codes_and_speaker(self, listening):
+        params = listening
         codes = jnp.asarray(np.random.default_rng(2).integers(7, size=(2, 6)))
         decode = jax.jit(MODEL.decode)
         audio = decode(params, KEY, codes, speakers=jnp.array([0, 1]))
@@ -224,12 +231,13 @@ class TestCoding:
         assert (other[1] != audio[1]).any()
 
     def test_what_follows_an_utterances_codes_does_not_change_what_is_drawn(
-        self, params
+        self, listening
     ):
         """As in training: a code's features see the next code, where there is one."""
+        params = listening
         codes = jnp.asarray(np.random.default_rng(2).integers(7, size=(2, 6)))
         decode = jax.jit(MODEL.decode)
-        speakers, mask = jnp.array([0, 1]), jnp.arange(6) < jnp.array([[6], [3]])
+        speakers, mask = jnp.array([0, 1]), jnp.arange(6)[None] < jnp.array([[6], [3]])
         drawn, again = (
             decode(params, KEY, codes, speakers=speakers, mask=mask)
             for codes in (codes, codes.at[1, 3:].add(1) % 7)
