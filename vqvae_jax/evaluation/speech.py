@@ -40,6 +40,8 @@ def measure_speech(
       UserError: the prior belongs to another model, or a stage is missing.
     """
     model, params = restore(workdir.path)
+    if experiment.second is not None:
+        workdir.require_same_codebook(params)
     params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
     evaluation = make_evaluation(model, sharding.data_mesh())
     batches = experiment.utterance_batches(dataset.test)
@@ -55,7 +57,6 @@ def measure_speech(
         **_of_rates(model, dataset),
     }
     if experiment.second is not None:
-        workdir.require_same_codebook(params)
         results |= _of_prior(workdir, experiment)
     confusion = None
     if dataset.phone_names:
@@ -116,7 +117,7 @@ def _of_other_codes(
     samples = 0
     for batch in experiment.utterance_batches(test):
         samples += int(batch["mask"].sum())
-        lengths = -(-batch["mask"].sum(axis=1) // model.downsampling)
+        lengths = model.num_latents(batch["mask"].sum(axis=1))
         placed = sharding.put_batch(batch, mesh)
         codes = np.asarray(encode(params, placed["audio"], placed["mask"]))
         for name, changed in (

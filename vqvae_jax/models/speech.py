@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int16, PRNGKeyArray
 
 from vqvae_jax import metrics, quantizer, sampling
@@ -119,7 +120,9 @@ class SpeechVQVAE(TrainedWithCodebook):
         """The speakers that it can decode as."""
         return len(self.speaker_names)
 
-    def num_latents(self, num_samples: int) -> int:
+    def num_latents(
+        self, num_samples: int | Int[np.ndarray, " B"]
+    ) -> int | Int[np.ndarray, " B"]:
         """Return how many codes so many samples have: one for each begun block."""
         return -(-num_samples // self.downsampling)
 

@@ -104,38 +104,46 @@ def _utterances(
                 if voice == speaker
                 else f"Converted to {names[voice]}"
             )
-        picture = Picture(
-            sound.spectrograms(clips, titles, rate=rate),
-            f"Spectrograms: {'; '.join(titles)}",
-        )
-        players = [
-            Sound(sound.wav(clip, rate=rate), title, title)
-            for clip, title in zip(clips, titles, strict=True)
-        ]
         text = (
             "Drawn from the decoder given the codes, sample after sample."
             if number == 0
             else ""
         )
-        sections.append(
-            Section(f"Test utterance {number + 1}", text, [picture], sounds=players)
-        )
+        heading, alt = f"Test utterance {number + 1}", "; ".join(titles)
+        sections.append(_heard(heading, text, clips, titles, alt=alt, rate=rate))
     return sections
 
 
 def _drawn(samples: dict[str, np.ndarray], dataset: SpeechDataset) -> Section:
-    rate, names = dataset.sample_rate, dataset.speaker_names
-    clips = list(samples["drawn_audio"][:_DRAWN])
-    titles = [f"As {names[v]}" for v in samples["drawn_voices"][:_DRAWN].tolist()]
+    names = dataset.speaker_names
+    return _heard(
+        "Speech from nothing",
+        "Codes drawn from the prior, said by the decoder.",
+        list(samples["drawn_audio"][:_DRAWN]),
+        [f"As {names[v]}" for v in samples["drawn_voices"][:_DRAWN].tolist()],
+        alt="drawn speech",
+        rate=dataset.sample_rate,
+    )
+
+
+def _heard(
+    heading: str,
+    text: str,
+    clips: list[np.ndarray],
+    titles: list[str],
+    *,
+    alt: str,
+    rate: int,
+) -> Section:
+    """Return a section of clips to be played and seen."""
     picture = Picture(
-        sound.spectrograms(clips, titles, rate=rate), "Spectrograms of drawn speech"
+        sound.spectrograms(clips, titles, rate=rate), f"Spectrograms: {alt}"
     )
     players = [
         Sound(sound.wav(clip, rate=rate), title, title)
         for clip, title in zip(clips, titles, strict=True)
     ]
-    text = "Codes drawn from the prior, said by the decoder."
-    return Section("Speech from nothing", text, [picture], sounds=players)
+    return Section(heading, text, [picture], sounds=players)
 
 
 def _phonemes(workdir: Workdir) -> Section:

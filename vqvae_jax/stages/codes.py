@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 from vqvae_jax.data import codes as codes_lib
 from vqvae_jax.data.clips import ClipsSource
-from vqvae_jax.data.source import Source
+from vqvae_jax.data.source import Batch, Source
 from vqvae_jax.errors import require
 from vqvae_jax.evaluation import usage
 from vqvae_jax.models.video import Video
@@ -21,35 +21,62 @@ from vqvae_jax.workdir import SPLITS, Workdir, fingerprint, restore
 
 # From the codes of a split to what a model of the second stage is trained on.
 Examples = Callable[..., Source]
+# Encodes arrays of a batch, by their names.
+Encode = Callable[..., np.ndarray]
+Encoded = Iterator[tuple[np.ndarray, codes_lib.Columns]]
 # From a model of the second stage and the run to the model as its training starts.
 Start = Callable[[Any, Workdir], Any]
 
 
 def extract_codes(context: Context) -> None:
     """Encode each split once, in order, and keep the codes as array_record."""
-    workdir, experiment, dataset = context
+    _, experiment, dataset = context
+
+    def encoded(source: Source, model: Any, encode: Encode) -> Encoded:
+        del model
+        for batch in experiment.eval_batches(source):
+            codes, mask = encode(batch, "image"), batch["mask"]
+            columns = {k: v for k, v in batch.items() if k not in ("image", "mask")}
+            yield codes[mask], {k: v[mask] for k, v in columns.items()}
+
+    write_splits(
+        context,
+        encoded,
+        class_names=dataset.class_names,
+        action_names=dataset.action_names,
+    )
+
+
+def write_splits(
+    context: Context,
+    encoded: Callable[[Source, Any, Encode], Encoded],
+    **names: Sequence[str],
+) -> None:
+    """Write the codes of each split, and of which model they are.
+
+    Args:
+      context: of the run; its model is read from the workdir.
+      encoded: from a split, the model and how it encodes to codes and columns.
+      **names: what columns mean, as `data.codes.write_codes` takes them.
+    """
+    workdir, _, dataset = context
     model, params = restore(workdir.path)
     mesh = sharding.data_mesh()
     params = jax.device_put(params, sharding.replicated(mesh))
-    encode = jax.jit(model.encode, out_shardings=sharding.replicated(mesh))
+    of_arrays = jax.jit(model.encode, out_shardings=sharding.replicated(mesh))
 
-    def encoded(source: Source) -> Iterator[tuple[np.ndarray, codes_lib.Columns]]:
-        for batch in experiment.eval_batches(source):
-            codes = encode(params, sharding.put_batch(batch, mesh)["image"])
-            columns = {k: v for k, v in batch.items() if k not in ("image", "mask")}
-            mask = batch["mask"]
-            yield np.asarray(codes)[mask], {k: v[mask] for k, v in columns.items()}
+    def encode(batch: Batch, *keys: str) -> np.ndarray:
+        placed = sharding.put_batch({key: batch[key] for key in keys}, mesh)
+        return np.asarray(of_arrays(params, *placed.values()))
 
     digest = fingerprint(params)
     for split in SPLITS:
-        source = getattr(dataset, split)
         codes_lib.write_codes(
             workdir.codes_directory(split),
-            batches=encoded(source),
+            batches=encoded(getattr(dataset, split), model, encode),
             num_codes=model.num_codes,
-            class_names=dataset.class_names,
             fingerprint=digest,
-            action_names=dataset.action_names,
+            **names,
         )
 
 

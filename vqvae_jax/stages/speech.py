@@ -1,9 +1,7 @@
 """The stages of speech (section 4.3): train on crops, encode utterances, go on."""
 
 import functools
-from collections.abc import Iterator
 
-import jax
 import numpy as np
 
 from vqvae_jax.data import codes as codes_lib
@@ -12,13 +10,13 @@ from vqvae_jax.data.utterances import UNKNOWN, Crop, Utterances
 from vqvae_jax.data.windows import WindowsSource
 from vqvae_jax.evaluation.speech import measure_speech
 from vqvae_jax.models.sequence_prior import SequencePrior
+from vqvae_jax.models.speech import SpeechVQVAE
 from vqvae_jax.report.speech import build_speech
-from vqvae_jax.stages.codes import train_on_codes
+from vqvae_jax.stages.codes import Encode, Encoded, train_on_codes, write_splits
 from vqvae_jax.stages.stage import Context, Stage, fit_model, write_page
 from vqvae_jax.stages.voices import sample_speech
-from vqvae_jax.training import sharding
 from vqvae_jax.training.ending import is_marked
-from vqvae_jax.workdir import SPLITS, Workdir, fingerprint, restore
+from vqvae_jax.workdir import Workdir
 
 
 def stages_of_speech(second: str | None) -> dict[str, Stage]:
@@ -65,34 +63,20 @@ def encode_utterances(context: Context) -> None:
     Each has as many codes as the longest of its split, of which `length` count, and
     `index`, which of the split it is: the shortest are encoded first.
     """
-    workdir, experiment, dataset = context
-    model, params = restore(workdir.path)
-    mesh = sharding.data_mesh()
-    params = jax.device_put(params, sharding.replicated(mesh))
-    encode = jax.jit(model.encode, out_shardings=sharding.replicated(mesh))
+    _, experiment, dataset = context
 
-    def encoded(source: Utterances) -> Iterator[tuple[np.ndarray, codes_lib.Columns]]:
+    def encoded(source: Utterances, model: SpeechVQVAE, encode: Encode) -> Encoded:
         longest = model.num_latents(int(source.lengths.max()))
         for batch in experiment.utterance_batches(source):
-            on_devices = sharding.put_batch(batch, mesh)
-            codes = encode(params, on_devices["audio"], on_devices["mask"])
-            codes = np.asarray(codes)[:, :longest]
+            codes = encode(batch, "audio", "mask")[:, :longest]
             columns = {k: batch[k] for k in ("speaker", "sentence", "index")}
-            columns["length"] = -(-batch["mask"].sum(axis=1) // model.downsampling)
+            columns["length"] = model.num_latents(batch["mask"].sum(axis=1))
             whole = np.zeros((len(codes), longest, 1), np.int32)
             whole[:, : codes.shape[1], 0] = codes
             kept = batch["index"] != UNKNOWN
             yield whole[kept], {k: v[kept] for k, v in columns.items()}
 
-    digest = fingerprint(params)
-    for split in SPLITS:
-        codes_lib.write_codes(
-            workdir.codes_directory(split),
-            batches=encoded(getattr(dataset, split)),
-            num_codes=model.num_codes,
-            class_names=dataset.speaker_names,
-            fingerprint=digest,
-        )
+    write_splits(context, encoded, class_names=dataset.speaker_names)
 
 
 def windows(

@@ -44,6 +44,8 @@ def sample_speech(context: Context) -> None:
     workdir, experiment, dataset = context
     config = experiment.samples
     model, params = restore(workdir.path)
+    if experiment.second is not None:
+        workdir.require_same_codebook(params)
     params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
     options = config.without_labels
 
@@ -82,7 +84,6 @@ def sample_speech(context: Context) -> None:
     }
     if experiment.second is not None:
         prior, prior_params = restore_second(workdir.path, experiment.second)
-        workdir.require_same_codebook(params)
         voices = np.arange(config.num_samples, dtype=np.int32) % model.num_speakers
         drawn = prior.sample(
             prior_params,
