@@ -53,7 +53,10 @@ class CodesMetadata:
 def write_codes(
     directory: str | Path,
     *,
-    batches: Iterable[tuple[Int[np.ndarray, "b *grid"], Columns]],
+    # The last batch may be smaller; `_check_batch` compares codes with their columns.
+    batches: Iterable[
+        tuple[Int[np.ndarray, "_ *grid"], Mapping[str, Int[np.ndarray, " _"]]]
+    ],
     num_codes: int,
     class_names: Sequence[str],
     fingerprint: str,
