@@ -1,6 +1,7 @@
 """Run an experiment: python launch.py --config experiments/digits.py."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -66,11 +67,12 @@ def main(argv: list[str]) -> None:
     file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
     config, workdir = _CONFIG.value.to_dict(), _WORKDIR.value or f"runs/{name}"
+    command = shlex.join(["python", *sys.argv])
     try:
         if suite.is_suite(config):
-            suite.run(config, workdir)
+            suite.run(config, workdir, command=command)
         else:
-            stages.run(config, workdir, _STAGES.value)
+            stages.run(config, workdir, _STAGES.value, command=command)
     except UserError as error:
         fail(error)
 

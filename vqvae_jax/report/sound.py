@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int16
+from matplotlib.figure import Figure
 
 from vqvae_jax.data.audio import imported
 from vqvae_jax.errors import require
@@ -37,8 +38,8 @@ def wav(audio: Int16[np.ndarray, " T"], *, rate: int) -> bytes:
 
 def spectrograms(
     clips: Sequence[Int16[np.ndarray, " _"]], titles: Sequence[str], *, rate: int
-) -> bytes:
-    """Plot clips below each other, time against frequency, as a PNG.
+) -> Figure:
+    """Plot clips below each other, time against frequency.
 
     All share the time axis and the colours of dB, in which a sine at full scale has 0.
 
@@ -82,7 +83,7 @@ def spectrograms(
     bar.set_label("dB", fontsize=8, color=figures.INK)
     bar.ax.tick_params(colors=figures.INK, labelsize=8)
     bar.outline.set_visible(False)
-    return figures.rendered(figure)
+    return figure
 
 
 def _cut(title: str) -> str:
