@@ -25,7 +25,7 @@ VARIABLES = {
 # A line of more points is no longer to be told from one of these.
 _POINTS = 400
 # More marks than this are a picture, not a shape each.
-_SHAPES = 1024
+_SHAPES = 128
 # Of matplotlib, and none of it is for readers.
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 

@@ -13,6 +13,8 @@ from PIL import Image
 
 from vqvae_jax.report.results import highlights, rows
 
+# Pixels across; pictures that are wider scroll on a small screen.
+_WIDE = 1200
 # Nothing is fetched, whatever a name or a script says.
 _POLICY = (
     "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
@@ -219,8 +221,15 @@ def _figure(picture: Picture) -> str:
         return f'<figure class="plot">{caption}{plot}</figure>'
     if picture.image.startswith(b"GIF"):
         return _film(picture.image, alt, caption)
-    source = _data("image/png", picture.image)
-    return f'<figure>{caption}<img src="{source}" alt="{alt}"></figure>'
+    with Image.open(io.BytesIO(picture.image)) as image:
+        width, height = image.size
+    size = f'width="{width}" height="{height}"'
+    # A region that scrolls is to be reached by the keyboard.
+    wide = f' class="wide" tabindex="0" role="group" aria-label="{alt}"'
+    return (
+        f"<figure{wide if width > _WIDE else ''}>{caption}"
+        f'<img src="{_data("image/png", picture.image)}" alt="{alt}" {size}></figure>'
+    )
 
 
 def _film(gif: bytes, alt: str, caption: str) -> str:

@@ -83,31 +83,39 @@ REPORTED = (
 def paper_section(config: Mapping[str, Any], results: Results) -> list[Section]:
     """Return a table of what the paper reports too; nothing where that is nothing."""
     flat = flatten(config)
-    rows = [
-        _row(reported, flat, results)
+    found = [
+        reported
         for reported in REPORTED
         if reported.result in results
         and all(flat.get(key) == value for key, value in reported.of.items())
     ]
-    if not rows:
+    if not found:
         return []
-    text = "Figures that van den Oord et al. (2017) report too."
-    head = ("", "this run", "paper", "section", "set differently here")
+    rows = [
+        (
+            readable(name),
+            formatted(name, results[name]),
+            formatted(name, value),
+            where,
+        )
+        for where, _, name, value, _ in found
+    ]
+    # Each difference once, in order.
+    differences = dict.fromkeys(d for reported in found for d in _set(reported, flat))
+    text = (
+        "Figures that van den Oord et al. (2017) report too. Set differently here: "
+        f"{'; '.join(differences) or 'nothing that the paper tells'}."
+    )
+    head = ("", "this run", "paper", "section")
     return [Section("Beside the paper", text, table=[head, *rows])]
 
 
-def _row(reported: Reported, flat: Mapping[str, Any], results: Results) -> list[str]:
-    differences = [
-        f"{key} = {_shown(flat.get(key))} (paper: {_shown(value)})"
+def _set(reported: Reported, flat: Mapping[str, Any]) -> list[str]:
+    """Say what the paper tells of its settings that is not so here."""
+    return [
+        f"{key} is {_shown(flat.get(key))}, in the paper {_shown(value)}"
         for key, value in reported.settings.items()
         if flat.get(key) != value
-    ]
-    return [
-        readable(reported.result),
-        formatted(reported.result, results[reported.result]),
-        formatted(reported.result, reported.value),
-        reported.where,
-        "; ".join(differences) or "nothing that the paper tells",
     ]
 
 

@@ -8,8 +8,8 @@ this needs `decode` and nothing else. Both its size and the time to make it are 
 a window of at most 16 x 16 cells, `_DECODED` changes and `_CHARACTERS` of the page.
 Larger models offer fewer codes to choose from.
 
-What a reader sees is the decoder's picture to within 1 of 255: changes by 1, which reach
-far and which nobody sees, are left out.
+What a reader sees is the decoder's picture to within 1 of 255: changes by 1, which
+reach far and which nobody sees, are left out.
 """
 
 import base64

@@ -85,9 +85,11 @@ def sections_of_codes(model: Any, params: Any, dataset: Dataset) -> list[Section
         ]
     )
     decode = jax.jit(model.decode)
+    # A picture of many different codes has more to play with.
+    variety = [len(np.unique(codes)) for codes in shown.codes]
     playground = playground_section(
         lambda codes: np.asarray(decode(params, codes)),
-        shown.codes[0],
+        shown.codes[int(np.argmax(variety))],
         embeddings,
         counts,
         colours,
