@@ -183,7 +183,7 @@ def _evaluated(
 ) -> dict[str, float]:
     model, params = restore_second(workdir.path, stage)
     mesh = sharding.data_mesh()
-    params = jax.device_put(params, sharding.replicated(mesh))
+    params = sharding.put_replicated(params, mesh)
     evaluation = make_evaluation(model, mesh)
     return metrics_lib.compute(evaluation(params, experiment.eval_batches(clips)))
 

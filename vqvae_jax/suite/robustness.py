@@ -127,7 +127,7 @@ def _measured(
         return {}
     model, params = restore(workdir.path)
     mesh = sharding.data_mesh()
-    params = jax.device_put(params, sharding.replicated(mesh))
+    params = sharding.put_replicated(params, mesh)
     evaluation = make_evaluation(model, mesh)
     values = metrics.compute(evaluation(params, experiment.eval_batches(dataset.test)))
     workdir.write_json(kept, values)
