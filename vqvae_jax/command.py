@@ -1,12 +1,16 @@
 """The command line of launch.py: what it says, and mistakes in it told in one line."""
 
+import os
 import re
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags, logging
 
 _ROOT = Path(__file__).parents[1]
+# The exit code of what the person at the keyboard can mend.
+_MISTAKE = 2
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -41,12 +45,18 @@ def with_config_found(argv: list[str]) -> list[str]:
     return found
 
 
-def fail(error: Exception | str) -> None:
+def fail(error: Exception | str) -> NoReturn:
     """Tell a mistake in one line and exit with code 2."""
+    tell(error)
+    sys.exit(_MISTAKE)
+
+
+def tell(error: Exception | str) -> None:
+    """Tell a mistake in one line."""
     text = str(error).strip()
     if "Traceback" in text:  # ml_collections tells where a config file failed, too.
         text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
-    sys.exit(print("error:", " ".join(text.split()), file=sys.stderr) or 2)
+    print("error:", " ".join(text.split()), file=sys.stderr, flush=True)
 
 
 def main(argv: list[str]) -> None:
@@ -54,6 +64,8 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)
     # Heavy imports wait until the command line is known to be right.
+    import jax
+
     from vqvae_jax import compilation, distributed, stages, suite
     from vqvae_jax.errors import UserError
 
@@ -62,24 +74,48 @@ def main(argv: list[str]) -> None:
     file, _, variant = given["config"].config_filename.partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
     config, workdir = given.config.to_dict(), given.workdir or f"runs/{name}"
-    cluster = {
-        "coordinator": given.coordinator,
-        "num_processes": given.num_processes,
-        "process_id": given.process_id,
-    }
-    is_one_of_several = given.distributed
-    if is_one_of_several is None:
-        is_told = any(value is not None for value in cluster.values())
-        is_one_of_several = is_told or distributed.is_launched_by_cluster()
+    _join_others()
     try:
-        if is_one_of_several:
-            distributed.start(**cluster, timeout=given.start_timeout)
         if suite.is_suite(config):
             suite.run(config, workdir)
         else:
             stages.run(config, workdir, given.stages)
     except UserError as error:
-        fail(error)
+        tell(error)
+        distributed.leave(_MISTAKE)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        tell(
+            f"process {jax.process_index()} cannot go on, most likely as another one has "
+            f"ended ({error}); the same command goes on from the last checkpoint"
+        )
+        distributed.leave(_MISTAKE)
+
+
+def _join_others() -> None:
+    """Become one of several processes, if a flag or the cluster says so."""
+    from vqvae_jax import distributed
+    from vqvae_jax.errors import UserError
+
+    given = flags.FLAGS
+    cluster = {
+        "coordinator": given.coordinator,
+        "num_processes": given.num_processes,
+        "process_id": given.process_id,
+    }
+    is_wanted = given.distributed
+    if is_wanted is None:
+        is_told = any(value is not None for value in cluster.values())
+        is_wanted = is_told or distributed.is_launched_by_cluster()
+    if not is_wanted:
+        return
+    try:
+        distributed.start(**cluster, timeout=given.start_timeout)
+    except UserError as error:
+        tell(error)
+        # A thread still waits for the others.
+        os._exit(_MISTAKE)
 
 
 def _found(path: str) -> str:

@@ -9,9 +9,11 @@ In one process nothing here does anything, and JAX's distributed runtime is not 
 
 import os
 import socket
+import sys
+import threading
 import zlib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -23,9 +25,9 @@ from vqvae_jax.errors import UserError, require
 
 T = TypeVar("T")
 
-# Seconds after which a process that says nothing more is taken for dead, and that a
-# process which ends waits for the others to end too.
-_HEARTBEAT, _SHUTDOWN = 60, 30
+# Seconds after which a process that says nothing more is taken for dead, and for which
+# one that ends waits for the others to end too: well, or with an error.
+_HEARTBEAT, _SHUTDOWN, _FAREWELL = 60, 60, 10
 # Bytes of a message from one process to the others.
 _MESSAGE = 1024
 
@@ -64,31 +66,62 @@ def start(
 
     Raises:
       UserError: an option is missing or cannot be, the port is in use, or not all
-        processes came in time.
+        processes came in time. JAX may still wait for them: the process has to end.
     """
     _check(coordinator, num_processes, process_id)
     if process_id == 0 and coordinator is not None:
         _require_free(int(coordinator.rpartition(":")[2]))
-    try:
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            initialization_timeout=timeout,
-            heartbeat_timeout_seconds=_HEARTBEAT,
-            shutdown_timeout_seconds=_SHUTDOWN,
-        )
-        _connect()
-    except (RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0][:300]
+    failures = []
+
+    def initialize() -> None:
+        try:
+            jax.distributed.initialize(
+                coordinator,
+                num_processes,
+                process_id,
+                # When its time is up, JAX aborts; here an error is to be told first.
+                initialization_timeout=2 * timeout + 60,
+                heartbeat_timeout_seconds=_HEARTBEAT,
+                shutdown_timeout_seconds=_SHUTDOWN,
+            )
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=initialize, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    several = f"{num_processes or 'all'} processes"
+    require(
+        not thread.is_alive(),
+        f"not {several} came together at {coordinator or 'the coordinator'} within "
+        f"{timeout} s: start as many as --num_processes says, each with its own "
+        "--process_id and all with the --coordinator of process 0",
+    )
+    if failures:
+        reason = " ".join(str(failures[0]).split())[:300]
         raise UserError(
-            f"the processes did not come together within {timeout} s ({reason}): start "
-            "as many as --num_processes says, each with its own --process_id and all "
-            "with the --coordinator of process 0; without these flags a cluster must "
-            "say them"
-        ) from error
+            f"{several} cannot start ({reason}): give --coordinator, --num_processes "
+            "and --process_id where no cluster says them"
+        ) from failures[0]
+    _connect()
     # What all would say, one says.
     rich.get_console().quiet = not is_first()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code, whatever the others do.
+
+    Where all end, they do it together. Otherwise this process does not wait for long,
+    and JAX ends the others.
+    """
+    if jax.distributed.is_initialized():
+        farewell = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        farewell.start()
+        farewell.join(_FAREWELL)
+        if farewell.is_alive():
+            sys.stdout.flush()
+            os._exit(code)
+    sys.exit(code)
 
 
 def is_first() -> bool:
@@ -212,5 +245,6 @@ def _messages(own: str) -> list[str]:
     encoded = own.encode()[:_MESSAGE]
     padded[0, : len(encoded)] = list(encoded)
     return [
-        bytes(row[row > 0]).decode(errors="replace") for row in np.asarray(whole(padded))
+        bytes(row[row > 0]).decode(errors="replace")
+        for row in np.asarray(whole(padded))
     ]

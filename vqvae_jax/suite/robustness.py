@@ -9,7 +9,6 @@ workdir/report.html          the same as a table and a figure
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import rich
 import rich.table
