@@ -4,6 +4,9 @@
   python launch.py --config experiments/cifar.py:small --workdir runs/cifar
   python launch.py --config experiments/cifar.py --config.training.steps=1000
 
+A file of experiments/ says at its top which variants it has. Wherever it was stopped,
+a run goes on, with the same results.
+
 It uses all devices of this machine. For those of several machines start it on each,
 with a workdir that all of them share; on the second of two, say, with
 
@@ -37,7 +40,7 @@ flags.DEFINE_list(
 flags.DEFINE_boolean(
     "distributed",
     None,
-    "be one of several processes (default: if a flag below or the cluster says so)",
+    "be one of several processes (default: if --coordinator or the cluster says so)",
 )
 flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, any free port of it")
 flags.DEFINE_integer("num_processes", None, "how many processes there are")

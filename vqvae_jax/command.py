@@ -87,8 +87,8 @@ def main(argv: list[str]) -> None:
         if jax.process_count() == 1:
             raise
         tell(
-            f"process {jax.process_index()} cannot go on, most likely as another one has "
-            f"ended ({error}); the same command goes on from the last checkpoint"
+            f"process {jax.process_index()} cannot go on, most likely since another one "
+            f"has ended ({error}); the same command goes on from the last checkpoint"
         )
         distributed.leave(_MISTAKE)
 

@@ -244,7 +244,5 @@ def _messages(own: str) -> list[str]:
     padded = np.zeros((1, _MESSAGE), np.uint8)
     encoded = own.encode()[:_MESSAGE]
     padded[0, : len(encoded)] = list(encoded)
-    return [
-        bytes(row[row > 0]).decode(errors="replace")
-        for row in np.asarray(whole(padded))
-    ]
+    rows = whole(padded)
+    return [bytes(row[row > 0]).decode(errors="replace") for row in rows]

@@ -151,8 +151,8 @@ class Workdir:
         found = place.read_bytes() if place.exists() else b""
         distributed.require_same(
             found.hex(),
-            f"--workdir={self.path} is not the same directory for all processes: choose "
-            "one that all of them share",
+            f"--workdir={self.path} is not the same directory for all processes: "
+            "choose one that all of them share",
         )
         if distributed.is_first():
             place.unlink()

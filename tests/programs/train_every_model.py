@@ -101,7 +101,7 @@ FACTS = {
 
 
 class Examples:
-    """Random examples of these shapes, `[1, ...]` each, which differ from each other."""
+    """Random examples, all different, of the shapes `[1, ...]` of a batch."""
 
     def __init__(self, shapes, count=23):
         rng = np.random.default_rng(0)
@@ -119,7 +119,7 @@ class Examples:
             return rng.integers(0, 256, shape).astype(dtype)
         if dtype == np.int16:
             return rng.normal(0, 3000, shape).astype(dtype)
-        if dtype == bool:
+        if name == "mask":
             lengths = rng.integers(shape[1] // 2, shape[1] + 1, (shape[0], 1))
             return np.arange(shape[1]) < lengths
         values = NUM_CODES if name == "codes" else NUM_LABELS
