@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
         if jax.process_count() == 1:
             raise
         tell(
-            f"process {jax.process_index()} cannot go on, most likely since another one "
+            f"process {jax.process_index()} cannot go on, most likely since another "
             f"has ended ({error}); the same command goes on from the last checkpoint"
         )
         distributed.leave(_MISTAKE)

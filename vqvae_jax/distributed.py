@@ -233,10 +233,12 @@ def _connect() -> None:
     """
     barrier("start")
     mesh = Mesh(np.array(jax.devices()), ("data",))
-    split, replicated = (NamedSharding(mesh, PartitionSpec(p)) for p in ("data", None))
-    ones = np.ones(jax.local_device_count(), np.int32)
-    ones = jax.make_array_from_process_local_data(split, ones)
-    jax.jit(jax.numpy.sum, out_shardings=replicated)(ones).block_until_ready()
+    ones = jax.make_array_from_process_local_data(
+        NamedSharding(mesh, PartitionSpec("data")),
+        np.ones(jax.local_device_count(), np.int32),
+    )
+    add = jax.jit(jax.numpy.sum, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    add(ones).block_until_ready()
 
 
 def _messages(own: str) -> list[str]:
