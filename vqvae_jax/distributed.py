@@ -71,6 +71,8 @@ def start(
     _check(coordinator, num_processes, process_id)
     if process_id == 0 and coordinator is not None:
         _require_free(int(coordinator.rpartition(":")[2]))
+    # Its handler of SIGTERM would take the signal and do nothing.
+    jax.config.update("jax_enable_preemption_service", False)
     failures = []
 
     def initialize() -> None:
@@ -202,8 +204,8 @@ def _check(
     if num_processes is not None and process_id is not None:
         require(
             0 <= process_id < num_processes,
-            f"--process_id must be in 0 ... {num_processes - 1}, one less than "
-            f"--num_processes, got {process_id}",
+            f"--process_id must be in 0 ... {num_processes - 1} with "
+            f"--num_processes={num_processes}, got {process_id}",
         )
 
 
