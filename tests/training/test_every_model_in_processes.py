@@ -74,18 +74,23 @@ def assert_same(workdir, expected, name, step=4):
         np.testing.assert_allclose(
             arrays[path], array, rtol=1e-5, atol=1e-5, err_msg=path
         )
-    logs = [read_log(each, name) for each in (workdir, expected)]
-    for entry, expected_entry in zip(*logs, strict=True):
-        assert entry == pytest.approx(expected_entry, rel=1e-4, abs=1e-4)
+    log, expected_log = (read_log(each, name) for each in (workdir, expected))
+    assert log.keys() == expected_log.keys()
+    for entry, figures in expected_log.items():
+        assert log[entry] == pytest.approx(figures, rel=1e-4, abs=1e-4)
 
 
 def read_log(workdir, name):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    entries = [entry for entry in map(json.loads, lines) if entry["stage"] == name]
-    return [
-        {k: v for k, v in entry.items() if k not in ("stage", "examples_per_second")}
-        for entry in entries
-    ]
+    """Return (split, step) -> figures, each of which was written once."""
+    log = {}
+    for line in (workdir / "metrics.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        place = entry.pop("split"), entry.pop("step")
+        entry.pop("examples_per_second", None)
+        if entry.pop("stage") == name:
+            assert place not in log
+            log[place] = entry
+    return log
 
 
 @pytest.mark.parametrize("name", MODELS)
