@@ -65,7 +65,9 @@ def test_all_stages_and_once_more(argv, run_processes, finished_run, tmp_path):
     lines = [
         [
             (entry["stage"], entry["split"], entry["step"])
-            for entry in map(json.loads, (each / "metrics.jsonl").open())
+            for entry in map(
+                json.loads, (each / "metrics.jsonl").read_text().splitlines()
+            )
         ]
         for each in (tmp_path / "run", finished_run)
     ]
