@@ -8,7 +8,6 @@ import pytest
 
 from vqvae_jax.report import figures
 
-
 ENTRIES = [
     {"stage": stage, "split": split, "step": step, "examples_per_second": 9.0}
     | {"loss": 1 / step, "psnr_db": float(step), "perplexity": 3.0, "gradient": 1.0}

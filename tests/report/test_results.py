@@ -24,6 +24,7 @@ from vqvae_jax.report import results
         ("train_images_per_second", "Training images per second"),
         ("prior_train_steps", "Prior training steps"),
         ("sample_class_accuracy", "Sample class accuracy"),
+        ("commitment", "Commitment loss"),
         ("novel", "Novel"),
     ],
 )

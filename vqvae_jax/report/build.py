@@ -52,7 +52,7 @@ def build(
       UserError: an earlier stage has not left its results.
     """
     of_second = of_second or _sections_of_images
-    results, config = (workdir.read_json(p) for p in (workdir.results, workdir.config))
+    config, results = (workdir.read_json(p) for p in (workdir.config, workdir.results))
     model, params = restore(workdir.path)
     sections = [
         *paper_section(config, results),
@@ -132,13 +132,13 @@ def learning_curves(workdir: Workdir) -> list[Section]:
     entries = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
     sections = []
     for stage, name in NAMES.items():
+        # The codebook's and the commitment loss are one number with two gradients.
+        terms: dict[bytes, list[str]] = {}
+        for term, plot in figures.learning_curves(entries, stage).items():
+            terms.setdefault(figures.svg(plot), []).append(readable(term))
         cards = [
-            Picture(
-                figures.svg(plot),
-                f"{readable(term)} of the {name} against the step",
-                readable(term),
-            )
-            for term, plot in figures.learning_curves(entries, stage).items()
+            Picture(plot, f"{', '.join(of)} of the {name}, by step", ", ".join(of))
+            for plot, of in terms.items()
         ]
         if cards:
             sections.append(Section(f"Learning curves of the {name}", "", cards=cards))

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, UInt8
 
@@ -51,7 +52,7 @@ def reconstructions_section(
 ) -> Section:
     """Show each image beside its codes, in their colours, and its reconstruction."""
     originals, names, codes, decoded = shown
-    psnr = np.asarray(psnr_db(originals.astype(np.float32), decoded.astype(np.float32)))
+    psnr = np.asarray(psnr_db(jnp.float32(originals), jnp.float32(decoded)))
     parts = "original, codes, reconstruction, error"
     if codes is None:
         parts = "original, reconstruction, error"

@@ -6,14 +6,17 @@ Results = Mapping[str, float | int]
 
 # Results whose names need more than their words.
 _TITLES = {
+    "codebook": "Codebook loss",
     "codebook_active_codes": "Codes in use (test)",
     "codebook_codes": "Codebook size",
     "code_bits": "Bits of an image's codes",
     "code_bits_learned_prior": "Bits of an image's codes, learned prior (test)",
+    "commitment": "Commitment loss",
     "compression_ratio": "Compression",
     "compression_ratio_learned_prior": "Compression, learned prior (test)",
     "image_bits": "Bits of an image",
     "marginal_bits_per_code": "Bits per code by frequency alone (test)",
+    "reconstruction": "Reconstruction loss",
     "prior_bits_per_code": "Prior bits per code (test)",
     "test_bits_per_dim_learned_prior": "Test bits/dim, learned prior",
     "test_bits_per_dim_uniform_prior": "Test bits/dim, uniform prior",

@@ -29,7 +29,7 @@ def build_speech(
     """
     with np.load(workdir.samples, allow_pickle=False) as file:
         samples = {name: file[name] for name in file.files}
-    results, config = (workdir.read_json(p) for p in (workdir.results, workdir.config))
+    config, results = (workdir.read_json(p) for p in (workdir.config, workdir.results))
     model, params = restore(workdir.path)
     sections = [
         *paper_section(config, results),
