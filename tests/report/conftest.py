@@ -1,7 +1,8 @@
-"""A reader of pages, and plots as pixels."""
+"""Readers of pages: a parser and a browser; and plots as pixels."""
 
 import html.parser
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -53,3 +54,64 @@ def pixels_of():
         return np.asarray(Image.open(buffer).convert("RGB"), np.int32)
 
     return pixels
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium; what a module's tests need of runs has to be there before."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs Playwright: pip install playwright"
+    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=program)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """The function that opens a file; whatever it asks for or complains of fails."""
+    contexts, complaints = [], []
+
+    def opened(path, *, width=390, theme="light", **options):
+        size = {"width": width, "height": 800}
+        context = browser.new_context(viewport=size, color_scheme=theme, **options)
+        contexts.append(context)
+        page, address = context.new_page(), path.as_uri()
+
+        def tell_request(request):
+            if request.url != address and not request.url.startswith("data:"):
+                complaints.append(request.url)
+
+        page.on("request", tell_request)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+@pytest.fixture(scope="session")
+def barriers():
+    """The function from an open page to what axe-core finds, and where."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright",
+        reason="needs axe-core: pip install axe-playwright-python",
+    )
+
+    def find(page):
+        return [
+            (violation["id"], node["html"])
+            for violation in axe.Axe().run(page).response["violations"]
+            for node in violation["nodes"]
+        ]
+
+    return find

@@ -16,7 +16,7 @@ from vqvae_jax.report import results
         ("test_bits_per_dim_uniform_prior", "Test bits/dim, uniform prior"),
         ("test_bits_per_dim_learned_prior", "Test bits/dim, learned prior"),
         ("codebook_perplexity", "Codebook perplexity"),
-        ("codebook_active_codes", "Codes in use (test)"),
+        ("codebook_active_codes", "Codes in use"),
         ("codebook_codes", "Codebook size"),
         ("prior_bits_per_code", "Prior bits per code (test)"),
         ("prior_bits_per_code_validation", "Prior bits per code (validation)"),

@@ -33,10 +33,11 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 def learning_curves(
     entries: Sequence[Mapping[str, Any]], stage: str
 ) -> dict[str, Figure]:
-    """Plot each term that a stage logged, on train and validation, by its name."""
+    """Plot each term that a stage logged, on train and validation; the loss first."""
     entries = [e for e in entries if e["stage"] == stage]
     skip = {"stage", "split", "step", "examples_per_second"}
     names = [n for n in dict.fromkeys(n for e in entries for n in e) if n not in skip]
+    names.sort(key=lambda name: name != "loss")
     return {name: _curve(entries, name) for name in names}
 
 

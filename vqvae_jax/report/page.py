@@ -13,8 +13,8 @@ from PIL import Image
 
 from vqvae_jax.report.results import highlights, rows
 
-# Pixels across; pictures that are wider scroll on a small screen.
-_WIDE = 1200
+# Pixels, and points of a plot, across; what is wider scrolls on a small screen.
+_WIDE, _WIDE_PLOT = 1200, 480
 # Nothing is fetched, whatever a name or a script says.
 _POLICY = (
     "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
@@ -218,18 +218,27 @@ def _figure(picture: Picture) -> str:
     if picture.image.startswith(b"<svg"):
         named = f'<svg role="img" aria-label="{alt}"'
         plot = picture.image.decode().replace("<svg", named, 1)
-        return f'<figure class="plot">{caption}{plot}</figure>'
+        width = re.match(r'<svg[^>]* width="([\d.]+)pt"', picture.image.decode())
+        is_wide = width is not None and float(width[1]) > _WIDE_PLOT
+        return f"<figure{_attributes('plot', alt, is_wide)}>{caption}{plot}</figure>"
     if picture.image.startswith(b"GIF"):
         return _film(picture.image, alt, caption)
     with Image.open(io.BytesIO(picture.image)) as image:
         width, height = image.size
     size = f'width="{width}" height="{height}"'
-    # A region that scrolls is to be reached by the keyboard.
-    wide = f' class="wide" tabindex="0" role="group" aria-label="{alt}"'
     return (
-        f"<figure{wide if width > _WIDE else ''}>{caption}"
+        f"<figure{_attributes('', alt, width > _WIDE)}>{caption}"
         f'<img src="{_data("image/png", picture.image)}" alt="{alt}" {size}></figure>'
     )
+
+
+def _attributes(style: str, alt: str, is_wide: bool) -> str:
+    """Return the class of a figure, and what a reader needs where it scrolls."""
+    styles = " ".join(filter(None, (style, "wide" if is_wide else "")))
+    of_style = f' class="{styles}"' if styles else ""
+    # A region that scrolls is to be reached by the keyboard.
+    reached = f' tabindex="0" role="group" aria-label="{alt}"' if is_wide else ""
+    return of_style + reached
 
 
 def _film(gif: bytes, alt: str, caption: str) -> str:

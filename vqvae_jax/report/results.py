@@ -7,7 +7,7 @@ Results = Mapping[str, float | int]
 # Results whose names need more than their words.
 _TITLES = {
     "codebook": "Codebook loss",
-    "codebook_active_codes": "Codes in use (test)",
+    "codebook_active_codes": "Codes in use",
     "codebook_codes": "Codebook size",
     "code_bits": "Bits of an image's codes",
     "code_bits_learned_prior": "Bits of an image's codes, learned prior (test)",
