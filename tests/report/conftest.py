@@ -56,6 +56,26 @@ def pixels_of():
     return pixels
 
 
+def luminance(colour):
+    """The relative luminance of WCAG 2.2."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [
+        p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+    ]
+    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.fixture(scope="session")
+def contrast():
+    """The function from two colours, "#rrggbb", to their contrast of WCAG 2.2."""
+
+    def of(one, other):
+        light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+        return (light + 0.05) / (dark + 0.05)
+
+    return of
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Chromium; what a module's tests need of runs has to be there before."""

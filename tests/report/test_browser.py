@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 
 import numpy as np
 import pytest
@@ -237,6 +238,26 @@ def test_the_mark_is_over_the_chosen_cell(open_page, path):
     assert mark["x"] == pytest.approx(view["x"] + 2 / 4 * view["width"], abs=1)
     assert mark["y"] == pytest.approx(view["y"] + 1 / 3 * view["height"], abs=1)
     assert mark["width"] == pytest.approx(view["width"] / 4, abs=1)
+
+
+def test_numbers_of_codes_can_be_read(open_page, path, contrast):
+    """Which axe-core leaves out: they are of no interest to a screen reader."""
+    swatches = (
+        open_page(path)
+        .locator(".swatch")
+        .evaluate_all(
+            """(swatches) => swatches.map((e) => {
+          const style = getComputedStyle(e);
+          return [style.color, style.backgroundColor];
+        })"""
+        )
+    )
+    assert len(swatches) == 3 * COLUMNS + NUM_CODES
+    for pair in swatches:
+        ink, behind = (
+            "#" + bytes(map(int, re.findall(r"\d+", colour))).hex() for colour in pair
+        )
+        assert contrast(ink, behind) >= 4.5
 
 
 def test_arrows_go_along_and_across_the_cells(open_page, path):

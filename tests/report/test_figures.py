@@ -152,6 +152,11 @@ class TestCurves:
         train = [entry for entry in own if entry["split"] == "train"]
         assert self.of(train)["loss"] != whole["loss"]
 
+    def test_the_loss_comes_first(self):
+        entry = {"stage": "vqvae", "split": "train", "step": 1}
+        entries = [entry | {"codebook": 1.0, "bits": 2.0, "loss": 3.0}]
+        assert list(self.of(entries)) == ["loss", "codebook", "bits"]
+
     def test_a_long_run_is_thinned_between_its_ends(self):
         entry = {"stage": "vqvae", "split": "train"}
         long = [entry | {"step": i, "loss": (7 * i) % 11} for i in range(1, 50_001)]

@@ -203,6 +203,17 @@ def test_a_wide_picture_scrolls_and_is_reached_by_the_keyboard(of_page):
     assert wide == {**expected, "aria-label": "A strip"}
 
 
+def test_a_wide_plot_does_too(of_page):
+    plots = [
+        Picture(f'<svg x="" width="{width}pt"></svg>'.encode(), "Plot")
+        for width in ("480", "480.5")
+    ]
+    narrow, wide = of_page(sections=[Section("A", "", plots)]).of("figure")
+    assert narrow == {"class": "plot"}
+    expected = {"class": "plot wide", "tabindex": "0", "role": "group"}
+    assert wide == {**expected, "aria-label": "Plot"}
+
+
 def test_a_film_stands_still_where_motion_is_not_wanted(of_page):
     frames = [Image.new("RGB", (4, 3), colour) for colour in ("#ff0000", "#0000ff")]
     buffer = io.BytesIO()

@@ -17,21 +17,7 @@ TEXT = ("ink", "soft", "accent")
 BEHIND = ("paper", "card")
 
 
-def luminance(colour):
-    """The relative luminance of WCAG 2.2."""
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [
-        p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
-    ]
-    return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
-def contrast(one, other):
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
-def test_contrast_is_that_of_wcag():
+def test_contrast_is_that_of_wcag(contrast):
     assert contrast("#ffffff", "#000000") == pytest.approx(21)
     # The grey that is known as the lightest one for text on white.
     assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
@@ -40,13 +26,13 @@ def test_contrast_is_that_of_wcag():
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("behind", BEHIND)
 @pytest.mark.parametrize("name", TEXT)
-def test_text_can_be_read(name, behind, theme):
+def test_text_can_be_read(contrast, name, behind, theme):
     assert contrast(COLOURS[name][theme], COLOURS[behind][theme]) >= 4.5
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", sorted(set(figures.VARIABLES.values()) - {"line"}))
-def test_plots_can_be_seen(name, theme):
+def test_plots_can_be_seen(contrast, name, theme):
     assert contrast(COLOURS[name][theme], COLOURS["card"][theme]) >= 3
 
 
