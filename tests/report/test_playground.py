@@ -1,6 +1,7 @@
 """What the playground sends along is what the decoder makes, and it stays small."""
 
 import base64
+import itertools
 import json
 import zlib
 
@@ -59,6 +60,20 @@ class TestPrecompute:
         codes = np.zeros((2, 2, 1), int)
         changes = playground.precompute(decode, codes, np.array([[1]]))
         np.testing.assert_array_equal(choose(changes, 0, 0, 0, 0)[0, 0], [100, 102])
+
+    def test_starts_with_the_largest_change(self):
+        """Against the change of the sum of all pixels, of the first codebook."""
+        changes = playground.precompute(stub_decoder, self.CODES, self.PALETTE)
+        own = stub_decoder(self.CODES[None])[0].astype(int)
+        effects = {}
+        for choice, (row, column) in itertools.product(range(2), np.ndindex(3, 4)):
+            codes = self.CODES.copy()
+            codes[row, column, 0] = self.PALETTE[choice, 0]
+            difference = np.abs(stub_decoder(codes[None])[0] - own)
+            difference[difference <= 1] = 0
+            effects[4 * row + column, choice] = difference.sum()
+        assert effects[changes.start] == max(effects.values())
+        assert len(set(effects.values())) > 5
 
     def test_of_a_large_grid_the_middle_can_be_changed(self):
         codes = draw_codes((21, 18, 1), 9)

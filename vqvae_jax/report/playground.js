@@ -172,11 +172,8 @@
   show();
   root.hidden = false;
 
-  // A first change, so that there is something to see: of the middle.
-  const middle = columns * Math.floor(rows / 2) + Math.floor(columns / 2);
-  const other = facts.palette.findIndex((codes) => codes[0] !== codeAt(middle));
-  if (other >= 0) {
-    cells[middle].firstChild.click();
-    choices[other].firstChild.click();
-  }
+  // A first change, so that there is something to see.
+  const [cell, choice] = facts.start;
+  cells[cell].firstChild.click();
+  choices[choice].firstChild.click();
 }

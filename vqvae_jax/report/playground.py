@@ -47,12 +47,15 @@ class Changes(NamedTuple):
     palette: `[n, G]`, codes to choose from, of each codebook.
     added: n times `[h, w, G, H, W, C]` uint8, what is to be added modulo 256 when the
       code of a cell becomes that of the palette; deflated.
+    start: a cell, counted along the rows, and the place in the palette of the code of
+      the first codebook that changes the picture most there.
     """
 
     picture: UInt8[np.ndarray, "H W C"]
     codes: Int[np.ndarray, "h w G"]
     palette: Int[np.ndarray, "n G"]
     added: tuple[bytes, ...]
+    start: tuple[int, int]
 
 
 def playground_section(
@@ -124,7 +127,7 @@ def precompute(
         slice(left * wide, (left + window.shape[1]) * wide),
     )
     places = np.array(list(np.ndindex(window.shape))) + np.array([top, left, 0])
-    added, characters = [], 0
+    added, characters, effects = [], 0, []
     for choice in palette:
         changed = np.repeat(codes[None], len(places), axis=0)
         changed[np.arange(len(places)), *places.T] = choice[places[:, 2]]
@@ -136,7 +139,17 @@ def precompute(
         if characters > _CHARACTERS:
             break
         added.append(packed)
-    return Changes(whole[part], window, palette[: len(added)], tuple(added))
+        effects.append(_effects(difference.reshape(*window.shape, -1)))
+    start = (0, 0)
+    if effects:
+        choice, cell = np.unravel_index(np.argmax(effects), np.shape(effects))
+        start = (int(cell), int(choice))
+    return Changes(whole[part], window, palette[: len(added)], tuple(added), start)
+
+
+def _effects(difference: Int[np.ndarray, "h w G values"]) -> Int[np.ndarray, " cells"]:
+    """Return how much the change of each cell's first code changes the picture."""
+    return np.abs(difference[..., 0, :].astype(np.int64)).sum(axis=-1).ravel()
 
 
 def _decoded(decode: Decode, codes: np.ndarray) -> np.ndarray:
@@ -156,6 +169,7 @@ def _markup(changes: Changes, colours: UInt8[np.ndarray, "G K 3"]) -> str:
         "colours": [[f"#{bytes(c).hex()}" for c in of_book] for of_book in colours],
         "picture": _text(changes.picture.tobytes()),
         "changes": [_text(packed) for packed in changes.added],
+        "start": changes.start,
         "heat": _text(tiles.heat(np.linspace(0, 1, 256)).tobytes()),
         "shown": tiles.ERROR_SHOWN,
     }
