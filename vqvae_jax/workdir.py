@@ -28,8 +28,8 @@ Coding = vqvae_lib.Params | speech_lib.Params
 
 SPLITS = ("train", "validation", "test")
 
-# These say where this machine has things, not what is computed.
-_MACHINE_KEYS = frozenset({"data.data_dir", "data.num_workers"})
+# These say where this machine has things, and what it tells, not what is computed.
+_MACHINE_OPTIONS = frozenset({"data_dir", "num_workers", "profile_steps"})
 
 
 class Workdir:
@@ -255,7 +255,8 @@ def _require_same(
     differing = [
         f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in _MACHINE_KEYS
+        if old.get(key) != new.get(key)
+        and key.rpartition(".")[2] not in _MACHINE_OPTIONS
     ]
     require(
         not differing,
