@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,19 +11,22 @@ from rich.console import Console
 
 from benchmarks import figure, machine, tables
 
+# Of what goes to a file.
+_WIDTH = 110
+
 
 class Benchmark(NamedTuple):
     """One benchmark.
 
     name: what the command line calls it.
-    measure: (sizes, rounds) -> what it found.
+    measure: (sizes, rounds) -> what it finds, as it finds it.
     full: sizes to measure, a dataclass.
     quick: those of a smoke test.
     rounds: unless the command line says others.
     """
 
     name: str
-    measure: Callable[[Any, int], Sequence[tables.Table]]
+    measure: Callable[[Any, int], Iterable[tables.Table]]
     full: Any
     quick: Any
     rounds: int
@@ -42,6 +45,8 @@ def main(
     by_name = {benchmark.name: benchmark for benchmark in benchmarks}
     options = _parse(doc, list(by_name), arguments)
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     report: dict[str, Any] = {"machine": machine.describe(), "benchmarks": {}}
     console.print_json(json.dumps(report["machine"]))
     for name in options.names or by_name:
@@ -50,16 +55,17 @@ def main(
         sizes = _changed(sizes, options.set)
         rounds = options.rounds or benchmark.rounds
         console.rule(name)
-        found = benchmark.measure(sizes, rounds)
-        for table in found:
-            tables.print_table(console, table)
+        found: list[dict[str, Any]] = []
         report["benchmarks"][name] = {
             "sizes": dataclasses.asdict(sizes),
-            "tables": [tables.as_json(table) for table in found],
+            "tables": found,
         }
-        # After each, so that an interrupted run keeps what it has measured.
-        if options.json:
-            options.json.write_text(json.dumps(report, indent=2) + "\n")
+        for table in benchmark.measure(sizes, rounds):
+            tables.print_table(console, table)
+            found.append(tables.as_json(table))
+            # After each, so that an interrupted run keeps what it has measured.
+            if options.json:
+                options.json.write_text(json.dumps(report, indent=2) + "\n")
     if options.figure:
         options.figure.write_bytes(figure.draw(report))
 

@@ -7,7 +7,9 @@ the quantizer in N K. An exponent of 1 is linear growth.
 """
 
 import dataclasses
+import math
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -17,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as pr
 from benchmarks import command, paper_model, quantizer_steps, sampling, timing
 from benchmarks.tables import Outcome, Row, Table
 
-GOAL = 1.05
+# What is varied, as factors whose product is the size.
+Factors = Sequence[tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Sizes:
     image_sides: tuple[int, ...] = (32, 64, 128)
     layers: int = 15
     grid_sides: tuple[int, ...] = (16, 32, 64)
-    # (N, K)
+    # N and K.
     searches: tuple[tuple[int, int], ...] = (
         (16_384, 512),
         (65_536, 512),
@@ -45,14 +48,18 @@ class Sizes:
 TINY = Sizes(8, 4, 2, (2, 4), (8, 16), 1, (2, 4), ((64, 8), (64, 16)))
 
 
-def measure(sizes: Sizes, rounds: int) -> list[Table]:
+def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
     """Fit each cost on its own."""
-    tiny_codebooks = {"num_codebooks": 2, "num_codes": 64, "dim": sizes.dim}
     side = sizes.image_sides[0]
 
     def train(batch: int, side: int) -> timing.Run:
         architecture = paper_model.Architecture(
-            batch=batch, side=side, units=sizes.units, **tiny_codebooks
+            batch=batch,
+            side=side,
+            units=sizes.units,
+            num_codebooks=2,
+            num_codes=64,
+            dim=sizes.dim,
         )
         return paper_model.training_step(architecture)
 
@@ -63,30 +70,47 @@ def measure(sizes: Sizes, rounds: int) -> list[Table]:
         sampler = sampling.compiled_sampler(network, params, 1, side)
         return timing.waits(sampler, params, jax.random.key(0))
 
-    of_batches = {batch: train(batch, side) for batch in sizes.batches}
-    of_pixels = {side**2: train(sizes.batch, side) for side in sizes.image_sides}
-    of_cells = {side**2: sample(side) for side in sizes.grid_sides}
-    of_searches = {
-        (n, k): quantizer_steps.ours(n, k, sizes.dim) for n, k in sizes.searches
-    }
-    return [
-        _fit("training in images", of_batches, rounds),
-        _fit("training in pixels", of_pixels, rounds),
-        _fit("sampling in cells", of_cells, rounds),
-        _fit("quantizer in N K", of_searches, rounds),
-    ]
+    def squares(sides: Sequence[int]) -> Factors:
+        return [(side, side) for side in sides]
+
+    yield _fit(
+        "training in images",
+        [(batch,) for batch in sizes.batches],
+        lambda batch: train(batch, side),
+        rounds,
+    )
+    yield _fit(
+        "training in pixels",
+        squares(sizes.image_sides),
+        lambda side, _: train(sizes.batch, side),
+        rounds,
+    )
+    yield _fit(
+        "sampling in cells",
+        squares(sizes.grid_sides),
+        lambda side, _: sample(side),
+        rounds,
+    )
+    yield _fit(
+        "quantizer in N K",
+        sizes.searches,
+        lambda n, k: quantizer_steps.ours(n, k, sizes.dim),
+        rounds,
+    )
 
 
-def _fit(name: str, runs: dict, rounds: int) -> Table:
+def _fit(
+    name: str, varied: Factors, make: Callable[..., timing.Run], rounds: int
+) -> Table:
+    runs = {factors: make(*factors) for factors in varied}
     seconds = timing.in_turns(runs, rounds)
-    sizes = {
-        size: size[0] * size[1] if isinstance(size, tuple) else size for size in runs
-    }
+    sizes = [math.prod(factors) for factors in varied]
     rows = [
-        Row(str(size), times, {"size": sizes[size]}) for size, times in seconds.items()
+        Row(" x ".join(map(str, factors)), seconds[factors], {"size": size})
+        for factors, size in zip(varied, sizes, strict=True)
     ]
-    powers = timing.exponents(list(sizes.values()), list(seconds.values()))
-    outcome = Outcome(f"{name}, exponent", powers, GOAL, at_most=True)
+    powers = timing.exponents(sizes, list(seconds.values()))
+    outcome = Outcome(f"{name}, exponent", powers, goal=1.05, at_most=True)
     return Table(f"Growth of {name}", rows, [outcome])
 
 

@@ -72,11 +72,12 @@ class Watched(Iterator[HostBatch]):
         self._batches.set_state(state)
 
 
-def measure(sizes: Sizes, rounds: int) -> list[Table]:
+def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
     """Read in turns with a training step, then train in the loop."""
     if not _is_prepared(sizes.name):
         note = f"{sizes.name} is not prepared where TFDS_DATA_DIR says"
-        return [Table("Input pipeline", [Row(sizes.name, note=note)])]
+        yield Table("Input pipeline", [Row(sizes.name, note=note)])
+        return
     with tempfile.TemporaryDirectory() as directory:
         splits = open_tfds(
             sizes.name,
@@ -86,10 +87,8 @@ def measure(sizes: Sizes, rounds: int) -> list[Table]:
             channels=3,
         )
         source = splits.sources["train"]
-        return [
-            _reading(sizes, source, rounds),
-            _training(sizes, source, Path(directory)),
-        ]
+        yield _reading(sizes, source, rounds)
+        yield _training(sizes, source, Path(directory))
 
 
 def _is_prepared(name: str) -> bool:

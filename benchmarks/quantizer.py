@@ -9,6 +9,7 @@ process of its own.
 import dataclasses
 import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
@@ -39,12 +40,10 @@ class Sizes:
 TINY = Sizes(num_vectors=64, dim=4, num_codes=(8,), speed_goals=(5.0,))
 
 
-def measure(sizes: Sizes, rounds: int) -> list[Table]:
+def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
     """Take a step of each contestant each round."""
-    return [
-        _measure_one(sizes, num_codes, goal, rounds)
-        for num_codes, goal in zip(sizes.num_codes, sizes.speed_goals, strict=True)
-    ]
+    for num_codes, goal in zip(sizes.num_codes, sizes.speed_goals, strict=True):
+        yield _measure_one(sizes, num_codes, goal, rounds)
 
 
 def _measure_one(sizes: Sizes, num_codes: int, goal: float, rounds: int) -> Table:

@@ -10,6 +10,7 @@ Memory is what XLA says the compiled program needs besides its inputs and output
 import dataclasses
 import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -68,7 +69,7 @@ def naive_step(network: PixelCNN, params: dict, batch: int, side: int) -> timing
     return timing.waits(draw, params, jax.random.key(0), codes, side)
 
 
-def measure(sizes: Sizes, rounds: int) -> list[Table]:
+def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
     """Draw each batch, and one code the naive way, each round."""
     network, params = build(sizes)
     side, key = sizes.side, jax.random.key(0)
@@ -93,8 +94,8 @@ def measure(sizes: Sizes, rounds: int) -> list[Table]:
         f" grids of {side}x{side}"
     )
     name = f"cached over naive, batch {sizes.batch}"
-    times = Table(title, rows, [Outcome(name, speed, 200.0)])
-    return [times, _memory(sizes, network, params)]
+    yield Table(title, rows, [Outcome(name, speed, 200.0)])
+    yield _memory(sizes, network, params)
 
 
 def _figures(sizes: Sizes, batch: int, seconds: list[float]) -> dict[str, float]:

@@ -86,10 +86,12 @@ def print_table(console: Console, table: Table) -> None:
     """Print a row a line, and the outcomes below."""
     names = list(dict.fromkeys(key for row in table.rows for key in row.figures))
     shown = rich.table.Table(title=table.title, title_justify="left")
-    shown.add_column("")
+    shown.add_column("", no_wrap=True)
     timed = any(row.seconds for row in table.rows)
-    for header in (["seconds", "quartiles"] if timed else []) + names:
-        shown.add_column(header.replace("_", " "), justify="right")
+    for header in ("seconds", "quartiles") if timed else ():
+        shown.add_column(header, justify="right", no_wrap=True)
+    for name in names:
+        shown.add_column(name.replace("_", " "), justify="right")
     for row in table.rows:
         cells = []
         if timed and row.seconds:
