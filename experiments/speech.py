@@ -94,6 +94,7 @@ def _full() -> ConfigDict:
                 "checkpoint_every": 5000,
                 "keep": 2,
                 "init_batches": 4,
+                "profile_steps": 0,
             },
             # Utterances, each said by its speaker and by another one.
             "samples": {
@@ -142,6 +143,7 @@ def _follow_by_prior(config: ConfigDict) -> None:
             "checkpoint_every": 1000,
             "keep": 2,
             "init_batches": 1,
+            "profile_steps": 0,
         }
     )
 

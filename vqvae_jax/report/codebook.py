@@ -3,7 +3,6 @@
 import math
 from typing import Any, NamedTuple
 
-import matplotlib.colors
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
@@ -53,6 +52,9 @@ def colours(places: Float[np.ndarray, "G K 3"]) -> UInt8[np.ndarray, "G K 3"]:
     The hue goes around the map, colours are stronger away from its middle, and the
     third axis makes them lighter.
     """
+    # Its import takes seconds, which a run spends when it comes to its figures.
+    import matplotlib.colors
+
     x, y, z = np.moveaxis(places - np.median(places, axis=1, keepdims=True), -1, 0)
     hue = np.arctan2(y, x) / (2 * math.pi) % 1.0
     strength = 0.35 + 0.5 * _ranks(np.hypot(x, y))

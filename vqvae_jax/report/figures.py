@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+# Those of matplotlib, whose import takes seconds: a run spends them at its figures.
+Figure = Axes = Any
 
 INK = "#4a5568"
 COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#b83280", "#6b46c1", "#5f6b7a")
@@ -161,7 +161,11 @@ def settings(
 
 def new_figure(width: float, height: float) -> Figure:
     """Make a figure of so many inches."""
-    return Figure(figsize=(width, height), dpi=144, layout="constrained")
+    import matplotlib.figure
+
+    return matplotlib.figure.Figure(
+        figsize=(width, height), dpi=144, layout="constrained"
+    )
 
 
 def style(axes: Axes) -> None:
@@ -180,6 +184,8 @@ def svg(figure: Figure) -> bytes:
 
     `VARIABLES` says which; text stays text, and ids are those of no other figure.
     """
+    import matplotlib
+
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "page"}):
         figure.savefig(buffer, format="svg", facecolor="none", metadata=_NO_METADATA)

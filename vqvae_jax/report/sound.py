@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int16
-from matplotlib.figure import Figure
 
 from vqvae_jax.data.audio import imported
 from vqvae_jax.errors import require
@@ -38,7 +37,7 @@ def wav(audio: Int16[np.ndarray, " T"], *, rate: int) -> bytes:
 
 def spectrograms(
     clips: Sequence[Int16[np.ndarray, " _"]], titles: Sequence[str], *, rate: int
-) -> Figure:
+) -> figures.Figure:
     """Plot clips below each other, time against frequency.
 
     All share the time axis and the colours of dB, in which a sine at full scale has 0.

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -71,6 +70,9 @@ def error_map(
 
 def heat(parts: Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape 3"]:
     """Return colours for numbers: black for 0, bright for 1 and more."""
+    # Its import takes seconds, which a run spends when it comes to its figures.
+    import matplotlib
+
     return matplotlib.colormaps["inferno"](np.minimum(parts, 1.0), bytes=True)[..., :3]
 
 
