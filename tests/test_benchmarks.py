@@ -225,7 +225,8 @@ def test_the_command_line(tmp_path, capsys):
     assert table["rows"][1] == {"name": "a", "rounds": 0, "note": "gone"}
     assert report["machine"]["versions"]["jax"] == jax.__version__
     assert "speed: 3, goal at least 2: reached" in capsys.readouterr().out
-    assert Image.open(picture).size[0] > 500
+    with Image.open(picture) as image:
+        assert image.width > 500
 
 
 def test_a_benchmark_that_is_not_there(capsys):
