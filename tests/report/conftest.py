@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vqvae_jax.report import figures
+
 VOID = {"meta", "img", "br", "link", "source", "input"}
 
 
@@ -49,9 +51,8 @@ def pixels_of():
     """The function from a plot to its pixels on white, RGB."""
 
     def pixels(figure):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", facecolor="white")
-        return np.asarray(Image.open(buffer).convert("RGB"), np.int32)
+        with Image.open(io.BytesIO(figures.rendered(figure))) as image:
+            return np.asarray(image.convert("RGB"), np.int32)
 
     return pixels
 
