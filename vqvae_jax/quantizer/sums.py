@@ -1,4 +1,4 @@
-"""Sums of the vectors that share a code: what EMA and gradient of a codebook are made of.
+"""Sums of the vectors that share a code, as a codebook's EMA and gradient need them.
 
 On CPU each vector is added to its code's row. On GPU the additions to one row wait for
 each other, longer than all the rest of a training step where few codes are used, and
