@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqvae_jax.report import figures
-
 VOID = {"meta", "img", "br", "link", "source", "input"}
 
 
@@ -51,8 +49,9 @@ def pixels_of():
     """The function from a plot to its pixels on white, RGB."""
 
     def pixels(figure):
-        with Image.open(io.BytesIO(figures.rendered(figure))) as image:
-            return np.asarray(image.convert("RGB"), np.int32)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", facecolor="white")
+        return np.asarray(Image.open(buffer).convert("RGB"), np.int32)
 
     return pixels
 

@@ -196,13 +196,6 @@ def svg(figure: Figure) -> bytes:
     return _with_own_ids(text).encode()
 
 
-def rendered(figure: Figure) -> bytes:
-    """Return a figure as a PNG on white, for where no page is around it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
-    return buffer.getvalue()
-
-
 def _with_own_ids(text: str) -> str:
     """Keep the ids that something refers to, and make them this figure's own."""
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
