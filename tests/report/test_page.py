@@ -112,7 +112,7 @@ def test_a_section_goes_from_its_text_over_table_and_sounds_to_the_pictures(of_p
 
 def test_everything_is_escaped(read):
     picture = Picture(PNG, HOSTILE, HOSTILE)
-    plot = Picture(b"<svg></svg>", HOSTILE, HOSTILE)
+    plot = Picture(b'<svg width="9pt"></svg>', HOSTILE, HOSTILE)
     page = make_page(
         {HOSTILE: 1},
         title=HOSTILE,
@@ -188,10 +188,11 @@ def test_headings_are_in_order_and_one_is_the_first(of_page):
 
 
 def test_a_plot_stands_in_the_page_with_its_alternative(of_page):
-    plot = Picture(b'<svg width="10"><text>inside</text></svg>', "What it shows")
+    plot = Picture(b'<svg width="10pt"><text>inside</text></svg>', "What it shows")
     reader = of_page(sections=[Section("A", "", cards=[plot])])
     (svg,) = reader.of("svg")
-    assert svg == {"role": "img", "aria-label": "What it shows", "width": "10"}
+    named = {"role": "img", "aria-label": "What it shows", "width": "10pt"}
+    assert svg == {**named, "style": "max-width: min(44rem, 15pt)"}
     assert reader.texts["text"] == ["inside"]
 
 

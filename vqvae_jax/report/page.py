@@ -23,7 +23,7 @@ _POLICY = (
 
 
 class Picture(NamedTuple):
-    """A PNG, GIF or SVG of the page, with its text alternative."""
+    """A PNG, GIF or, as `figures.svg` makes it, SVG, with its text alternative."""
 
     image: bytes
     alt: str
@@ -216,11 +216,7 @@ def _table(
 def _figure(picture: Picture) -> str:
     alt, caption = html.escape(picture.alt), _caption(picture.caption)
     if picture.image.startswith(b"<svg"):
-        named = f'<svg role="img" aria-label="{alt}"'
-        plot = picture.image.decode().replace("<svg", named, 1)
-        width = re.match(r'<svg[^>]* width="([\d.]+)pt"', picture.image.decode())
-        is_wide = width is not None and float(width[1]) > _WIDE_PLOT
-        return f"<figure{_attributes('plot', alt, is_wide)}>{caption}{plot}</figure>"
+        return _plot(picture.image.decode(), alt, caption)
     if picture.image.startswith(b"GIF"):
         return _film(picture.image, alt, caption)
     with Image.open(io.BytesIO(picture.image)) as image:
@@ -230,6 +226,15 @@ def _figure(picture: Picture) -> str:
         f"<figure{_attributes('', alt, width > _WIDE)}>{caption}"
         f'<img src="{_data("image/png", picture.image)}" alt="{alt}" {size}></figure>'
     )
+
+
+def _plot(svg: str, alt: str, caption: str) -> str:
+    """Show a plot, enlarged by half at most where there is room."""
+    width = float(re.match(r'<svg[^>]* width="([\d.]+)pt"', svg)[1])
+    style = f"max-width: min(44rem, {1.5 * width:g}pt)"
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{alt}" style="{style}"', 1)
+    attributes = _attributes("plot", alt, width > _WIDE_PLOT)
+    return f"<figure{attributes}>{caption}{svg}</figure>"
 
 
 def _attributes(style: str, alt: str, is_wide: bool) -> str:
