@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from vqvae_jax import distributed
 from vqvae_jax.errors import UserError, require
 
 
@@ -44,7 +43,7 @@ class WandbRun:
           UserError: wandb is not installed, or cannot open the run.
         """
         self._run = None
-        if not _is_wanted() or jax.process_index() != 0:
+        if not _is_wanted() or not distributed.is_first():
             return
         require_available()
         import wandb
