@@ -16,13 +16,13 @@ SETTINGS = ("TF_", "XLA_", "JAX_", "ABSL_", "GLOG_", "GRPC_", "COLUMNS", "FORCE_
 
 @pytest.mark.slow
 def test_a_run_from_nothing_is_quiet(tiny_changes, tmp_path):
-    """The set is prepared, programs compiled and kept: no absl, XLA or TFDS is heard."""
+    """It prepares the set and keeps programs; no absl, XLA or TFDS is heard."""
     changes = tiny_changes | {"data.data_dir": tmp_path / "sets"}
-    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
+    command = [sys.executable, ROOT / "launch.py", "--config=experiments/digits.py"]
+    command += [f"--config.{key}={value}" for key, value in changes.items()]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)}
     found = subprocess.run(
-        [sys.executable, ROOT / "launch.py", "--config=experiments/digits.py"]
-        + overrides,
+        command,
         cwd=tmp_path,
         env=environment
         | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path / "cache")},
