@@ -78,7 +78,7 @@ class TestInstall:
         assert {"grain>=0.2.18", "dm-pix", "flax>=0.12"} <= set(wanted)
         names = {each.split(">")[0] for each in wanted}
         assert not names & {"jax", "numpy", "optax", "tensorflow", "tensorflow-cpu"}
-        assert not names & {"pytest", "ruff", "dm-haiku", "equinox", "vizdoom"}
+        assert not names & {"pytest", "ruff", "dm-haiku", "playwright", "vizdoom"}
 
     def test_a_jax_that_is_too_old_is_told_and_left_alone(self, install):
         with pytest.raises(SystemExit, match=r"too old: vqvae_jax needs jax>=0\.10"):
