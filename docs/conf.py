@@ -58,6 +58,7 @@ def shorten_types(app, what, name, obj, options, arguments, result):
 
     def shortened(text):
         text = (text or "").replace("jaxlib._jax.Array", "Array")
+        text = text.replace("~jaxtyping.", "")
         key = "Key[Array, ''] | UInt32[Array, '2'] | UInt32[Array, '4']"
         return text.replace(key, "PRNGKeyArray") or None
 
