@@ -42,6 +42,7 @@ def test_the_quantizer_learns_in(library):
     assert quantizer.active_codes(used)[0] > 4
 
 
+@pytest.mark.slow
 def test_a_trained_model_and_a_loop_of_ones_own(finished_run, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(finished_run)
