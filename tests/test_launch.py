@@ -82,6 +82,7 @@ def test_help_says_what_to_type_and_names_the_flags_and_the_stages():
         capture_output=True,
         text=True,
     )
+    assert (found.returncode, found.stderr) == (0, "")
     assert "launch.py --config experiments/digits.py\n" in found.stdout
     for word in ("--config", "--workdir", "--stages", "evaluate", "--coordinator"):
         assert f"  {word}" in found.stdout or f",{word}" in found.stdout

@@ -23,6 +23,8 @@ def parse(argv: list[str]) -> list[str]:
         if rest[1:]:
             raise flags.Error(f"{rest[1]!r} is no flag; flags start with --")
         flags.FLAGS.config.lock()
+    except SystemExit:  # After --help, which absl takes for a failure.
+        sys.exit(0)
     except AttributeError as error:  # What ml_collections raises for an unknown key.
         key = re.search(r"\w+", str(error)).group()
         override = next((a for a in argv if key in re.split(r"[.=]", a)), key)

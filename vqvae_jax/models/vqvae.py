@@ -36,9 +36,10 @@ from vqvae_jax.networks.autoencoder import Encoder
 class Params(NamedTuple):
     """Everything that a trained VQ-VAE is.
 
-    encoder: the encoder's parameters.
-    decoder: the decoder's parameters.
-    codebook: `quantizer.Codebook`.
+    Attributes:
+      encoder: the encoder's parameters.
+      decoder: the decoder's parameters.
+      codebook: `quantizer.Codebook`.
     """
 
     encoder: Any

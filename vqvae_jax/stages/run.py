@@ -23,7 +23,7 @@ from vqvae_jax.stages.codes import extract_codes
 from vqvae_jax.stages.samples import sample_images
 from vqvae_jax.stages.second import SECOND_STAGES
 from vqvae_jax.stages.stage import Context, Stage, last_stages, train_model
-from vqvae_jax.training import sharding
+from vqvae_jax.training import sharding, weights_and_biases
 from vqvae_jax.training.ending import is_marked
 from vqvae_jax.workdir import Workdir, without_machine_keys
 
@@ -46,6 +46,7 @@ def run(
     Raises:
       UserError: the config, the data or the workdir cannot be used.
     """
+    weights_and_biases.require_available()
     experiment = Experiment.from_config(config)
     all_stages = stages_of(experiment.kind, experiment.second)
     for name in stages:
