@@ -17,6 +17,7 @@ PACKAGE = ROOT / "vqvae_jax"
 ROOMS = (
     "compilation",
     "errors",
+    "files",
     "arrays",
     "config",
     "quantizer",
@@ -26,14 +27,18 @@ ROOMS = (
     "networks",
     "sampling",
     "models",
+    "codec",
     "data",
     "training",
     "experiment",
     "workdir",
+    "pretrained",
     "evaluation",
     "report",
     "stages",
     "suite",
+    "commands",
+    "__main__",
 )
 LONGEST = 350
 

@@ -16,6 +16,7 @@ from vqvae_jax import config as config_lib
 from vqvae_jax.data.codes import CodesSource
 from vqvae_jax.errors import UserError, require
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.files import write_whole
 from vqvae_jax.models import speech as speech_lib
 from vqvae_jax.models import vqvae as vqvae_lib
 from vqvae_jax.models.prior import Prior
@@ -164,14 +165,7 @@ class Workdir:
         Raises:
           UserError: the disk is full or the like.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+        write_whole(path, content)
 
 
 def restore(workdir: str | os.PathLike) -> tuple[Any, Any]:
