@@ -49,8 +49,8 @@ def test_arrays_that_training_starts_from_are_left_out():
 def test_things_that_are_no_models():
     with pytest.raises(UserError, match=r"expected \(model, params\) or"):
         about_models(VQVAE(**IMAGE))
-    with pytest.raises(UserError, match="one of VQVAE, VAE, .*; got dict"):
+    with pytest.raises(UserError, match=r"one of VQVAE, VAE, .*; got dict"):
         about_models({}, VQVAE(**IMAGE))
     prior = Prior(grid=(2, 2, 1), num_codes=512)
-    with pytest.raises(UserError, match="one of VQVAE, .*; got Prior"):
+    with pytest.raises(UserError, match=r"one of VQVAE, .*; got Prior"):
         about_models(prior, jax.numpy.zeros(3))

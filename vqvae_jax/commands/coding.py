@@ -22,7 +22,8 @@ from vqvae_jax.commands.inputs import (
 )
 from vqvae_jax.commands.models import CODING, Loaded, load, rate_of, speaker_of
 from vqvae_jax.commands.outputs import npz, png
-from vqvae_jax.errors import UserError, require
+from vqvae_jax.errors import require
+from vqvae_jax.files import read_arrays
 
 
 def encode(options: argparse.Namespace) -> None:
@@ -95,14 +96,9 @@ def read_codes(path: Path, fingerprint: str) -> Codes:
     Raises:
       UserError: it is none, damaged, or of another model.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            codes, theirs = file["codes"], str(file["fingerprint"])
-    # A damaged archive has as many errors as there are parts of an archive.
-    except Exception as error:
-        raise UserError(
-            f"{path} is no .npz file of `encode`, or damaged: {error}"
-        ) from error
+    arrays = read_arrays(path, {"fingerprint": "U"})
+    codes, theirs = arrays.get("codes"), str(arrays["fingerprint"])
+    require(codes is not None, f"{path} has no array `codes`: `encode` writes it")
     require(
         theirs == fingerprint,
         f"{path} has the codes of another model ({theirs}, this one is {fingerprint})",

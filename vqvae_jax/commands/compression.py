@@ -18,7 +18,7 @@ from vqvae_jax.commands.inputs import IMAGES, Input, files_of, require_images
 from vqvae_jax.commands.models import Loaded, label_of, load, prior_of
 from vqvae_jax.commands.outputs import require_new
 from vqvae_jax.errors import UserError
-from vqvae_jax.files import write_whole
+from vqvae_jax.files import write_bytes
 
 
 def compress(options: argparse.Namespace) -> None:
@@ -41,7 +41,7 @@ def compress(options: argparse.Namespace) -> None:
         labels = cheapest_labels(codec, codes, batch_size=options.batch_size)
     with progress.shown("compress", len(files)) as advance:
         data, bits = codec.compress(codes, labels=labels, progress=advance)
-    write_whole(out, data)
+    write_bytes(out, data)
     print(_told(loaded, out, len(data), bits, len(files)))
 
 

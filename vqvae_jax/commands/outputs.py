@@ -1,7 +1,6 @@
 """What a command leaves: a folder that is finished, or can be finished."""
 
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vqvae_jax.errors import UserError, require
-from vqvae_jax.files import write_whole
+from vqvae_jax.files import read_json, write_bytes, write_json
 
 _MADE_BY = "made_by.json"
 
@@ -75,7 +74,7 @@ class Outputs:
                 "another folder, or --force to replace it",
             )
         content = Record(dict(made_by), dict(sources))._asdict()
-        write_whole(record, (json.dumps(content, indent=1) + "\n").encode())
+        write_json(record, content)
         self.missing = wanted - set(there)
         self._kept = len(there)
 
@@ -90,7 +89,7 @@ class Outputs:
           UserError: it cannot be written.
         """
         if name in self.missing:
-            write_whole(self.path(name), content)
+            write_bytes(self.path(name), content)
 
     def _require_same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         differing = [
@@ -132,9 +131,11 @@ def require_new(path: Path, *, force: bool) -> None:
 
 
 def _read(record: Path) -> Record:
+    """Return a folder's record; UserError where it is damaged."""
     try:
-        return Record(**json.loads(record.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        found = Record(**read_json(record))
+        return Record(dict(found.made_by), dict(found.sources))
+    except (UserError, ValueError, TypeError) as error:
         raise UserError(
             f"{record} is damaged: choose another folder, or --force to start again"
         ) from error

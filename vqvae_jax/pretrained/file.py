@@ -19,7 +19,7 @@ import safetensors
 import safetensors.numpy
 
 from vqvae_jax.errors import UserError, require
-from vqvae_jax.files import write_whole
+from vqvae_jax.files import write_bytes
 from vqvae_jax.models.first import KINDS
 from vqvae_jax.models.second import SECOND_STAGES
 from vqvae_jax.pretrained.about import About, from_json, to_json
@@ -52,7 +52,7 @@ def write(path: Path, about: About, params: Mapping[str, Any]) -> None:
         for stage, of_stage in arrays.items()
         for name, array in of_stage.items()
     }
-    write_whole(path, safetensors.numpy.save(flat, metadata))
+    write_bytes(path, safetensors.numpy.save(flat, metadata))
 
 
 class File:

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vqvae_jax import workdir as workdir_lib
 from vqvae_jax.errors import require
@@ -16,6 +16,7 @@ from vqvae_jax.workdir import Workdir
 FILE = "model.safetensors"
 
 
+@runtime_checkable
 class Place(Protocol):
     """A trained model and what follows it, wherever they are kept."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vqvae_jax.errors import require
-from vqvae_jax.files import write_whole
+from vqvae_jax.files import write_bytes
 from vqvae_jax.pretrained import card, file
 from vqvae_jax.pretrained.about import about_models
 from vqvae_jax.pretrained.places import FILE, find
@@ -53,5 +53,5 @@ def save_pretrained(
         about = about._replace(sample_rate=sample_rate)
     path = Path(folder) / FILE
     file.write(path, about, params)
-    write_whole(path.with_name("README.md"), card.of(about, path.parent).encode())
+    write_bytes(path.with_name("README.md"), card.of(about, path.parent).encode())
     return path
