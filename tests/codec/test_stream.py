@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from vqvae_jax.codec.stream import Reader, Writer, frequencies, information
+from vqvae_jax.codec.stream import (
+    Reader,
+    Undecodable,
+    Writer,
+    frequencies,
+    information,
+)
 from vqvae_jax.errors import UserError
 
 
@@ -69,6 +75,25 @@ class TestStream:
             np.testing.assert_array_equal(reader.read(freq[:5]), symbols[:5])
             np.testing.assert_array_equal(reader.read(freq[5:]), symbols[5:])
         assert carries or scale != 1.0
+
+    def test_a_megabyte_takes_no_longer_for_each_byte(self):
+        rng = np.random.default_rng(0)
+        symbols = rng.integers(256, size=2**20).astype(np.int32)
+        writer = Writer()
+        freq = frequencies(np.zeros((2**10, 256), np.float32))
+        for part in np.split(symbols, 2**10):
+            writer.write(part, freq)
+        payload = writer.getvalue()
+        assert 2**20 <= len(payload) <= 2**20 + 1
+        reader = Reader(payload)
+        found = [reader.read(freq) for _ in range(2**10)]
+        np.testing.assert_array_equal(np.concatenate(found), symbols)
+
+    def test_bytes_that_no_symbols_become_are_told(self):
+        """2^64 - 1 is in the remainder behind the last of 2^24 parts of 2^64 - 1."""
+        freq = frequencies(np.zeros((1, 16), np.float32))
+        with pytest.raises(Undecodable):
+            Reader(b"\xff" * 8).read(freq)
 
     def test_impossible_symbols_cost_24_bits(self):
         freq = frequencies(np.array([[0.0, -1e9]] * 10, np.float32))

@@ -24,11 +24,16 @@ from vqvae_jax import sampling
 from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.codec import container
 from vqvae_jax.codec.container import Contents, How
-from vqvae_jax.codec.stream import Reader, Writer, frequencies, information
-from vqvae_jax.errors import require
+from vqvae_jax.codec.stream import Reader, Undecodable, Writer, frequencies, information
+from vqvae_jax.errors import UserError, require
 from vqvae_jax.models.prior import Prior
 
 _LARGEST_BATCH = 128
+_OTHER_ARITHMETIC = (
+    "the codes that come out are not those that went in: this machine or this version "
+    "of JAX computes other probabilities than the one that compressed them; decompress "
+    "there"
+)
 
 # Told how many more images are done.
 Progress = Callable[[int], None]
@@ -141,19 +146,17 @@ class Codec:
             "the file was made with another model or another prior than this one",
         )
         reader = Reader(contents.payload)
-        codes, labels = self._visit(
-            lambda logits: reader.read(frequencies(logits)),
-            contents.images,
-            with_labels=contents.how == How.PRIOR_WITH_LABELS,
-            told=progress,
-        )
-        require(
-            container.hash_of_codes(codes, labels) == contents.check,
-            "the codes that come out are not those that went in: this machine or this "
-            "version of JAX computes other probabilities than the one that compressed "
-            "them; decompress there",
-        )
-        return Decompressed(codes, labels)
+        try:
+            found = self._visit(
+                lambda logits: reader.read(frequencies(logits)),
+                contents.images,
+                with_labels=contents.how == How.PRIOR_WITH_LABELS,
+                told=progress,
+            )
+        except Undecodable as error:
+            raise UserError(_OTHER_ARITHMETIC) from error
+        require(container.hash_of_codes(*found) == contents.check, _OTHER_ARITHMETIC)
+        return found
 
     def images_in(self, data: bytes) -> int:
         """Return how many images a file has.

@@ -21,6 +21,10 @@ _MODEL = constriction.stream.model.Categorical(perfect=False)
 Frequencies = Float32[np.ndarray, "N K"]
 
 
+class Undecodable(Exception):
+    """Bytes that no symbols of these frequencies become."""
+
+
 def frequencies(logits: Float[np.ndarray, "N K"]) -> Frequencies:
     """Return probabilities in units of 2^-24: integers >= 1 that sum to 2^24.
 
@@ -76,11 +80,11 @@ class Writer:
         sealed = int.from_bytes(words.ljust(width // 8, b"\0"))
         # It is the interval's lower end, rounded up to whole words.
         lowest = sealed - -lower % 2**_WORD
-        for length in range(width // 8 + 1):
-            unit = 256 ** (width // 8 - length)
-            value = -(-lowest // unit) * unit
+        # The interval is narrower than the coder's bounds are wide.
+        for zeros in range(_STATE, -1, -8):
+            value = -(-lowest >> zeros) << zeros
             if value < lowest + size:
-                return value.to_bytes(width // 8)[:length]
+                return value.to_bytes(width // 8)[: (width - zeros) // 8]
         raise AssertionError("an interval of at least one number has one")
 
 
@@ -94,10 +98,18 @@ class Reader:
         self._decoder = constriction.stream.queue.RangeDecoder(words)
 
     def read(self, freq: Frequencies) -> Int[np.ndarray, " N"]:
-        """Return the next symbols, one for each row of frequencies."""
+        """Return the next symbols, one for each row of frequencies.
+
+        Raises:
+          Undecodable: the bytes were written with other frequencies. Most often other
+            symbols come out instead.
+        """
         if freq.shape[-1] == 1:
             return np.zeros(len(freq), np.int32)
-        return self._decoder.decode(_MODEL, freq - 1)
+        try:
+            return self._decoder.decode(_MODEL, freq - 1)
+        except AssertionError as error:  # What constriction raises.
+            raise Undecodable(str(error)) from error
 
 
 def _log_softmax(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:

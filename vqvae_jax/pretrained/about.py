@@ -67,7 +67,7 @@ def from_json(text: str) -> About:
         return About(**values)
     except UserError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"what it says of its model is damaged: {error}") from error
 
 
