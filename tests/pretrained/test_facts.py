@@ -37,9 +37,9 @@ def test_of_a_run(finished_run):
 def test_of_speech(speech_run):
     found = facts(find(speech_run).about)
     assert found["speakers"] == "ann, bob, cy"
-    # K = 16: 4 bits for 64 samples of 16 000.
-    assert found["codes"] == "one of K = 16 for 64 samples"
-    assert found["bits of a second's codes"] == "1,000"
+    # K = 16: 4 bits for 128 samples of 16 000.
+    assert found["codes"] == "one of K = 16 for 128 samples"
+    assert found["bits of a second's codes"] == "500"
     assert found["followed by"] == "sequence_prior"
 
 

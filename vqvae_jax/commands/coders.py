@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
+from vqvae_jax.arrays import require_range, require_shape
 from vqvae_jax.commands.models import Loaded, rate_of
 from vqvae_jax.commands.outputs import png
 from vqvae_jax.data import audio as audio_lib
@@ -56,14 +57,8 @@ class ImageCoder:
         grid, num_codes = self._model.grid, self._model.num_codes
         stacked = np.zeros((self._batch_size, *grid), np.int32)
         for row, one in zip(stacked, codes, strict=False):
-            require(
-                one.shape == grid,
-                f"codes must have shape {list(grid)}, got {list(one.shape)}",
-            )
-            require(
-                one.min() >= 0 and one.max() < num_codes,
-                f"codes must be below {num_codes}, got {one.min()} ... {one.max()}",
-            )
+            require_shape("codes", one, *grid)
+            require_range("codes", one, 0, num_codes)
             row[:] = one
         images = np.asarray(self._decode(self._params, stacked))
         return [png(image) for image in images[: len(codes)]]
@@ -128,16 +123,12 @@ class SpeechCoder:
         Raises:
           UserError: they are no codes of this model.
         """
-        num_codes = self._model.num_codes
         for one in codes:
             require(
                 one.ndim == 1 and len(one) > 0,
                 f"codes must have shape [n], got {list(one.shape)}",
             )
-            require(
-                one.min() >= 0 and one.max() < num_codes,
-                f"codes must be below {num_codes}, got {one.min()} ... {one.max()}",
-            )
+            require_range("codes", one, 0, self._model.num_codes)
         rows, mask = self._padded(codes, self._codes_at_once)
         said = self._decode(
             self._params,

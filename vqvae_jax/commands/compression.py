@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Int
 
@@ -87,14 +88,14 @@ def cheapest_labels(
     """Return for each image the class under which its codes cost least."""
     prior, params = codec.prior, codec.prior_params
     classes = range(prior.num_classes)
+    log_prob = jax.jit(
+        lambda codes, labels: prior.log_prob(params, codes, labels=labels)
+    )
     chosen = []
     with progress.shown("classes", len(codes)) as advance:
         for start in range(0, len(codes), batch_size):
             batch = codes[start : start + batch_size]
-            nats = [
-                prior.log_prob(params, batch, labels=np.full(len(batch), label))
-                for label in classes
-            ]
+            nats = [log_prob(batch, np.full(len(batch), k)) for k in classes]
             chosen.append(np.argmax(nats, axis=0))
             advance(len(batch))
     return np.concatenate(chosen).astype(np.int32)

@@ -3,6 +3,7 @@
 import argparse
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
@@ -11,6 +12,7 @@ from vqvae_jax.commands.batches import make_files
 from vqvae_jax.commands.coders import each_image
 from vqvae_jax.commands.inputs import IMAGES, files_of, require_images
 from vqvae_jax.commands.models import Loaded, load
+from vqvae_jax.commands.outputs import png
 from vqvae_jax.errors import require
 from vqvae_jax.report import figures
 
@@ -63,9 +65,9 @@ def between_outputs(
       images: from which, to which.
       parts: how far along the line, 0 ... 1.
     """
-    first, last = np.asarray(loaded.model.z_e(loaded.params, images))
-    weights = parts[:, None, None, None].astype(np.float32)
-    z_e = (1 - weights) * first + weights * last
+    first, last = loaded.model.z_e(loaded.params, images)
+    weights = jnp.asarray(parts, jnp.float32)[:, None, None, None]
+    z_e = (1 - weights) * first[None] + weights * last[None]
     return np.asarray(quantizer.quantize(loaded.params.codebook, z_e).codes)
 
 

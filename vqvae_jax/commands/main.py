@@ -1,11 +1,14 @@
-"""From a command line to an exit code: 0, or 2 for a mistake, told in one line."""
+"""From a command line to an exit code: 0; 2 for a mistake, told in one line; 130."""
 
 import importlib
-import sys
 from collections.abc import Sequence
 
 from vqvae_jax.commands.parser import parser
 from vqvae_jax.errors import UserError
+
+_MISTAKE = 2
+# What shells give a program that Ctrl-C ended.
+_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -15,6 +18,7 @@ def main(arguments: Sequence[str]) -> int:
     from absl import logging
 
     from vqvae_jax import compilation
+    from vqvae_jax.command import tell
 
     logging.set_verbosity(logging.ERROR)
     compilation.keep_programs()
@@ -22,6 +26,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         getattr(module, options.command)(options)
     except UserError as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+        tell(error)
+        return _MISTAKE
+    except KeyboardInterrupt:
+        tell("interrupted; what is written is whole, and the same command goes on")
+        return _INTERRUPTED
     return 0

@@ -46,7 +46,8 @@ class _Parser(argparse.ArgumentParser):
     """Tells a mistake in one line."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}; {self.prog} --help explains", file=sys.stderr)
+        line = " ".join(message.split())
+        print(f"error: {line}; {self.prog} --help explains", file=sys.stderr)
         sys.exit(2)
 
 
@@ -129,7 +130,7 @@ With another --speaker than its own, a recording is converted to that voice."""
 
 def _sample(commands) -> None:
     summary = "new images or recordings"
-    example = "runs/digits samples --num 20 --label 7 --temperature 0.9"
+    example = "runs/digits samples --num 20 --temperature 0.9"
     command = _add(commands, "sample", "sampling", summary, example)
     command.description = (
         """
@@ -166,7 +167,7 @@ and write each as .png or .wav."""
 
 def _interpolate(commands) -> None:
     summary = "the way from one image to another"
-    example = "runs/digits a.png b.png between --steps 9"
+    example = "runs/digits a.png b.png between"
     command = _add(commands, "interpolate", "interpolation", summary, example)
     command.description = (
         """
@@ -175,8 +176,8 @@ strip.png.
 
   z_e    a straight line between the encoder's two outputs; each point on it is
          quantized, so that every image is decoded from codes
-  codes  the codes themselves: one after the other, in an order that --seed decides,
-         becomes that of the other image"""
+  codes  the codes themselves: one after the other, in an order that --seed
+         decides, becomes that of the other image"""
         + _IMAGES
         + _RESUMES
     )

@@ -78,13 +78,17 @@ def _sampler(
     for name in asked:
         require(name in can, f"--{name}: a {kind} does not draw from a prior of codes")
     told = {name: shaping[name] for name in can}
+    class_names = getattr(model, "class_names", ())
 
     def draw(key, labels, number):
         del number
-        images = model.sample(params, key, num_samples=len(labels), **told)
+        of_classes = {"labels": labels} if class_names else {}
+        images = model.sample(
+            params, key, num_samples=len(labels), **of_classes, **told
+        )
         return [png(image) for image in np.asarray(images)]
 
-    return _Sampler(draw, (), ".png")
+    return _Sampler(draw, class_names, ".png")
 
 
 def _of_prior(
@@ -101,7 +105,7 @@ def _of_prior(
             num_samples=len(labels),
             **shaping,
         )
-        return coder.made_of(np.asarray(codes), number)
+        return coder.made_of(list(np.asarray(codes)), number)
 
     return _Sampler(draw, prior.class_names, ".png")
 
@@ -123,6 +127,6 @@ def _of_speech(
             speakers=labels if prior.conditional else None,
             **shaping,
         )
-        return coder.made_of(np.asarray(codes), number, labels)
+        return coder.made_of(list(np.asarray(codes)), number, labels)
 
     return _Sampler(draw, loaded.model.speaker_names, ".wav")
