@@ -61,7 +61,7 @@ def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
             num_codes=64,
             dim=sizes.dim,
         )
-        return paper_model.training_step(architecture)
+        return paper_model.training_step(architecture).run
 
     prior = sampling.Sizes(layers=sizes.layers, units=sizes.units)
     network, params = sampling.build(prior)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -82,8 +83,19 @@ def model(sizes: Architecture, *, dtype: str = "float32") -> VQVAE:
     )
 
 
-def training_step(sizes: Architecture, *, dtype: str = "float32") -> Run:
-    """Return a function that trains for one step of this project's own loop."""
+class Step(NamedTuple):
+    """One step of training.
+
+    run: takes it.
+    num_bytes: that it reads and writes, as XLA counts them in its compiled program.
+    """
+
+    run: Run
+    num_bytes: float
+
+
+def training_step(sizes: Architecture, *, dtype: str = "float32") -> Step:
+    """Return the step of this project's own loop."""
     trained = model(sizes, dtype=dtype)
     batch = jax.device_put(random_batch(sizes))
     key = jax.random.key(0)
@@ -91,13 +103,13 @@ def training_step(sizes: Architecture, *, dtype: str = "float32") -> Run:
     optimizer = make_optimizer(
         TrainingConfig(steps=1, batch_size=sizes.batch), trainable
     )
-    init = jax.jit(functools.partial(init_state, trained, optimizer))
+    state = jax.jit(functools.partial(init_state, trained, optimizer))(key, batch)
     train_step = jax.jit(make_train_step(trained, optimizer), donate_argnums=0)
-    state = init(key, batch)
+    compiled = train_step.lower(state, batch).compile()
 
-    def step():
+    def run():
         nonlocal state
-        state, metrics = train_step(state, batch)
+        state, metrics = compiled(state, batch)
         jax.block_until_ready((state, metrics))
 
-    return step
+    return Step(run, compiled.cost_analysis()["bytes accessed"])

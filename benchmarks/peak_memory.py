@@ -7,17 +7,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+
 ROOT = Path(__file__).parents[1]
 _STATUS = Path("/proc/self/status")
 
 
 def of_run(module: str, function: str, **sizes: Any) -> int | None:
-    """Return the bytes that two calls add to a fresh process, or None off Linux.
+    """Return the bytes that two calls add to a fresh process.
+
+    None where they cannot be told: off Linux, and on a GPU or TPU, whose memory is not
+    the process's.
 
     `function` of benchmarks/`module`.py makes what is called, from `sizes`. Its
     imports, inputs and compilation come before, so that they are not counted.
     """
-    if not _STATUS.exists():
+    if not _STATUS.exists() or jax.default_backend() != "cpu":
         return None
     code = (
         "import json, sys; from benchmarks import peak_memory; "

@@ -115,7 +115,7 @@ def _reading(sizes: Sizes, source: Source, rounds: int) -> Table:
     runs = {
         "decoding": reads(source),
         "from memory": reads(cached(source)),
-        "training step": paper_model.training_step(sizes),
+        "training step": paper_model.training_step(sizes).run,
     }
     images = dict.fromkeys(runs, sizes.batch * sizes.batches)
     images["training step"] = sizes.batch

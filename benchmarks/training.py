@@ -3,7 +3,9 @@
     python benchmarks/training.py [--set likelihood=categorical] [--json training.json]
 
 A step is forward, backward and Adam on random images, in float32 and in bfloat16. The
-machine's rate is that of one large matrix product in the same dtype.
+machine's rates are those of one large matrix product in the same dtype, and of adding
+one to each number of a large array. Bytes of a step are those that XLA counts of its
+compiled program.
 """
 
 import dataclasses
@@ -22,7 +24,9 @@ from benchmarks.paper_model import Architecture
 from benchmarks.tables import Outcome, Row, Table
 
 OURS, OURS_BFLOAT16 = "vqvae_jax float32", "vqvae_jax bfloat16"
+OURS_BY_DTYPE = {OURS: "float32", OURS_BFLOAT16: "bfloat16"}
 MATMUL = {"float32": "matrix product float32", "bfloat16": "matrix product bfloat16"}
+COPY = "copy"
 # Options of torch_vqvae.training_step.
 TORCH: dict[str, Mapping[str, bool]] = {
     "PyTorch eager": {},
@@ -39,12 +43,17 @@ TORCH: dict[str, Mapping[str, bool]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Sizes(Architecture):
-    """The model's, and the side of the matrices whose product is the machine's rate."""
+    """The model's, and those of what tells the machine's rates.
+
+    matmul_side: of the square matrices that are multiplied.
+    copied_floats: numbers in the array that is read and written.
+    """
 
     matmul_side: int = 2048
+    copied_floats: int = 2**26
 
 
-TINY = Sizes(**dataclasses.asdict(paper_model.TINY), matmul_side=64)
+TINY = Sizes(**dataclasses.asdict(paper_model.TINY), matmul_side=64, copied_floats=64)
 
 
 def matmul(side: int, dtype: str) -> timing.Run:
@@ -54,44 +63,68 @@ def matmul(side: int, dtype: str) -> timing.Run:
     return timing.waits(jax.jit(product), matrix, matrix)
 
 
+def copy(num_floats: int) -> timing.Run:
+    """Return a function that reads an array and writes another of its size."""
+    return timing.waits(jax.jit(lambda x: x + 1), jnp.zeros(num_floats, "float32"))
+
+
 def measure(sizes: Sizes, rounds: int) -> list[Table]:
     """Train all contestants for a step each round."""
     runs: dict[str, Callable] = {
         name: matmul(sizes.matmul_side, dtype) for dtype, name in MATMUL.items()
     }
-    runs[OURS] = paper_model.training_step(sizes)
-    runs[OURS_BFLOAT16] = paper_model.training_step(sizes, dtype="bfloat16")
-    notes = {}
-    for name, options in TORCH.items():
-        if not peers.are_installed("torch"):
-            notes[name] = "not installed"
-        elif options.get("compiled") and not peers.can_compile():
-            notes[name] = "no C++ compiler"
-        else:
-            step = peers.attribute("torch_vqvae", "training_step")
-            runs[name] = step(sizes, **options)
-    seconds = timing.in_turns(runs, rounds, warm_up=2)
+    runs[COPY] = copy(sizes.copied_floats)
+    num_bytes = {COPY: 8 * sizes.copied_floats}
+    for name, dtype in OURS_BY_DTYPE.items():
+        runs[name], num_bytes[name] = paper_model.training_step(sizes, dtype=dtype)
+    peers_steps, notes = _of_torch(sizes)
+    seconds = timing.in_turns(runs | peers_steps, rounds, warm_up=2)
     flops = paper_model.training_flops(sizes)
+    product = 2 * sizes.matmul_side**3
     rates = {
-        dtype: 2 * sizes.matmul_side**3 / timing.spread(seconds[name]).median
+        dtype: product / timing.spread(seconds[name]).median
         for dtype, name in MATMUL.items()
     }
     rows = []
     for name, times in seconds.items():
         median = timing.spread(times).median
+        figures = {}
         if name in MATMUL.values():
-            figures = {"gflop_per_second": 2 * sizes.matmul_side**3 / median / 1e9}
-        else:
+            figures["gflop_per_second"] = product / median / 1e9
+        elif name != COPY:
             rate = rates["bfloat16" if "bfloat16" in name else "float32"]
             figures = {
                 "images_per_second": sizes.batch / median,
                 "gflop_per_second": flops / median / 1e9,
                 "share_of_matrix_product": flops / median / rate,
             }
+        if name in num_bytes:
+            figures["gigabyte_per_second"] = num_bytes[name] / median / 1e9
         rows.append(Row(name, times, figures))
     rows += [Row(name, note=note) for name, note in notes.items()]
     title = f"A training step, batch {sizes.batch}, {sizes.likelihood} decoder"
     return [Table(title, rows, _outcomes(seconds, flops, sizes.matmul_side))]
+
+
+def _of_torch(sizes: Sizes) -> tuple[dict[str, timing.Run], dict[str, str]]:
+    """Return PyTorch's steps, each taken once, and why others are missing."""
+    steps, notes = {}, {}
+    for name, options in TORCH.items():
+        if not peers.are_installed("torch"):
+            notes[name] = "not installed"
+            continue
+        if options.get("compiled") and not peers.can_compile():
+            notes[name] = "no C++ compiler"
+            continue
+        step = peers.attribute("torch_vqvae", "training_step")(sizes, **options)
+        try:
+            step()
+        except RuntimeError as error:
+            # What compiles on the spot depends on more than its version.
+            notes[name] = f"failed: {str(error).splitlines()[0][:60]}"
+        else:
+            steps[name] = step
+    return steps, notes
 
 
 def _outcomes(seconds, flops, matmul_side) -> list[Outcome]:
@@ -105,7 +138,7 @@ def _outcomes(seconds, flops, matmul_side) -> list[Outcome]:
         if name in seconds:
             speed = timing.ratios(seconds[name], seconds[ours])
             outcomes.append(Outcome(f"{ours} over {name}", speed, goals.get(name)))
-    for dtype, ours in (("float32", OURS), ("bfloat16", OURS_BFLOAT16)):
+    for ours, dtype in OURS_BY_DTYPE.items():
         # Of equal arithmetic the times' ratio would be the share.
         scale = flops / (2 * matmul_side**3)
         share = [

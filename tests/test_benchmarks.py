@@ -1,26 +1,21 @@
 """Every benchmark on tiny sizes: what it writes, not how long it takes."""
 
 import json
-import sys
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import command, pipeline, run, startup, timing
+from benchmarks import command, peers, pipeline, run, startup, timing, training
 from benchmarks.paper_model import TINY
 from benchmarks.tables import Outcome, Row, Table
-
-PEERS = ("torch", "vector_quantize_pytorch", "haiku")
 
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path, capsys):
     """(name) -> a benchmark's tables by title as in the JSON, and what it prints."""
-    for peer in PEERS:
-        # A None here is a package that cannot be imported.
-        monkeypatch.setitem(sys.modules, peer, None)
+    monkeypatch.setattr(peers, "are_installed", lambda *modules: not modules)
     monkeypatch.setenv("COLUMNS", "200")
 
     def measure(name):
@@ -46,7 +41,12 @@ def test_training(measured):
     product = rows["matrix product float32"]
     rate = 2 * 64**3 / product["median_seconds"] / 1e9
     assert product["gflop_per_second"] == pytest.approx(rate)
+    copied = rows["copy"]
+    speed = 8 * 64 / copied["median_seconds"] / 1e9
+    assert copied["gigabyte_per_second"] == pytest.approx(speed)
     ours = rows["vqvae_jax float32"]
+    # Adam alone reads and writes parameters, gradients and two moments.
+    assert ours["gigabyte_per_second"] * ours["median_seconds"] * 1e9 > 7 * 4 * 10_000
     assert ours["images_per_second"] == pytest.approx(4 / ours["median_seconds"])
     share = ours["gflop_per_second"] / rate
     assert ours["share_of_matrix_product"] == pytest.approx(share)
@@ -55,6 +55,26 @@ def test_training(measured):
         f"vqvae_jax {dtype}, share of the matrix product's rate"
         for dtype in ("float32", "bfloat16")
     ]
+
+
+def test_a_peer_that_fails_is_told(monkeypatch):
+    """As torch.compile does where its compiler is not what it expects."""
+
+    def step():
+        raise RuntimeError("no compiler\nand a long trace")
+
+    monkeypatch.setattr(peers, "are_installed", lambda *modules: True)
+    monkeypatch.setattr(peers, "can_compile", lambda: False)
+    monkeypatch.setattr(peers, "attribute", lambda *_: lambda *_, **__: step)
+    (table,) = training.measure(training.TINY, 1)
+    notes = {row.name: row.note for row in table.rows if row.note}
+    assert notes["PyTorch eager"] == "failed: no compiler"
+    assert notes["PyTorch compile"] == "no C++ compiler"
+
+
+def test_which_peers_are_there():
+    assert peers.are_installed("json", "numpy")
+    assert not peers.are_installed("json", "a_package_that_is_not_there")
 
 
 def test_quantizer(measured):
@@ -205,7 +225,8 @@ def test_the_command_line(tmp_path, capsys):
     assert table["rows"][1] == {"name": "a", "rounds": 0, "note": "gone"}
     assert report["machine"]["versions"]["jax"] == jax.__version__
     assert "speed: 3, goal at least 2: reached" in capsys.readouterr().out
-    assert Image.open(picture).size[0] > 500
+    with Image.open(picture) as image:
+        assert image.width > 500
 
 
 def test_a_benchmark_that_is_not_there(capsys):

@@ -1,6 +1,8 @@
 """The command line, as a process: exit codes, messages, kill -9 and resumption."""
 
+import html
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -143,7 +145,9 @@ def test_killed_in_every_stage_it_ends_where_it_would_have(
     args = ("digits.py", tiny_changes | {"data.data_dir": digits_dir})
     run_with_kills(args, tmp_path / "run", STAGES)
     assert_same_run(tmp_path / "run", finished_run)
-    assert (tmp_path / "run" / "report.html").exists()
+    words = command(*args, f"--workdir={tmp_path / 'run'}")[1:]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"<code>{html.escape(shlex.join(['python', *words]))}</code>" in page
 
 
 @pytest.mark.slow

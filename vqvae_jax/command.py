@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -74,12 +75,13 @@ def main(argv: list[str]) -> None:
     file, _, variant = given["config"].config_filename.partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
     config, workdir = given.config.to_dict(), given.workdir or f"runs/{name}"
+    typed = shlex.join(["python", *sys.argv])
     _join_others()
     try:
         if suite.is_suite(config):
-            suite.run(config, workdir)
+            suite.run(config, workdir, command=typed)
         else:
-            stages.run(config, workdir, given.stages)
+            stages.run(config, workdir, given.stages, command=typed)
     except UserError as error:
         tell(error)
         distributed.leave(_MISTAKE)

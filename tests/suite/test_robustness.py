@@ -42,7 +42,7 @@ def test_each_setting_is_trained_once_and_compared(
 
     monkeypatch.setattr(stages, "run", run)
     assert suite.is_suite(config)
-    suite.run(config, str(tmp_path))
+    suite.run(config, str(tmp_path), command="python launch.py --x")
     settings = [(0.25, 16), (2.0, 16), (0.25, 8)]
     assert trained == [(*setting, seed) for seed in (0, 1) for setting in settings]
 
@@ -64,7 +64,8 @@ def test_each_setting_is_trained_once_and_compared(
         max(np.ptp(each) for each in bits.values())
     )
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 1
+    assert page.count("<svg") == 1
+    assert "<code>python launch.py --x</code>" in page
     assert "1 of 2 diverged" in page
     assert "0.25 (base)" in page
     assert "beta=2.0, seed 1: vqvae: loss is nan" in capsys.readouterr().out
