@@ -14,7 +14,7 @@ from vqvae_jax.commands.inputs import IMAGES, files_of, require_images
 from vqvae_jax.commands.models import Loaded, load
 from vqvae_jax.commands.outputs import png
 from vqvae_jax.errors import require
-from vqvae_jax.report import figures
+from vqvae_jax.report import tiles
 
 
 def interpolate(options: argparse.Namespace) -> None:
@@ -40,7 +40,7 @@ def interpolate(options: argparse.Namespace) -> None:
             codes = between_codes(ends_codes, parts, seed=options.seed)
         decoded = np.asarray(jax.jit(model.decode)(params, codes))
         made = {f"{i:03d}": png(image) for i, image in enumerate(decoded)}
-        made["strip"] = figures.image_grid(decoded, columns=len(decoded))
+        made["strip"] = tiles.image_grid(decoded, columns=len(decoded))
         return [made[name] for name in names]
 
     names = [f"{i:03d}" for i in range(options.steps)] + ["strip"]
