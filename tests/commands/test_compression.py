@@ -13,7 +13,6 @@ from vqvae_jax.codec import Codec
 from vqvae_jax.commands.compression import cheapest_labels
 from vqvae_jax.workdir import fingerprint
 
-
 ROOT = Path(__file__).parents[2]
 
 
