@@ -1,7 +1,9 @@
 """compress and decompress: the codes bit for bit, at the prior's own cost."""
 
 import math
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import vqvae_jax
 from vqvae_jax.codec import Codec
 from vqvae_jax.commands.compression import cheapest_labels
 from vqvae_jax.workdir import fingerprint
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,20 @@ def test_without_a_prior_a_code_has_log2_k_bits(command, other, photos, tmp_path
     # 16 codes of 4 bits for each of 5 images, 14 bytes before them.
     assert file.stat().st_size == 14 + 5 * 8
     assert command("decompress", other, file, tmp_path / "images").code == 0
+
+
+def test_the_python_of_the_docs_runs(
+    codes, finished_run, images, tmp_path, monkeypatch
+):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits").symlink_to(finished_run)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "codec.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"images": images, "labels": np.arange(5)}
+    exec(compile(block, "docs/codec.md", "exec"), names)
+    np.testing.assert_array_equal(names["codes"], codes)
+    np.testing.assert_array_equal(names["labels"], np.arange(5))
 
 
 class TestRefused:
