@@ -7,6 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import vqvae_jax  # noqa: E402
+
+# It imports what it offers on first use; autodoc lists what has been used.
+for _name in vqvae_jax.__all__:
+    setattr(vqvae_jax, _name, getattr(vqvae_jax, _name))
+
 _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 project = "vqvae_jax"

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import vqvae_jax
+from vqvae_jax import quantizer
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -30,5 +33,7 @@ def test_the_pages_build_without_a_warning(tmp_path):
     # What a browser fetches at once: scripts, pictures and styles, not links.
     fetched = r'(?:src|<link[^>]* href)="(https?:[^"]*)"'
     assert not [url for page in pages.values() for url in re.findall(fetched, page)]
-    for name in ("quantizer.ema_update", "VQVAE.decode", "workdir.restore_prior"):
-        assert f"vqvae_jax.{name}" in pages["api"] or f".{name}" in pages["api"]
+    documented = set(re.findall(r' id="vqvae_jax\.([^"]*)"', pages["api"]))
+    assert {*vqvae_jax.__all__} - {"quantizer"} <= documented
+    assert {f"quantizer.{name}" for name in quantizer.__all__} <= documented
+    assert {"VQVAE.decode", "GAN.sample"} <= documented

@@ -9,7 +9,7 @@ consecutive groups of D channels; G = 1 is the paper's plain case.
     codebook = ema_update(codebook, z_e, out.codes)   # appendix A.1, instead of a loss
 
 Every function works under jit, vmap, grad, scan, pmap and shard_map. Nothing here makes
-an N x K x D tensor: rows are gathered; `sums.py` says how vectors are summed by code.
+a one-hot matrix or an N x K x D tensor: rows are gathered, and sums are segment sums.
 """
 
 from vqvae_jax.quantizer.codebook import (
