@@ -66,6 +66,7 @@ def _full() -> ConfigDict:
                 "codebook_init": "kmeans",
                 "restart_below": 0.0,
                 "dtype": "float32",
+                "remat": False,
             },
             "training": {
                 "steps": 50_000,
@@ -79,6 +80,7 @@ def _full() -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 1000,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
             },
@@ -90,6 +92,7 @@ def _full() -> ConfigDict:
                 "dropout": 0.2,
                 "label_dropout": 0.0,
                 "dtype": "bfloat16",
+                "remat": False,
             },
             "prior_training": {
                 "steps": 20_000,
@@ -103,6 +106,7 @@ def _full() -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 1000,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
             },
