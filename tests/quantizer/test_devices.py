@@ -3,11 +3,14 @@
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
 
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vqvae_jax import quantizer
 
@@ -83,35 +86,58 @@ class TestDevices:
         )
         assert_codebooks_close(twenty_steps(step, codebook, batches), expected)
 
-    def test_kmeans_in_pmap_fits_one_codebook(
-        self, codebook, batches, assert_equal_on_all_devices
-    ):
-        z_e = batches[0]
-        alone = quantizer.kmeans(jax.random.key(3), codebook, z_e)
-        fit = jax.pmap(
-            lambda z: quantizer.kmeans(
-                jax.random.key(3), codebook, z, axis_name="data"
-            ),
-            axis_name="data",
+
+class TestModelAxis:
+    """A codebook whose rows are split over devices, vectors over others."""
+
+    N, K, D = 512, 64, 4
+
+    @staticmethod
+    def step(codebook, z_e):
+        """All that training does to a codebook."""
+
+        def loss(embeddings, z_e):
+            out = quantizer.quantize(codebook._replace(embeddings=embeddings), z_e)
+            losses = out.commitment_loss + out.codebook_loss
+            return losses.sum() + (out.z_q**2).sum(), out.codes
+
+        gradients, codes = jax.grad(loss, (0, 1), has_aux=True)(
+            codebook.embeddings, z_e
         )
-        ours = fit(z_e.reshape(8, 8, -1))
-        assert_equal_on_all_devices(ours, alone)
+        codebook = quantizer.ema_update(codebook, z_e, codes, decay=0.5)
+        key = jax.random.key(0)
+        codebook = quantizer.restart(key, codebook, z_e, min_count=1.0)
+        usage = quantizer.usage(codes, num_codes=codebook.counts.shape[1])
+        fitted = quantizer.kmeans(key, codebook, z_e, iterations=2)
+        return codebook, gradients, codes, usage, fitted
 
+    @pytest.fixture
+    def arguments(self):
+        rng = np.random.default_rng(0)
+        # Each row twice, on different devices: of two nearest the lower index counts.
+        half = rng.normal(size=(2, self.K // 2, self.D))
+        rows = np.concatenate([half, half], axis=1)
+        codebook = quantizer.from_embeddings(jnp.asarray(rows, "float32"))
+        z_e = jnp.asarray(rng.normal(size=(self.N, 2 * self.D)), "float32")
+        return codebook, z_e
 
-def test_works_under_vmap_scan_and_remat(codebook, z_e):
-    flat = z_e.reshape(-1, z_e.shape[-1])
-    expected = quantizer.quantize(codebook, flat)
-    mapped = jax.vmap(quantizer.quantize, in_axes=(None, 0))(codebook, flat)
-    _, scanned = jax.lax.scan(
-        lambda c, z: (c, quantizer.quantize(c, z)), codebook, flat
-    )
-    for ours in (mapped, scanned):
-        for a, b in zip(ours, expected, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5)
-
-    def loss(z):
-        return quantizer.quantize(codebook, z).commitment_loss.sum()
-
-    np.testing.assert_allclose(
-        jax.grad(jax.checkpoint(loss))(flat), jax.grad(loss)(flat), atol=1e-6
-    )
+    def test_results_are_the_same_and_no_device_sees_all(self, arguments):
+        expected = jax.jit(self.step)(*arguments)
+        mesh = jax.make_mesh(
+            (4, 2), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto)
+        )
+        rows = NamedSharding(mesh, PartitionSpec(None, "model"))
+        data = NamedSharding(mesh, PartitionSpec("data"))
+        split = jax.device_put(arguments, (rows, data))
+        step = jax.jit(self.step, out_shardings=(rows, (rows, data), data, rows, rows))
+        compiled = step.lower(*split).compile()
+        found = compiled(*split)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        for leaf in jax.tree.leaves(found[0]):
+            assert leaf.addressable_shards[0].data.shape[1] == self.K // 2
+        # Of each vector's distances a device tells the others the smallest.
+        gathered = re.findall(r"= \w+\[([\d,]+)\]\S* all-gather", compiled.as_text())
+        assert gathered
+        sizes = [math.prod(map(int, shape.split(","))) for shape in gathered]
+        assert max(sizes) <= 2 * 2 * self.N

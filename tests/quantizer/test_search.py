@@ -10,6 +10,7 @@ import textwrap
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vqvae_jax import quantizer
 from vqvae_jax.quantizer import search
@@ -76,3 +77,53 @@ def test_memory_stays_bounded():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert float(out.stdout) < 1024
+
+
+def test_big_codebooks_are_exact():
+    """K = 65 536 in chunks of 64 vectors, each row twice: the lower index is taken."""
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(1 << 15, 64)).astype("f4")
+    vectors = rng.normal(size=(150, 64)).astype("f4")
+    e = jnp.asarray(np.concatenate([half, half])[None])
+    codes = quantizer.nearest(e, jnp.asarray(vectors[:, None]))
+    z, rows = vectors.astype("f8"), half.astype("f8")
+    distances = (rows**2).sum(axis=1) - 2 * z @ rows.T
+    np.testing.assert_array_equal(codes[:, 0], distances.argmin(axis=1))
+
+
+def step_of_losses(codebook, z_e):
+    def loss(embeddings, z_e):
+        out = quantizer.quantize(codebook._replace(embeddings=embeddings), z_e)
+        losses = out.commitment_loss.sum() + out.codebook_loss.sum()
+        return losses + (out.z_q**2).sum(), out.codes
+
+    return jax.grad(loss, (0, 1), has_aux=True)(codebook.embeddings, z_e)
+
+
+KEY = jax.random.key(0)
+AT_SIZE = {
+    "quantize and gradient": lambda c, z, codes: step_of_losses(c, z),
+    "lookup": lambda c, z, codes: quantizer.lookup(c, codes),
+    "ema_update": lambda c, z, codes: quantizer.ema_update(c, z, codes),
+    "usage": lambda c, z, codes: quantizer.usage(codes, num_codes=1 << 16),
+    "kmeans": lambda c, z, codes: quantizer.kmeans(KEY, c, z),
+    "restart": lambda c, z, codes: quantizer.restart(KEY, c, z),
+}
+
+
+@pytest.mark.parametrize("name", AT_SIZE)
+def test_a_million_vectors_and_65_536_codes_take_less_than_2_gib(name):
+    """Arguments, results and all between, as compiled; D = 64."""
+    N, K, D = 1 << 20, 1 << 16, 64
+    e = jax.ShapeDtypeStruct((1, K, D), "float32")
+    codebook = quantizer.Codebook(e, jax.ShapeDtypeStruct((1, K), "float32"), e)
+    z_e = jax.ShapeDtypeStruct((N, D), "float32")
+    codes = jax.ShapeDtypeStruct((N, 1), "int32")
+    compiled = jax.jit(AT_SIZE[name]).lower(codebook, z_e, codes).compile()
+    memory = compiled.memory_analysis()
+    total = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    assert total < 2 << 30
