@@ -167,8 +167,9 @@ def _make_small(config: ConfigDict) -> None:
         }
     )
     if config.model.downsampling > 64:
-        # A code is used less than half of a time a step in the mean.
-        config.model.restart_below = 0.05
+        # A code is used less than half of a time a step in the mean, and one that is
+        # not must be found dead within tens of steps, not hundreds.
+        config.model.update({"ema_decay": 0.95, "restart_below": 0.1})
     config.training.update(
         {
             "steps": 600,

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "vqvae_jax"
 ROOMS = (
     "compilation",
     "errors",
+    "distributed",
     "arrays",
     "config",
     "quantizer",
@@ -34,6 +35,7 @@ ROOMS = (
     "report",
     "stages",
     "suite",
+    "command",
 )
 LONGEST = 350
 
@@ -127,7 +129,7 @@ def test_the_quantizer_needs_jax_alone():
 
 def test_training_knows_no_model_and_no_data():
     rooms = {room(n) for p in (PACKAGE / "training").glob("*.py") for n in internal(p)}
-    assert rooms <= {"errors", "metrics", "training"}
+    assert rooms <= {"distributed", "errors", "metrics", "training"}
 
 
 def test_what_users_import_is_there():

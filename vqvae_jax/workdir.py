@@ -1,10 +1,12 @@
 """A run's directory: what is where, written whole or not at all, and read back."""
 
+import functools
 import hashlib
 import io
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import jax
 import numpy as np
 
 from vqvae_jax import config as config_lib
+from vqvae_jax import distributed
 from vqvae_jax.data.codes import CodesSource
 from vqvae_jax.errors import UserError, require
 from vqvae_jax.experiment import Experiment
@@ -108,6 +111,7 @@ class Workdir:
         """
         if not self.speakers.exists():
             self.write_json(self.speakers, {"speaker_names": list(names)})
+        distributed.barrier("speakers")
         before = self.read_json(self.speakers)["speaker_names"]
         require(
             before == list(names),
@@ -120,9 +124,14 @@ class Workdir:
         """Make the directory, or see that it is empty or holds this config's run.
 
         Raises:
-          UserError: it cannot be written to, or holds the run of another config; the
-            message lists the differing keys.
+          UserError: it cannot be written to, holds the run of another config, whose
+            differing keys the message lists, or is not the same one for all processes.
         """
+        distributed.in_turn(functools.partial(self._require_own, config))
+        if jax.process_count() > 1:
+            self._require_shared()
+
+    def _require_own(self, config: Mapping[str, Any]) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -133,6 +142,20 @@ class Workdir:
             ) from error
         if self.config.exists():
             _require_same(self.read_json(self.config), config, self.path)
+
+    def _require_shared(self) -> None:
+        """See that all processes read what the first one writes here."""
+        place = self.path / ".shared"
+        self.write_bytes(place, uuid.uuid4().bytes)
+        distributed.barrier("shared")
+        found = place.read_bytes() if place.exists() else b""
+        distributed.require_same(
+            found.hex(),
+            f"--workdir={self.path} is not the same directory for all processes: "
+            "choose one that all of them share",
+        )
+        if distributed.is_first():
+            place.unlink()
 
     def read_json(self, path: Path) -> dict:
         """Read a JSON file of this run.
@@ -159,11 +182,13 @@ class Workdir:
         self.write_bytes(path, buffer.getvalue())
 
     def write_bytes(self, path: Path, content: bytes) -> None:
-        """Write a file, whole or not at all.
+        """Write a file, whole or not at all; of several processes the first does.
 
         Raises:
           UserError: the disk is full or the like.
         """
+        if not distributed.is_first():
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         try:
@@ -237,6 +262,12 @@ def fingerprint(params: Coding) -> str:
     return digest.hexdigest()[:16]
 
 
+def without_machine_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a config says of what is computed, flat and sorted by key."""
+    flat = config_lib.flatten(config)
+    return {key: flat[key] for key in sorted(flat.keys() - _MACHINE_KEYS)}
+
+
 def _listed(things: Sequence[Any]) -> str:
     """Return "a, b and c"."""
     *first, last = map(str, things)
@@ -251,11 +282,11 @@ def _best_params(run: Workdir, stage: str, abstract: Any) -> Any:
 def _require_same(
     old: Mapping[str, Any], new: Mapping[str, Any], workdir: Path
 ) -> None:
-    old, new = config_lib.flatten(old), config_lib.flatten(new)
+    old, new = without_machine_keys(old), without_machine_keys(new)
     differing = [
         f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in _MACHINE_KEYS
+        if old.get(key) != new.get(key)
     ]
     require(
         not differing,

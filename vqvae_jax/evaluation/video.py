@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -183,7 +182,7 @@ def _evaluated(
 ) -> dict[str, float]:
     model, params = restore_second(workdir.path, stage)
     mesh = sharding.data_mesh()
-    params = jax.device_put(params, sharding.replicated(mesh))
+    params = sharding.put_replicated(params, mesh)
     evaluation = make_evaluation(model, mesh)
     return metrics_lib.compute(evaluation(params, experiment.eval_batches(clips)))
 

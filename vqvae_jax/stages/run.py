@@ -13,6 +13,7 @@ from typing import Any
 
 import rich
 
+from vqvae_jax import distributed
 from vqvae_jax.data.dataset import open_dataset
 from vqvae_jax.data.speech_dataset import open_speech
 from vqvae_jax.errors import require
@@ -25,7 +26,7 @@ from vqvae_jax.stages.speech import stages_of_speech
 from vqvae_jax.stages.stage import Context, Stage, last_stages, train_model
 from vqvae_jax.training import sharding
 from vqvae_jax.training.ending import is_marked
-from vqvae_jax.workdir import Workdir
+from vqvae_jax.workdir import Workdir, without_machine_keys
 
 
 def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> None:
@@ -51,6 +52,11 @@ def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> 
         sharding.require_divisible(
             batch_size, sharding.data_mesh(), key=key, accumulate=accumulate
         )
+    distributed.require_same(
+        repr((without_machine_keys(config), chosen)),
+        "the processes of this run have different configs or --stages: start all of "
+        "them with the same command",
+    )
     place = Workdir(workdir)
     place.require_usable(config)
     pending = _pending(chosen, all_stages, place)
@@ -63,13 +69,15 @@ def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> 
     for name in pending:
         rich.print(f"[bold]{name}[/bold]")
         all_stages[name].run(context)
+        distributed.barrier(name)
 
 
 def _opened(workdir: Workdir, experiment: Experiment) -> Context:
     """Open the data; a model of speech is told who speaks in them."""
     if experiment.kind != "speech":
-        return Context(workdir, experiment, open_dataset(experiment.data))
-    dataset = open_speech(experiment.data)
+        dataset = distributed.in_turn(lambda: open_dataset(experiment.data))
+        return Context(workdir, experiment, dataset)
+    dataset = distributed.in_turn(lambda: open_speech(experiment.data))
     workdir.keep_speakers(dataset.speaker_names)
     return Context(workdir, experiment.with_speakers(dataset.speaker_names), dataset)
 

@@ -160,8 +160,16 @@ def restore_params(directory: Path, abstract_params: Any) -> Any:
         raise UserError(
             f"there is no checkpoint in {directory}: train this stage first"
         )
+    # To read, a process needs no other one.
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own,
+        active_processes={own},
+        barrier_sync_key_prefix=f"process{own}",
+    )
     options = ocp.CheckpointManagerOptions(
         create=False,
+        multiprocessing_options=alone,
         save_root_metadata=False,
         best_fn=_validation_loss,
         best_mode="min",
