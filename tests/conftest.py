@@ -321,113 +321,6 @@ def video_run(video_config, tmp_path_factory) -> Path:
     return workdir
 
 
-def _numbers(count: int) -> np.ndarray:
-    return np.arange(count, dtype="int32") % 2
-
-
-def _images(shape: tuple[int, ...], values: int = 256) -> dict:
-    images = np.random.default_rng(0).integers(values, size=shape)
-    return {"image": images.astype("uint8"), "label": _numbers(len(images))}
-
-
-def _codes(shape: tuple[int, ...], values: int) -> dict:
-    codes = np.random.default_rng(1).integers(values, size=shape)
-    return {"codes": codes.astype("int32"), "label": _numbers(len(codes))}
-
-
-def _tiny_models(batch_size: int) -> dict:
-    """A model of each kind and a batch, without its mask, by the kind's name."""
-    from vqvae_jax.models.first import KINDS
-    from vqvae_jax.models.second import SECOND_STAGES
-
-    rng = np.random.default_rng(2)
-    models = {name: kind.model for name, kind in KINDS.items()}
-    models |= {name: second.model for name, second in SECOND_STAGES.items()}
-    image = {"image_shape": (8, 8, 1)}
-    codebook = {
-        "dim": 3,
-        "codebook_update": "ema",
-        "codebook_init": "uniform",
-        "restart_below": 0.5,
-    }
-    autoencoder = image | {
-        "stages": 1,
-        "units": 6,
-        "residual_blocks": 1,
-        "residual_units": 5,
-        "likelihood": "gaussian",
-    }
-    pixelcnn = {"layers": 2, "units": 4, "kernel_size": 3}
-    wavenet = {"stacks": 1, "layers": 2, "skip_units": 6}
-    options = {
-        "vqvae": autoencoder | codebook | {"num_codes": 7, "num_codebooks": 2},
-        "vae": autoencoder | {"latent_dim": 2},
-        "vimco": autoencoder
-        | {"num_codes": 5, "num_codebooks": 2, "dim": 3, "num_samples": 2},
-        "gan": image | {"latent_dim": 3, "units": 4, "stages": 2},
-        "pixelcnn": pixelcnn | {"image_shape": (3, 4, 1), "num_values": 6},
-        "speech": wavenet
-        | codebook
-        | {
-            "speaker_names": ("ann", "bob"),
-            "num_codes": 7,
-            "downsampling": 4,
-            "units": 5,
-            "residual_blocks": 1,
-            "wavenet_units": 4,
-        },
-        "prior": pixelcnn
-        | {"grid": (3, 4, 2), "num_codes": 6, "class_names": ("a", "b")},
-        "hierarchy": pixelcnn
-        | codebook
-        | {
-            "grid": (4, 4, 1),
-            "num_codes": 6,
-            "latents": 2,
-            "latent_codes": 5,
-            "stages": 1,
-            "encoder_units": 5,
-            "residual_blocks": 1,
-            "residual_units": 4,
-            "map_features": 3,
-        },
-        "video": pixelcnn
-        | {
-            "grid": (2, 3, 1),
-            "num_codes": 6,
-            "action_names": ("l", "r"),
-            "clip_frames": 3,
-            "given_frames": 1,
-            "generated_frames": 2,
-            "context_layers": 1,
-            "context_units": 4,
-        },
-        "sequence_prior": wavenet | {"num_codes": 6, "latents": 9, "units": 4},
-    }
-    speaker = {"speaker": _numbers(batch_size)}
-    audio = rng.integers(-9000, 9000, size=(batch_size, 24)).astype("int16")
-    action = rng.integers(2, size=(batch_size, 3)).astype("int32")
-    batches = {
-        "pixelcnn": _images((batch_size, 3, 4, 1), 6),
-        "speech": {"audio": audio} | speaker,
-        "prior": _codes((batch_size, 3, 4, 2), 6),
-        "hierarchy": _codes((batch_size, 4, 4, 1), 6),
-        "video": _codes((batch_size, 3, 2, 3, 1), 6) | {"action": action},
-        "sequence_prior": _codes((batch_size, 9), 6) | speaker,
-    }
-    images = _images((batch_size, 8, 8, 1))
-    tiny = {
-        name: (models[name](**values), batches.get(name, images))
-        for name, values in options.items()
-    }
-    trained = SECOND_STAGES["hierarchy"].trained
-    tiny["hierarchy_vae"] = (
-        trained["hierarchy_vae"](tiny["hierarchy"][0]),
-        batches["hierarchy"],
-    )
-    return tiny
-
-
 @pytest.fixture(scope="session")
 def tiny_model():
     """(name, batch_size, **options) -> the smallest model of a kind, params, a batch.
@@ -435,19 +328,15 @@ def tiny_model():
     About a third of the batch is padding, in some places more than in others.
     Parameters are random: `init` would take seconds to compile.
     """
+    from tiny_models import Examples, every_model
 
     def make(name: str, batch_size: int = 4, **options):
-        model, batch = _tiny_models(batch_size)[name]
+        model, shapes = every_model()[name]
         model = dataclasses.replace(model, **options)
-        rng = np.random.default_rng(3)
-        if name in ("speech", "sequence_prior"):
-            shape = next(iter(batch.values())).shape
-            ends = rng.integers(shape[1] // 2, shape[1] + 1, size=batch_size)
-            mask = np.arange(shape[1]) < ends[:, None]
-        else:
-            mask = np.arange(batch_size) % 5 != 2
-        batch |= {"mask": mask}
+        batch = Examples(shapes, count=batch_size)[:]
+        batch.setdefault("mask", np.arange(batch_size) % 5 != 2)
         shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+        rng = np.random.default_rng(3)
         params = jax.tree.map(
             lambda x: rng.uniform(-0.5, 0.5, size=x.shape).astype(x.dtype), shapes
         )

