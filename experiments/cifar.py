@@ -110,6 +110,7 @@ def _paper() -> ConfigDict:
                 "accumulate": 1,
                 "keep": 2,
                 "init_batches": 2,
+                "profile_steps": 0,
             },
             "prior": {
                 "layers": 15,
@@ -136,6 +137,7 @@ def _paper() -> ConfigDict:
                 "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             "samples": {
                 "num_samples": 160,

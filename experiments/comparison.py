@@ -121,6 +121,7 @@ def _training(steps: int, on_cifar: bool) -> dict:
         "accumulate": 1,
         "keep": 2,
         "init_batches": 1,
+        "profile_steps": 0,
     }
 
 

@@ -54,6 +54,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "accumulate": 1,
                 "keep": 2,
                 "init_batches": 16,
+                "profile_steps": 0,
             },
             "prior": {
                 "layers": 4,
@@ -80,6 +81,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             "samples": {
                 "num_samples": 1000,

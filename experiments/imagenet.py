@@ -82,6 +82,7 @@ def _paper() -> ConfigDict:
                 "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             # The size that the gated PixelCNN's paper used for 32x32 ImageNet.
             "prior": {
@@ -109,6 +110,7 @@ def _paper() -> ConfigDict:
                 "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             # Four of each of the thousand classes.
             "samples": {

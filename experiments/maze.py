@@ -83,6 +83,7 @@ def _full() -> ConfigDict:
                 "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             "prior": {
                 "layers": 15,
@@ -109,6 +110,7 @@ def _full() -> ConfigDict:
                 "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             "samples": {
                 "num_samples": 100,

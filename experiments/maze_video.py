@@ -79,6 +79,7 @@ def _full() -> ConfigDict:
                 "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             "video": {
                 "actions": True,
@@ -111,6 +112,7 @@ def _full() -> ConfigDict:
                 "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             # Clips; each is drawn once an action and once more.
             "samples": {

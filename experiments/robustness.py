@@ -27,6 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "accumulate": 1,
         "keep": 1,
         "init_batches": 16,
+        "profile_steps": 0,
     }
     return ConfigDict(
         {

@@ -96,6 +96,7 @@ def _full() -> ConfigDict:
                 "accumulate": 1,
                 "keep": 2,
                 "init_batches": 4,
+                "profile_steps": 0,
             },
             # Utterances, each said by its speaker and by another one.
             "samples": {
@@ -146,6 +147,7 @@ def _follow_by_prior(config: ConfigDict) -> None:
             "accumulate": 1,
             "keep": 2,
             "init_batches": 1,
+            "profile_steps": 0,
         }
     )
 

@@ -31,8 +31,8 @@ Coding = vqvae_lib.Params | speech_lib.Params
 
 SPLITS = ("train", "validation", "test")
 
-# These say where this machine has things, not what is computed.
-_MACHINE_KEYS = frozenset({"data.data_dir", "data.num_workers"})
+# These say where this machine has things, and what it tells, not what is computed.
+_MACHINE_OPTIONS = frozenset({"data_dir", "num_workers", "profile_steps"})
 
 
 class Workdir:
@@ -265,7 +265,11 @@ def fingerprint(params: Coding) -> str:
 def without_machine_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a config says of what is computed, flat and sorted by key."""
     flat = config_lib.flatten(config)
-    return {key: flat[key] for key in sorted(flat.keys() - _MACHINE_KEYS)}
+    return {
+        key: flat[key]
+        for key in sorted(flat)
+        if key.rpartition(".")[2] not in _MACHINE_OPTIONS
+    }
 
 
 def _listed(things: Sequence[Any]) -> str:

@@ -84,6 +84,31 @@ def test_conv2d_transpose_and_its_gradients_equal_lax(window, stride, channels):
     )
 
 
+@pytest.mark.parametrize(("window", "stride"), TRANSPOSED)
+def test_the_form_of_gpus_and_its_gradients_equal_lax(window, stride):
+    """On this platform."""
+    x, kernel = _normal(2, 3, 5, 3), _normal(*window, 3, 5)
+    _assert_same_function(
+        lambda x, k: convolution._transpose_by_phases(
+            x, k, stride=stride, convolve=convolution._pad_and_convolve
+        ),
+        lambda x, k: lax.conv_transpose(x, k, (stride, stride), "SAME"),
+        x,
+        kernel,
+    )
+
+
+def test_a_gpu_multiplies_no_zeros_between_the_inputs():
+    """The dense convolutions of the lowered program are as many as the phases."""
+    x, kernel = jnp.ones((1, 4, 4, 8)), jnp.ones((4, 4, 8, 8))
+    exported = jax.export.export(jax.jit(conv2d_transpose), platforms=["cuda"])(
+        x, kernel
+    )
+    program = exported.mlir_module()
+    assert program.count("stablehlo.convolution") == 4
+    assert "lhs_dilate = [2" not in program
+
+
 def test_one_place_is_a_matrix_product_where_xla_convolves():
     """The branch of GPUs and TPUs, on this platform."""
     x, kernel = _normal(3, 1, 4, 5), _normal(1, 4, 5, 2)

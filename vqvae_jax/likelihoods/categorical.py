@@ -29,9 +29,12 @@ class Categorical:
         logits = per_channel(outputs, self.num_outputs)
         # Else a large common offset would take the digits of their differences.
         logits -= jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
-        values = images.astype(jnp.int32)[..., None]
-        chosen = jnp.take_along_axis(logits, values, axis=-1)[..., 0]
-        return chosen - jax.nn.logsumexp(logits, axis=-1)
+        # A sum over the values, of which all but one are left out: its gradient fuses
+        # with the softmax's, where that of indexing would be a scatter of its own.
+        value = jnp.arange(NUM_VALUES, dtype=jnp.int32)[None, None, None, None]
+        is_chosen = value == images.astype(jnp.int32)[..., None]
+        chosen = jnp.sum(jnp.where(is_chosen, logits, 0.0), axis=-1)
+        return chosen - jnp.log(jnp.sum(jnp.exp(logits), axis=-1))
 
     def mean(self, outputs: Float[Array, "B H W CP"]) -> Float[Array, "B H W C"]:
         """Return the expected value of each channel, in 0 ... 255."""

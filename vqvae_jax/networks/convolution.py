@@ -3,7 +3,9 @@
 XLA has a fast convolution on GPU and TPU. On CPU its forward pass is fair, but the
 kernel's gradient of a transposed convolution takes fifty times longer than its matrix
 product would. There the same sums are written as patches times a matrix, whose
-gradients are matrix products too.
+gradients are matrix products too. On GPU a transposed convolution would have zeros put
+between its inputs and then be computed with all of them, stride² times as much as
+needed; there it is written as several dense ones.
 """
 
 import functools
@@ -78,7 +80,7 @@ def conv2d_transpose(
     """Upsample images `stride` times, as `lax.conv_transpose` with "SAME" does.
 
     The result [B, stride * H, stride * W, C_out] has the dtype of `x`; sums are
-    accumulated in float32. On CPU this is a sub-pixel convolution (Shi et al.,
+    accumulated in float32. On CPU and GPU this is a sub-pixel convolution (Shi et al.,
     2016): each of the stride² output phases is a small dense convolution.
 
     Raises:
@@ -94,7 +96,10 @@ def conv2d_transpose(
         x,
         kernel.astype(x.dtype),
         cpu=functools.partial(_transpose_as_products, stride=stride),
-        default=functools.partial(_transpose_by_xla, stride=stride),
+        tpu=functools.partial(_transpose_by_xla, stride=stride),
+        default=functools.partial(
+            _transpose_by_phases, stride=stride, convolve=_pad_and_convolve
+        ),
     )
 
 
@@ -105,6 +110,16 @@ def _conv_by_xla(x, kernel, *, stride, pads):
         return y[:, None, None, :]
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _pad_and_convolve(x, kernel, *, stride, pads):
+    # A GPU's library takes no padding of one side, which XLA would slice off again.
+    return _conv_by_xla(
+        jnp.pad(x, ((0, 0), *pads, (0, 0))),
+        kernel,
+        stride=stride,
+        pads=((0, 0), (0, 0)),
     )
 
 
@@ -124,9 +139,11 @@ def _conv_as_products(x, kernel, *, stride, pads):
 
 def _transpose_as_products(x, kernel, *, stride):
     narrow = kernel.shape[3] * stride**2 < _NARROW
-    form = functools.partial(
-        _transpose_by_taps if narrow else _transpose_by_phases, stride=stride
-    )
+    form = functools.partial(_transpose_by_taps, stride=stride)
+    if not narrow:
+        form = functools.partial(
+            _transpose_by_phases, stride=stride, convolve=_patches_times_matrix
+        )
     channels = kernel.shape[3] if narrow else x.shape[3]
     floats = x[0, :, :, 0].size * kernel.shape[0] * kernel.shape[1] * channels
     return _in_chunks(form, x, kernel, floats_per_image=floats)
@@ -183,7 +200,7 @@ def _lead(extent: int, stride: int) -> int:
     return extent - 1 if stride >= extent else (extent + stride - 1) // 2
 
 
-def _transpose_by_phases(x, kernel, *, stride):
+def _transpose_by_phases(x, kernel, *, stride, convolve):
     """Compute each phase o % stride of the result by a dense convolution."""
     batch, height, width, _ = x.shape
 
@@ -192,16 +209,14 @@ def _transpose_by_phases(x, kernel, *, stride):
         before = (_lead(extent, stride) - remainder - first) // stride
         return first, (before, extent // stride - 1 - before)
 
-    def convolve(row, column):
+    def compute(row, column):
         (u, above), (v, left) = row, column
-        return _patches_times_matrix(
-            x, kernel[u::stride, v::stride], stride=1, pads=(above, left)
-        )
+        return convolve(x, kernel[u::stride, v::stride], stride=1, pads=(above, left))
 
     rows = [phase(kernel.shape[0], remainder) for remainder in range(stride)]
     columns = [phase(kernel.shape[1], remainder) for remainder in range(stride)]
     phases = [
-        jnp.stack([convolve(row, column) for column in columns], axis=3) for row in rows
+        jnp.stack([compute(row, column) for column in columns], axis=3) for row in rows
     ]
     y = jnp.stack(phases, axis=2)
     return y.reshape(batch, stride * height, stride * width, -1)

@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax.quantizer.search import nearest
+from vqvae_jax.quantizer.sums import sum_by_code
 
 
 class Codebook(NamedTuple):
@@ -134,11 +135,27 @@ def split_groups(
     return z_e.astype(jnp.float32).reshape(*z_e.shape[:-1], num_codebooks, dim)
 
 
+@jax.custom_vjp
 def _gather(
     embeddings: Float[Array, "G K D"], codes: Int[Array, "*batch G"]
 ) -> Float[Array, "*batch G D"]:
     groups = jnp.arange(embeddings.shape[0]).reshape((1,) * (codes.ndim - 1) + (-1,))
     return embeddings[groups, codes]
+
+
+def _gather_forward(embeddings, codes):
+    return _gather(embeddings, codes), (codes, embeddings.shape[1])
+
+
+def _gather_backward(residuals, gradient):
+    codes, num_codes = residuals
+    num_codebooks, dim = gradient.shape[-2:]
+    gradient = gradient.reshape(-1, num_codebooks, dim)
+    codes = codes.reshape(-1, num_codebooks)
+    return sum_by_code(gradient, codes, num_codes=num_codes), None
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
 
 
 def _squared_norm(x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:

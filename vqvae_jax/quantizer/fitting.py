@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from vqvae_jax.quantizer.codebook import Codebook, from_embeddings, split_groups
 from vqvae_jax.quantizer.search import nearest
-from vqvae_jax.quantizer.statistics import sum_by_code, usage
+from vqvae_jax.quantizer.statistics import sum_of_vectors, usage
 
 
 def kmeans(
@@ -40,7 +40,7 @@ def kmeans(
     def lloyd(codebook: Codebook, key: PRNGKeyArray) -> tuple[Codebook, None]:
         codes = nearest(codebook.embeddings, split_groups(codebook, z_e))
         n = usage(codes, num_codes=num_codes, mask=mask)
-        z = sum_by_code(codebook, z_e, codes, mask)
+        z = sum_of_vectors(codebook, z_e, codes, mask)
         if axis_name is not None:
             n, z = lax.psum((n, z), axis_name)
         means = z / jnp.maximum(n, 1.0)[..., None]

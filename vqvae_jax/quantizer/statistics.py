@@ -6,6 +6,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from vqvae_jax.quantizer.codebook import Codebook, split_groups
+from vqvae_jax.quantizer.sums import sum_by_code
 
 # An EMA count below this means that a code has not been used for thousands of updates;
 # m / N would divide two numbers that are about to leave float32's range.
@@ -34,7 +35,7 @@ def ema_update(
         leave it out: there a sum already is the sum over all devices.
     """
     n = usage(codes, num_codes=codebook.counts.shape[1], mask=mask)
-    z = sum_by_code(codebook, z_e, codes, mask)
+    z = sum_of_vectors(codebook, z_e, codes, mask)
     if axis_name is not None:
         n, z = lax.psum((n, z), axis_name)
     counts = decay * codebook.counts + (1 - decay) * n
@@ -79,9 +80,8 @@ def usage(
     `active_codes`: those of one batch are bounded by its size.
     """
     flat, weights = _flatten(codes, mask)
-    return jax.vmap(
-        lambda c: jax.ops.segment_sum(weights, c, num_segments=num_codes), in_axes=1
-    )(flat)
+    ones = jnp.broadcast_to(weights[:, None, None], (*flat.shape, 1))
+    return sum_by_code(ones, flat, num_codes=num_codes)[..., 0]
 
 
 def perplexity(counts: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
@@ -95,7 +95,7 @@ def active_codes(counts: Float[Array, "*batch K"]) -> Int[Array, "*batch"]:
     return jnp.sum(counts > 0, axis=-1)
 
 
-def sum_by_code(
+def sum_of_vectors(
     codebook: Codebook,
     z_e: Float[Array, "*batch GD"],
     codes: Int[Array, "*batch G"],
@@ -108,9 +108,7 @@ def sum_by_code(
     vectors = vectors.reshape(-1, num_codebooks, dim)
     # A product with the mask would let NaN in padding through.
     vectors = jnp.where(weights[:, None, None] > 0, vectors, 0.0)
-    return jax.vmap(
-        lambda z, c: jax.ops.segment_sum(z, c, num_segments=num_codes), in_axes=1
-    )(vectors, flat)
+    return sum_by_code(vectors, flat, num_codes=num_codes)
 
 
 def _flatten(

@@ -22,7 +22,6 @@ from vqvae_jax.models.second import training_section
 from vqvae_jax.stages.codes import extract_codes
 from vqvae_jax.stages.samples import sample_images
 from vqvae_jax.stages.second import SECOND_STAGES
-from vqvae_jax.stages.speech import stages_of_speech
 from vqvae_jax.stages.stage import Context, Stage, last_stages, train_model
 from vqvae_jax.training import sharding
 from vqvae_jax.training.ending import is_marked
@@ -89,6 +88,9 @@ def stages_of(kind: str, second: str | None = "prior") -> dict[str, Stage]:
     followed by nothing.
     """
     if kind == "speech":
+        # Here: what measures voices takes seconds to import, which images do not need.
+        from vqvae_jax.stages.speech import stages_of_speech
+
         return stages_of_speech(second)
     train = Stage(lambda workdir: is_marked(workdir.checkpoints(kind)), train_model)
     if kind != "vqvae":

@@ -19,6 +19,7 @@ from vqvae_jax.training.config import TrainingConfig
 from vqvae_jax.training.evaluate import HostBatch, make_evaluation
 from vqvae_jax.training.logs import MetricsLog, Progress
 from vqvae_jax.training.optimizer import make_optimizer
+from vqvae_jax.training.profile import profiled, steps_to_profile
 from vqvae_jax.training.state import Model, TrainState, init_state, make_train_step
 
 
@@ -116,7 +117,10 @@ def _train(
     )
     evaluation = make_evaluation(model, mesh)
     window: list[metrics_lib.Metrics] = []
+    to_profile = steps_to_profile(config.profile_steps, done=step, total=config.steps)
+    directory = Path(run.workdir) / "profile" / run.stage
     with (
+        profiled(train_step, directory, steps=to_profile, done=step) as train_step,
         MetricsLog(run.workdir, run.stage, start_step=step) as log,
         Progress(run.stage, step, config.steps, config.batch_size) as progress,
     ):
