@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from vqvae_jax import stages
+from vqvae_jax import quantizer, stages
 from vqvae_jax.training.state import init_state, make_train_step
 from vqvae_jax.workdir import restore
 
@@ -28,19 +28,20 @@ def avals(jaxpr):
 
 
 def wide(function, *arguments):
-    """Return the float64 values that a function has where JAX allows them.
+    """Return the float64 values of a function that is given float32.
 
-    Where it does not, whatever asks for float64 gets float32, and nothing shows.
     Numbers written in the code are float64 until they meet an array: they do not count.
     """
-    with jax.enable_x64(True):
-        jaxpr = jax.make_jaxpr(function)(*arguments)
-    found = [a for a in avals(jaxpr.jaxpr) if hasattr(a, "dtype")]
-    assert len(found) > 10
+    found = [
+        aval
+        for aval in avals(jax.make_jaxpr(function)(*arguments).jaxpr)
+        if hasattr(aval, "dtype")
+    ]
+    assert len(found) > 3
     return {
-        a.str_short()
-        for a in found
-        if a.dtype in ("float64", "complex128") and not a.weak_type
+        aval.str_short()
+        for aval in found
+        if aval.dtype in ("float64", "complex128") and not aval.weak_type
     }
 
 
@@ -80,7 +81,8 @@ DRAW = {
 
 
 @pytest.mark.parametrize("name", ["vqvae", "prior", *SLOW])
-def test_nothing_is_float64(name, tiny_model):
+def test_nothing_asks_for_float64(name, tiny_model):
+    """JAX, as all programs here run it, then gives float32 and a warning: an error."""
     model, (params, batch) = tiny_model(name)
     optimizer = optax.adam(1e-3)
     options = {"params_ema_decay": 0.9}
@@ -88,10 +90,35 @@ def test_nothing_is_float64(name, tiny_model):
     state = jax.eval_shape(
         lambda batch: init_state(model, optimizer, KEY, batch, **options), batch
     )
-    assert not wide(lambda batch: model.init(KEY, batch), batch)
     assert not wide(step, state, batch)
     assert not wide(model.evaluate, params, batch)
     assert not wide(lambda p, b: DRAW[name](model, p, b), params, batch)
+
+
+QUANTIZER = {
+    "init": lambda c, z: quantizer.init(KEY, num_codes=5, dim=3),
+    "quantize": lambda c, z: quantizer.quantize(c, z),
+    "ema_update": lambda c, z: quantizer.ema_update(c, z, codes_of(c, z)),
+    "count_update": lambda c, z: quantizer.count_update(c, codes_of(c, z)),
+    "kmeans": lambda c, z: quantizer.kmeans(KEY, c, z),
+    "restart": lambda c, z: quantizer.restart(KEY, c, z),
+    "perplexity": lambda c, z: quantizer.perplexity(
+        quantizer.usage(codes_of(c, z), num_codes=5)
+    ),
+}
+
+
+def codes_of(codebook, z_e):
+    return quantizer.nearest(codebook.embeddings, z_e[..., None, :])
+
+
+@pytest.mark.parametrize("name", QUANTIZER)
+def test_the_quantizer_keeps_to_float32_where_float64_is_allowed(name):
+    """In programs of others, which may switch it on."""
+    codebook = quantizer.init(KEY, num_codes=5, dim=3)
+    z_e = np.zeros((4, 3), "float32")
+    with jax.enable_x64(True):
+        assert not wide(QUANTIZER[name], codebook, z_e)
 
 
 def test_batches_and_what_is_kept_are_of_32_bits_or_fewer(finished_run, tiny_config):

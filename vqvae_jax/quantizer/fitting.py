@@ -103,9 +103,8 @@ def _vector_drawer(codebook, z_e, mask, axis_name):
 
     def draw_one(key, vectors, rows):
         # Sorting random numbers, with padding last, shuffles the valid vectors first.
-        order = jnp.argsort(
-            jnp.where(valid, jax.random.uniform(key, valid.shape), jnp.inf)
-        )
+        numbers = jax.random.uniform(key, valid.shape, jnp.float32)
+        order = jnp.argsort(jnp.where(valid, numbers, jnp.inf))
         turns = jnp.arange(num_codes) % jnp.maximum(valid.sum(), 1)
         return jnp.where(valid.any(), at(order[turns], vectors), rows)
 
