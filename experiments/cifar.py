@@ -93,6 +93,7 @@ def _paper() -> ConfigDict:
                 "codebook_init": "kmeans",
                 "restart_below": 0.0,
                 "dtype": "float32",
+                "remat": False,
             },
             "training": {
                 "steps": 250_000,
@@ -106,6 +107,7 @@ def _paper() -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 5000,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 2,
                 "profile_steps": 0,
@@ -118,6 +120,7 @@ def _paper() -> ConfigDict:
                 "dropout": 0.1,
                 "label_dropout": 0.0,
                 "dtype": "float32",
+                "remat": False,
             },
             "prior_training": {
                 "steps": 100_000,
@@ -131,6 +134,7 @@ def _paper() -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 5000,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
                 "profile_steps": 0,
@@ -236,6 +240,7 @@ def _use_other_model(config: ConfigDict, kind: str, *, paper_size: bool) -> None
                 "dropout": 0.1,
                 "label_dropout": 0.0,
                 "dtype": "float32",
+                "remat": False,
             }
         )
         config.training.update(

@@ -29,6 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "residual_units": units if on_cifar else 32,
         "likelihood": "categorical",
         "dtype": "float32",
+        "remat": False,
     }
     pixelcnn = {
         "layers": 15 if on_cifar else 4,
@@ -38,6 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "dropout": 0.1 if on_cifar else 0.3,
         "label_dropout": 0.0,
         "dtype": "float32",
+        "remat": False,
     }
     models = {
         "gan": {
@@ -116,6 +118,7 @@ def _training(steps: int, on_cifar: bool) -> dict:
         "patience": 0,
         "log_every": steps // 20,
         "checkpoint_every": steps // 10,
+        "accumulate": 1,
         "keep": 2,
         "init_batches": 1,
         "profile_steps": 0,

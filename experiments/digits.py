@@ -37,6 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "codebook_init": "kmeans",
                 "restart_below": 0.1,
                 "dtype": "float32",
+                "remat": False,
             },
             "training": {
                 "steps": 3000,
@@ -50,6 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 500,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 16,
                 "profile_steps": 0,
@@ -62,6 +64,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "dropout": 0.6,
                 "label_dropout": 0.0,
                 "dtype": "float32",
+                "remat": False,
             },
             "prior_training": {
                 "steps": 400,
@@ -75,6 +78,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "patience": 2,
                 "log_every": 100,
                 "checkpoint_every": 100,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
                 "profile_steps": 0,

@@ -65,6 +65,7 @@ def _paper() -> ConfigDict:
                 "codebook_init": "kmeans",
                 "restart_below": 0.0,
                 "dtype": "float32",
+                "remat": False,
             },
             "training": {
                 "steps": 250_000,
@@ -78,6 +79,7 @@ def _paper() -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 5000,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
                 "profile_steps": 0,
@@ -91,6 +93,7 @@ def _paper() -> ConfigDict:
                 "dropout": 0.1,
                 "label_dropout": 0.0,
                 "dtype": "bfloat16",
+                "remat": False,
             },
             "prior_training": {
                 "steps": 200_000,
@@ -104,6 +107,7 @@ def _paper() -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 5000,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
                 "profile_steps": 0,

@@ -66,6 +66,7 @@ def _full() -> ConfigDict:
                 "codebook_init": "kmeans",
                 "restart_below": 0.0,
                 "dtype": "float32",
+                "remat": False,
             },
             "training": {
                 "steps": 50_000,
@@ -79,6 +80,7 @@ def _full() -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 1000,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
                 "profile_steps": 0,
@@ -91,6 +93,7 @@ def _full() -> ConfigDict:
                 "dropout": 0.2,
                 "label_dropout": 0.0,
                 "dtype": "bfloat16",
+                "remat": False,
             },
             "prior_training": {
                 "steps": 20_000,
@@ -104,6 +107,7 @@ def _full() -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 1000,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
                 "profile_steps": 0,

@@ -62,6 +62,7 @@ def _full() -> ConfigDict:
                 "codebook_init": "kmeans",
                 "restart_below": 0.0,
                 "dtype": "float32",
+                "remat": False,
             },
             "training": {
                 "steps": 50_000,
@@ -75,6 +76,7 @@ def _full() -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 1000,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
                 "profile_steps": 0,
@@ -93,6 +95,7 @@ def _full() -> ConfigDict:
                 "cell_layers": 1,
                 "dropout": 0.1,
                 "dtype": "bfloat16",
+                "remat": False,
             },
             "video_training": {
                 "steps": 30_000,
@@ -106,6 +109,7 @@ def _full() -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 1000,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 1,
                 "profile_steps": 0,

@@ -24,6 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "patience": 0,
         "log_every": 250,
         "checkpoint_every": 500,
+        "accumulate": 1,
         "keep": 1,
         "init_batches": 16,
         "profile_steps": 0,
@@ -68,6 +69,7 @@ def get_config(variant: str = "") -> ConfigDict:
                     "codebook_init": "kmeans",
                     "restart_below": 0.0,
                     "dtype": "float32",
+                    "remat": False,
                 },
                 "training": training,
                 # No prior is trained: bits/dim are those of the uniform prior.
@@ -79,6 +81,7 @@ def get_config(variant: str = "") -> ConfigDict:
                     "dropout": 0.0,
                     "label_dropout": 0.0,
                     "dtype": "float32",
+                    "remat": False,
                 },
                 "prior_training": training,
                 "samples": {

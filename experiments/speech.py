@@ -79,6 +79,7 @@ def _full() -> ConfigDict:
                 "skip_units": 256,
                 "jitter": 0.0,
                 "dtype": "bfloat16",
+                "remat": False,
             },
             "training": {
                 "steps": 200_000,
@@ -92,6 +93,7 @@ def _full() -> ConfigDict:
                 "patience": 0,
                 "log_every": 100,
                 "checkpoint_every": 5000,
+                "accumulate": 1,
                 "keep": 2,
                 "init_batches": 4,
                 "profile_steps": 0,
@@ -126,6 +128,7 @@ def _follow_by_prior(config: ConfigDict) -> None:
             "skip_units": 256,
             "dropout": 0.1,
             "dtype": "bfloat16",
+            "remat": False,
         }
     )
     config.sequence_prior_training = ConfigDict(
@@ -141,6 +144,7 @@ def _follow_by_prior(config: ConfigDict) -> None:
             "patience": 5,
             "log_every": 100,
             "checkpoint_every": 1000,
+            "accumulate": 1,
             "keep": 2,
             "init_batches": 1,
             "profile_steps": 0,

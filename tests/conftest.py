@@ -23,6 +23,7 @@ import jax
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import contextlib
+import dataclasses
 import importlib.util
 import shutil
 import socket
@@ -318,3 +319,31 @@ def video_run(video_config, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("runs") / "video"
     stages.run(video_config, str(workdir))
     return workdir
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """(name, batch_size, **options) -> the smallest model of a kind, params, a batch.
+
+    About a third of the batch is padding, in some places more than in others.
+    Parameters are random: `init` would take seconds to compile.
+    """
+    from tiny_models import Examples, every_model
+
+    def make(name: str, batch_size: int = 4, **options):
+        model, shapes = every_model()[name]
+        model = dataclasses.replace(model, **options)
+        batch = Examples(shapes, count=batch_size)[:]
+        batch.setdefault("mask", np.arange(batch_size) % 5 != 2)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+        rng = np.random.default_rng(3)
+        params = jax.tree.map(
+            lambda x: rng.uniform(-0.5, 0.5, size=x.shape).astype(x.dtype), shapes
+        )
+        if getattr(params, "codebook", None) is not None:
+            counts = rng.uniform(0.1, 2, size=params.codebook.counts.shape)
+            codebook = params.codebook._replace(counts=counts.astype("float32"))
+            params = params._replace(codebook=codebook)
+        return model, jax.tree.map(jax.numpy.asarray, (params, batch))
+
+    return make

@@ -128,6 +128,17 @@ class TestExperiments:
                 assert training.warmup_steps < training.steps / 2
 
     @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+    def test_memory_can_be_saved(self, path):
+        """Where `accumulate` or `remat` exists, a command line can set it."""
+        for plain in variants(path).values():
+            for name, section in plain.items():
+                if name.endswith("training"):
+                    assert "accumulate" in section
+                # A GAN's layers are few.
+                if name.endswith(("model", "prior")) and section.get("kind") != "gan":
+                    assert "remat" in section
+
+    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
     def test_other_variants_are_refused(self, path):
         with pytest.raises(ValueError, match="no_such_variant"):
             load(path).get_config("no_such_variant")

@@ -75,11 +75,24 @@ def of_each(values: Float[Array, " B"], mask: Bool[Array, " B"]) -> Each:
 
 
 def masked_mean(
-    values: Float[Array, "B *rest"], mask: Bool[Array, " B"]
+    values: Float[Array, "B *rest"],
+    mask: Bool[Array, " B"],
+    whole_mask: Bool[Array, " W"] | None = None,
 ) -> Float[Array, ""]:
-    """Return the mean over the examples whose mask is True; 0 if there are none."""
-    total, weight = mean(values, mask)
-    return total / jnp.maximum(weight, 1.0)
+    """Return the mean over the examples whose mask is True; see `value`."""
+    return value(mean(values, mask), whole_mask)
+
+
+def value(
+    mean: Mean, whole_mask: Bool[Array, "*whole"] | None = None
+) -> Float[Array, ""]:
+    """Return a mean; 0 if nothing counts.
+
+    Of a part of a batch, given the mask of the whole, it is the part's share: those of
+    all parts add up to the mean over the whole.
+    """
+    weight = mean.weight if whole_mask is None else jnp.float32(jnp.sum(whole_mask))
+    return mean.total / jnp.maximum(weight, 1.0)
 
 
 def code_usage(

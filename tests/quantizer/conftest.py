@@ -1,11 +1,12 @@
 """Small arrays of odd shapes, and NumPy's answers for them, in float64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vqvae_jax import quantizer
-from vqvae_jax.quantizer import Codebook
+from vqvae_jax.quantizer import Codebook, search
 
 G, K, D = 3, 7, 4
 SHAPE = (2, 5, 3)
@@ -89,3 +90,27 @@ def assert_codebooks_close():
             np.testing.assert_allclose(a, b, atol=tolerance, rtol=tolerance)
 
     return check
+
+
+@pytest.fixture(params=["cpu", "elsewhere"])
+def form(request, monkeypatch):
+    """A CPU's search, and that of other platforms in its place."""
+    if request.param == "elsewhere":
+        monkeypatch.setattr(search, "_nearest_on_cpu", search._nearest_elsewhere)
+    # What was traced before would be used again.
+    jax.clear_caches()
+    yield request.param
+    jax.clear_caches()
+
+
+@pytest.fixture
+def set_tile(form, monkeypatch):
+    """(codes, vectors): search so many at a time, in both forms."""
+
+    def set_to(codes, vectors):
+        tile = search._Tile(codes, bytes=4 * codes * vectors)
+        for platform in ("_CPU_TILE", "_TILE"):
+            monkeypatch.setattr(search, platform, tile)
+        jax.clear_caches()
+
+    return set_to

@@ -3,13 +3,18 @@
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
 
+import functools
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vqvae_jax import quantizer
+from vqvae_jax.quantizer import Codebook
 
 
 @pytest.fixture
@@ -83,35 +88,96 @@ class TestDevices:
         )
         assert_codebooks_close(twenty_steps(step, codebook, batches), expected)
 
-    def test_kmeans_in_pmap_fits_one_codebook(
-        self, codebook, batches, assert_equal_on_all_devices
-    ):
-        z_e = batches[0]
-        alone = quantizer.kmeans(jax.random.key(3), codebook, z_e)
-        fit = jax.pmap(
-            lambda z: quantizer.kmeans(
-                jax.random.key(3), codebook, z, axis_name="data"
-            ),
-            axis_name="data",
+
+class TestModelAxis:
+    """A codebook whose rows are split over devices, vectors over others."""
+
+    ROWS, DATA = PartitionSpec(None, "model"), PartitionSpec("data")
+
+    @pytest.fixture(autouse=True)
+    def several_tiles(self, set_tile):
+        set_tile(codes=16, vectors=32)
+
+    @pytest.fixture
+    def model_mesh(self):
+        auto = (AxisType.Auto, AxisType.Auto)
+        return jax.make_mesh((4, 2), ("data", "model"), axis_types=auto)
+
+    @staticmethod
+    def compiled(function, mesh, arguments, in_specs, out_specs):
+        """Return the program for the mesh, and its results."""
+        put = functools.partial(NamedSharding, mesh)
+        arguments = jax.device_put(arguments, jax.tree.map(put, in_specs))
+        jitted = jax.jit(function, out_shardings=jax.tree.map(put, out_specs))
+        program = jitted.lower(*arguments).compile()
+        return program, program(*arguments)
+
+    @staticmethod
+    def sent(program):
+        """Return how many numbers each exchange between devices has."""
+        kinds = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+        found = re.findall(rf"= (.*?) (?:{kinds})(?:-start)?\(", program.as_text())
+        shapes = [re.findall(r"\w+\[([\d,]*)\]", result) for result in found]
+        return [
+            math.prod(map(int, filter(None, shape.split(","))))
+            for results in shapes
+            for shape in results
+        ]
+
+    @staticmethod
+    def step(codebook, z_e):
+        """All that training does to a codebook."""
+
+        def loss(embeddings, z_e):
+            out = quantizer.quantize(codebook._replace(embeddings=embeddings), z_e)
+            losses = out.commitment_loss + out.codebook_loss
+            return losses.sum() + (out.z_q**2).sum(), out.codes
+
+        gradients, codes = jax.grad(loss, (0, 1), has_aux=True)(
+            codebook.embeddings, z_e
         )
-        ours = fit(z_e.reshape(8, 8, -1))
-        assert_equal_on_all_devices(ours, alone)
+        codebook = quantizer.ema_update(codebook, z_e, codes, decay=0.5)
+        key = jax.random.key(0)
+        codebook = quantizer.restart(key, codebook, z_e, min_count=1.0)
+        usage = quantizer.usage(codes, num_codes=codebook.counts.shape[1])
+        fitted = quantizer.kmeans(key, codebook, z_e, iterations=2)
+        return codebook, gradients, codes, usage, fitted
 
+    def test_training_is_the_same(self, model_mesh):
+        N, K, D = 512, 64, 4
+        rng = np.random.default_rng(0)
+        # Each row twice, on different devices: of two nearest the lower index counts.
+        half = rng.normal(size=(2, K // 2, D))
+        rows = np.concatenate([half, half], axis=1)
+        codebook = quantizer.from_embeddings(jnp.asarray(rows, "float32"))
+        z_e = jnp.asarray(rng.normal(size=(N, 2 * D)), "float32")
+        in_specs = (Codebook(*[self.ROWS] * 3), self.DATA)
+        gradients = (self.ROWS, self.DATA)
+        out_specs = (in_specs[0], gradients, self.DATA, self.ROWS, in_specs[0])
+        program, found = self.compiled(
+            self.step, model_mesh, (codebook, z_e), in_specs, out_specs
+        )
+        expected = jax.jit(self.step)(codebook, z_e)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        assert max(expected[2].ravel()) < K // 2
+        for leaf in found[0]:
+            assert leaf.addressable_shards[0].data.shape[1] == K // 2
+        # Distances would be N x K numbers of each codebook, or a device's part of them.
+        assert 0 < max(self.sent(program)) < N * K // 8
 
-def test_works_under_vmap_scan_and_remat(codebook, z_e):
-    flat = z_e.reshape(-1, z_e.shape[-1])
-    expected = quantizer.quantize(codebook, flat)
-    mapped = jax.vmap(quantizer.quantize, in_axes=(None, 0))(codebook, flat)
-    _, scanned = jax.lax.scan(
-        lambda c, z: (c, quantizer.quantize(c, z)), codebook, flat
-    )
-    for ours in (mapped, scanned):
-        for a, b in zip(ours, expected, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5)
-
-    def loss(z):
-        return quantizer.quantize(codebook, z).commitment_loss.sum()
-
-    np.testing.assert_allclose(
-        jax.grad(jax.checkpoint(loss))(flat), jax.grad(loss)(flat), atol=1e-6
-    )
+    def test_a_device_searches_its_own_rows(self, model_mesh):
+        """Nothing larger than a number for each vector goes between devices."""
+        N, K, D = 64, 64, 16
+        rng = np.random.default_rng(0)
+        e = jnp.asarray(rng.normal(size=(1, K, D)), "float32")
+        vectors = jnp.asarray(rng.normal(size=(N, 1, D)), "float32")
+        program, codes = self.compiled(
+            quantizer.nearest,
+            model_mesh,
+            (e, vectors),
+            (self.ROWS, self.DATA),
+            self.DATA,
+        )
+        np.testing.assert_array_equal(codes, quantizer.nearest(e, vectors))
+        assert 0 < max(self.sent(program)) <= N

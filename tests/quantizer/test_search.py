@@ -3,6 +3,8 @@
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
 
+import math
+import re
 import subprocess
 import sys
 import textwrap
@@ -13,34 +15,22 @@ import numpy as np
 import pytest
 
 from vqvae_jax import quantizer
-from vqvae_jax.quantizer import search
 
 
-@pytest.fixture(params=["cpu", "elsewhere"])
-def form(request, monkeypatch):
-    """A CPU's search, and that of other platforms in its place."""
-    if request.param == "elsewhere":
-        monkeypatch.setattr(search, "_nearest_on_cpu", search._nearest_elsewhere)
-
-
-def test_chunks_change_nothing(monkeypatch, oracle_codes, form):
+def test_chunks_change_nothing(oracle_codes, set_tile):
     rng = np.random.default_rng(0)
     e = jnp.asarray(rng.normal(size=(2, 16, 3)), "float32")
     vectors = jnp.asarray(rng.normal(size=(5, 23, 2, 3)), "float32")
-    whole = quantizer.nearest(e, vectors)
-    for codes, chunk in ((16, 1), (16, 7), (16, 114), (5, 50), (1, 3)):
-        tile = search._Tile(codes, bytes=4 * codes * chunk)
-        for platform in ("_CPU_TILE", "_TILE"):
-            monkeypatch.setattr(search, platform, tile)
-        np.testing.assert_array_equal(quantizer.nearest(e, vectors), whole)
-    np.testing.assert_array_equal(whole, oracle_codes(e, vectors.reshape(5, 23, 6)))
+    expected = oracle_codes(e, vectors.reshape(5, 23, 6))
+    for codes, chunk in ((16, 200), (16, 1), (16, 7), (16, 114), (5, 50), (1, 3)):
+        set_tile(codes, chunk)
+        np.testing.assert_array_equal(quantizer.nearest(e, vectors), expected)
 
 
-@pytest.mark.parametrize("codes", [2, 9])
-def test_of_equal_rows_the_first_is_found(monkeypatch, form, codes):
+@pytest.mark.parametrize("codes", [1, 2, 4, 9])
+def test_of_equal_rows_the_first_is_found(set_tile, codes):
     """In a tile, and in different ones."""
-    for platform in ("_CPU_TILE", "_TILE"):
-        monkeypatch.setattr(search, platform, search._Tile(codes, bytes=1 << 20))
+    set_tile(codes, 5)
     rng = np.random.default_rng(0)
     e = rng.normal(size=(1, 9, 4)).astype("float32")
     e[0, [5, 7]] = e[0, 3]
@@ -49,12 +39,28 @@ def test_of_equal_rows_the_first_is_found(monkeypatch, form, codes):
     np.testing.assert_array_equal(codes[:, 0], [0, 1, 2, 3, 4, 3, 6, 3, 0])
 
 
-def test_nan_has_a_code(form):
+@pytest.mark.parametrize("codes", [2, 3])
+def test_nan_has_a_code(set_tile, codes):
     """What cannot be compared still gets the number of a row."""
+    set_tile(codes, 5)
     z = jnp.array([[[jnp.nan, 0.0]], [[1.0, 0.0]]])
     codes = quantizer.nearest(jnp.array([[[0.0, 0.0], [1.0, 0.0], [9.0, 0.0]]]), z)
     assert 0 <= codes[0, 0] < 3
     assert codes[1, 0] == 1
+
+
+def test_a_tile_is_all_that_exists_of_the_distances(set_tile):
+    """Of 50 codes 13 at a time, of 40 vectors eight."""
+    set_tile(16, 8)
+    e, vectors = jnp.zeros((1, 50, 3)), jnp.zeros((40, 1, 3))
+    jaxpr = str(jax.make_jaxpr(quantizer.nearest)(e, vectors))
+    sizes = {
+        math.prod(map(int, shape.split(",")))
+        for shape in re.findall(r"[fib]\w+\[([\d,]+)\]", jaxpr)
+    }
+    assert 13 * 8 in sizes
+    # Larger than a tile are the rows, filled up, and the vectors.
+    assert max(sizes) == 4 * 13 * 3
 
 
 def test_bfloat16_inputs_find_float32s_codes(oracle_codes, form):
@@ -113,3 +119,53 @@ def test_memory_stays_bounded():
     )
     # The gradient alone has 16 MiB: nothing at all would be a wrong measurement.
     assert 16 < float(out.stdout) < 1024
+
+
+def test_big_codebooks_are_exact():
+    """K = 65 536 in chunks of 64 vectors, each row twice: the lower index is taken."""
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(1 << 15, 64)).astype("f4")
+    vectors = rng.normal(size=(150, 64)).astype("f4")
+    e = jnp.asarray(np.concatenate([half, half])[None])
+    codes = quantizer.nearest(e, jnp.asarray(vectors[:, None]))
+    z, rows = vectors.astype("f8"), half.astype("f8")
+    distances = (rows**2).sum(axis=1) - 2 * z @ rows.T
+    np.testing.assert_array_equal(codes[:, 0], distances.argmin(axis=1))
+
+
+def step_of_losses(codebook, z_e):
+    def loss(embeddings, z_e):
+        out = quantizer.quantize(codebook._replace(embeddings=embeddings), z_e)
+        losses = out.commitment_loss.sum() + out.codebook_loss.sum()
+        return losses + (out.z_q**2).sum(), out.codes
+
+    return jax.grad(loss, (0, 1), has_aux=True)(codebook.embeddings, z_e)
+
+
+KEY = jax.random.key(0)
+AT_SIZE = {
+    "quantize and gradient": lambda c, z, codes: step_of_losses(c, z),
+    "lookup": lambda c, z, codes: quantizer.lookup(c, codes),
+    "ema_update": lambda c, z, codes: quantizer.ema_update(c, z, codes),
+    "usage": lambda c, z, codes: quantizer.usage(codes, num_codes=1 << 16),
+    "kmeans": lambda c, z, codes: quantizer.kmeans(KEY, c, z),
+    "restart": lambda c, z, codes: quantizer.restart(KEY, c, z),
+}
+
+
+@pytest.mark.parametrize("name", AT_SIZE)
+def test_a_million_vectors_and_65_536_codes_take_less_than_2_gib(name):
+    """Arguments, results and all between, as compiled; D = 64."""
+    N, K, D = 1 << 20, 1 << 16, 64
+    e = jax.ShapeDtypeStruct((1, K, D), "float32")
+    codebook = quantizer.Codebook(e, jax.ShapeDtypeStruct((1, K), "float32"), e)
+    z_e = jax.ShapeDtypeStruct((N, D), "float32")
+    codes = jax.ShapeDtypeStruct((N, 1), "int32")
+    compiled = jax.jit(AT_SIZE[name]).lower(codebook, z_e, codes).compile()
+    memory = compiled.memory_analysis()
+    total = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    assert total < 2 << 30

@@ -52,6 +52,12 @@ def test_a_gpu_adds_without_atomics_unless_codes_are_many():
     assert "scatter" in _cuda_program(sums._MAX_ONE_HOT + 1)
 
 
+def test_a_gpu_makes_no_large_one_hot_matrix(monkeypatch):
+    """Of 8 vectors and 16 codes, where half of it may be made."""
+    monkeypatch.setattr(sums, "_MAX_ONE_HOT_BYTES", 4 * 8 * 16 // 2)
+    assert "scatter" in _cuda_program(16)
+
+
 def test_the_gradient_of_the_codebook_loss_equals_a_loop(drawn):
     z_e, _, _ = drawn
     z_e = z_e.reshape(5, 10, G * D)

@@ -38,10 +38,11 @@ class Line:
         error = (batch["x"] @ params["w"] - batch["y"] + noise) ** 2
         error = jnp.where(params["seen"] == self.fail_at, jnp.nan, error)
         named = {"error": metrics.mean(error, batch["mask"])}
-        return metrics.masked_mean(error, batch["mask"]), (named, jnp.ones(()))
+        loss = metrics.masked_mean(error, batch["mask"], batch.get("whole_mask"))
+        return loss, (named, jnp.ones(batch["y"].shape))
 
     def update(self, params, key, carry, *, axis_name=None):
-        return params | {"seen": params["seen"] + carry}
+        return params | {"seen": params["seen"] + carry.mean()}
 
     def evaluate(self, params, batch):
         error = (batch["x"] @ params["w"] - batch["y"]) ** 2

@@ -15,6 +15,8 @@ from vqvae_jax.training.config import TrainingConfig
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"log_every": 0}, "log_every must be at least 1"),
         ({"checkpoint_every": -1}, "checkpoint_every must be at least 1, got -1"),
+        ({"accumulate": 0}, "accumulate must be at least 1, got 0"),
+        ({"batch_size": 6, "accumulate": 4}, "batch_size must be a multiple of accu"),
         ({"keep": 0}, "keep must be at least 1"),
         ({"init_batches": 0}, "init_batches must be at least 1"),
         ({"learning_rate": 0.0}, r"learning_rate must be above 0, got 0\.0"),

@@ -158,7 +158,8 @@ def test_devices_and_steps_draw_for_themselves_and_updates_alike():
         return jax.tree.map(lambda *x: jnp.stack(x), first.params, second.params)
 
     mapped = jax.jit(jax.vmap(two_steps, axis_name="data"))
-    draws = mapped({"x": np.ones((4, 2), "f4")})  # each [device, step]
+    batch = {"x": np.ones((4, 2), "f4"), "mask": np.ones((4, 2), bool)}
+    draws = mapped(batch)  # each [device, step]
     assert len(np.unique(draws["loss"])) == 8
     np.testing.assert_array_equal(draws["update"][1:], draws["update"][:-1])
     assert len(np.unique(draws["update"])) == 2

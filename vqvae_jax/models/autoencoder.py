@@ -34,6 +34,8 @@ class ImageAutoencoder(TrainedByGradient):
       likelihood: p(x|z), a name that `likelihoods.by_name` knows.
       dtype: compute dtype, "float32" or "bfloat16"; likelihoods, bounds and parameters
         are float32 all the same.
+      remat: compute what lies inside residual blocks and stages again for the gradient
+        instead of keeping it: less memory, more time, the same results.
     """
 
     image_shape: tuple[int, int, int]
@@ -43,6 +45,7 @@ class ImageAutoencoder(TrainedByGradient):
     residual_units: int = 256
     likelihood: str = "categorical"
     dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
@@ -87,6 +90,7 @@ class ImageAutoencoder(TrainedByGradient):
             "residual_blocks": self.residual_blocks,
             "residual_units": self.residual_units,
             "dtype": jnp.dtype(self.dtype),
+            "remat": self.remat,
         }
 
     def _as_input(self, images) -> Float[Array, "B H W C"]:

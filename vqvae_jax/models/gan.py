@@ -128,7 +128,8 @@ class GAN(TrainedByGradient):
                 self._as_input(images),
             )
             losses = losses + self.r1 / 2 * squared
-        return metrics.masked_mean(losses, mask), (_metrics(logits, mask), None)
+        loss = metrics.masked_mean(losses, mask, batch.get("whole_mask"))
+        return loss, (_metrics(logits, mask), None)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return both players' losses, accuracies and a loss that is 0.

@@ -61,6 +61,8 @@ class GlobalLatents:
       cell_layers: residual layers between a cell's context and its logits.
       dropout: rate in the PixelCNN while training.
       dtype: compute dtype, "float32" or "bfloat16".
+      remat: compute what lies inside the PixelCNN's layers again for the gradient
+        instead of keeping it: less memory, more time, the same results.
     """
 
     grid: tuple[int, int, int]
@@ -78,6 +80,7 @@ class GlobalLatents:
     cell_layers: int = 1
     dropout: float = 0.0
     dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
@@ -115,6 +118,7 @@ class GlobalLatents:
             cell_layers=self.cell_layers,
             dropout=self.dropout,
             dtype=self.dtype,
+            remat=self.remat,
         )
 
     @property

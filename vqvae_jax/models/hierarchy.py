@@ -97,7 +97,9 @@ class Hierarchy(TrainedWithCodebook, GlobalLatents):
         losses and gradients comparable with those of `Prior`.
         """
         quantized, terms, carry = self._forward(params, batch, dropout_key=key)
-        loss = metrics.masked_mean(self._objective(terms), batch["mask"])
+        loss = metrics.masked_mean(
+            self._objective(terms), batch["mask"], batch.get("whole_mask")
+        )
         return loss, (self._metrics(quantized, terms, batch["mask"]), carry)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:

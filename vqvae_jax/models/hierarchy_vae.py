@@ -48,7 +48,9 @@ class HierarchyVAE(TrainedByGradient, GlobalLatents):
         latent_key, dropout_key = jax.random.split(key)
         keys = jax.random.split(latent_key, codes.shape[0])
         nats, kl = self._bound(params, keys, codes, dropout_key)
-        loss = metrics.masked_mean(self._per_code(nats + kl), mask)
+        loss = metrics.masked_mean(
+            self._per_code(nats + kl), mask, batch.get("whole_mask")
+        )
         return loss, (self._metrics(nats, kl, mask), None)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:

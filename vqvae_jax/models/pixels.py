@@ -39,6 +39,8 @@ class PixelModel(TrainedByGradient):
       dropout: rate while training.
       label_dropout: part of the labels that are withheld while training.
       dtype: compute dtype, "float32" or "bfloat16".
+      remat: compute what lies inside layers again for the gradient instead of keeping
+        it: less memory, more time, the same results.
     """
 
     image_shape: tuple[int, int, int]
@@ -51,6 +53,7 @@ class PixelModel(TrainedByGradient):
     dropout: float = 0.0
     label_dropout: float = 0.0
     dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""

@@ -38,6 +38,8 @@ class SequencePrior(TrainedByGradient):
       skip_units: channels that the layers' outputs are summed in.
       dropout: rate while training.
       dtype: compute dtype, "float32" or "bfloat16".
+      remat: compute what lies inside layers again for the gradient instead of keeping
+        it: less memory, more time, the same results.
     """
 
     num_codes: int
@@ -50,6 +52,7 @@ class SequencePrior(TrainedByGradient):
     skip_units: int = 256
     dropout: float = 0.0
     dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
@@ -81,7 +84,7 @@ class SequencePrior(TrainedByGradient):
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
         """Return -log p(z) in nats a code that is not padding, with dropout."""
         nats, bits = self._means(params, batch, key)
-        loss = nats.total / jnp.maximum(nats.weight, 1.0)
+        loss = metrics.value(nats, batch.get("whole_mask"))
         return loss, ({"bits_per_code": bits}, None)
 
     def evaluate(self, params: Any, batch: Mapping[str, Array]) -> metrics.Metrics:
@@ -203,6 +206,7 @@ class SequencePrior(TrainedByGradient):
             skip_units=self.skip_units,
             dropout=self.dropout,
             dtype=jnp.dtype(self.dtype),
+            remat=self.remat,
         )
 
     def _means(

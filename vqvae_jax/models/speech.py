@@ -79,6 +79,8 @@ class SpeechVQVAE(TrainedWithCodebook):
         against codes that only make sense in one order (Chorowski et al., 2019).
       dtype: compute dtype, "float32" or "bfloat16"; likelihoods and parameters are
         float32 all the same.
+      remat: compute what lies inside the WaveNet's layers again for the gradient
+        instead of keeping it: less memory, more time, the same results.
     """
 
     speaker_names: tuple[str, ...]
@@ -98,6 +100,7 @@ class SpeechVQVAE(TrainedWithCodebook):
     skip_units: int = 256
     jitter: float = 0.0
     dtype: str = "float32"
+    remat: bool = False
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
@@ -155,7 +158,8 @@ class SpeechVQVAE(TrainedWithCodebook):
         nats = self._decoder.nats(params.decoder, z_q, batch["speaker"], values, mask)
         results = self._metrics(quantized, nats, mask, code_mask)
         carry = Carry(jax.lax.stop_gradient(z_e), quantized.codes, code_mask)
-        return self._objective(results), (results, carry)
+        loss = self._objective(results, batch.get("whole_mask"))
+        return loss, (results, carry)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return the terms of the loss, bits per sample, and whether codes are used.
@@ -289,16 +293,19 @@ class SpeechVQVAE(TrainedWithCodebook):
             units=self.wavenet_units,
             skip_units=self.skip_units,
             dtype=self.dtype,
+            remat=self.remat,
         )
 
     def _code_mask(self, mask: Bool[Array, "B T"]) -> Bool[Array, "B N"]:
         return mask[:, :: self.downsampling]
 
-    def _objective(self, means) -> Float[Array, ""]:
-        """Return equation 3 from the means of its terms."""
+    def _objective(self, means, whole_mask=None) -> Float[Array, ""]:
+        """Return equation 3 from the means of its terms, or a part's share of it."""
+        of_codes = None if whole_mask is None else self._code_mask(whole_mask)
         terms = {
-            name: means[name].total / jnp.maximum(means[name].weight, 1.0)
-            for name in ("reconstruction", "codebook", "commitment")
+            "reconstruction": metrics.value(means["reconstruction"], whole_mask),
+            "codebook": metrics.value(means["codebook"], of_codes),
+            "commitment": metrics.value(means["commitment"], of_codes),
         }
         return terms["reconstruction"] + self._bottleneck.objective(terms)
 

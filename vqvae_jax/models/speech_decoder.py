@@ -40,6 +40,7 @@ class SpeechDecoder:
       downsampling: samples of a code.
       stacks, layers, units, skip_units: of the WaveNet.
       dtype: compute dtype.
+      remat: whether the WaveNet computes its layers again for the gradient.
     """
 
     dim: int
@@ -50,6 +51,7 @@ class SpeechDecoder:
     units: int
     skip_units: int
     dtype: str
+    remat: bool = False
 
     def init(self, key: PRNGKeyArray) -> DecoderParams:
         """Initialise both networks at random."""
@@ -119,6 +121,7 @@ class SpeechDecoder:
             skip_units=self.skip_units,
             ordered=True,
             dtype=jnp.dtype(self.dtype),
+            remat=self.remat,
         )
 
     def _condition(self, params, z_q, speakers) -> SequenceCondition:

@@ -105,7 +105,9 @@ class VAE(ImageAutoencoder):
         """
         keys = jax.random.split(key, batch["image"].shape[0])
         reconstruction, kl, _ = self._bound(params, keys, batch["image"], draws=1)
-        loss = metrics.masked_mean(reconstruction + kl, batch["mask"])
+        loss = metrics.masked_mean(
+            reconstruction + kl, batch["mask"], batch.get("whole_mask")
+        )
         return loss, (_terms(reconstruction, kl, batch["mask"]), None)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:

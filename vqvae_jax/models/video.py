@@ -53,6 +53,7 @@ class Video(TrainedByGradient):
       cell_layers: residual layers between a cell's context and its logits.
       dropout: rate while training.
       dtype: compute dtype, "float32" or "bfloat16".
+      remat: compute what lies inside the PixelCNN's layers again for the gradient.
       code_vectors: `[C, K, D]`, the codebook's rows, where `init` starts the embeddings
         so that like codes are near each other; None for a random start.
     """
@@ -73,16 +74,16 @@ class Video(TrainedByGradient):
     cell_layers: int = 1
     dropout: float = 0.0
     dtype: str = "float32"
+    remat: bool = False
     code_vectors: np.ndarray | None = dataclasses.field(
         default=None, compare=False, repr=False
     )
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
-        least = dict.fromkeys(
-            ("given_frames", "generated_frames", "num_codes", "layers", "units"), 1
-        )
-        for name, low in (least | {"context_units": 1, "clip_frames": 2}).items():
+        ones = ("given_frames", "generated_frames", "num_codes", "layers", "units")
+        least = dict.fromkeys((*ones, "context_units"), 1) | {"clip_frames": 2}
+        for name, low in least.items():
             value = getattr(self, name)
             require(value >= low, f"{name} must be at least {low}, got {value}")
         for name in ("kernel_size", "context_kernel_size"):
@@ -141,7 +142,7 @@ class Video(TrainedByGradient):
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
         """Return -log p of a clip in nats a code, with dropout."""
         nats = -self._log_p(params, batch["codes"], self._actions_of(batch), key)
-        loss = metrics.masked_mean(nats, batch["mask"])
+        loss = metrics.masked_mean(nats, batch["mask"], batch.get("whole_mask"))
         return loss, (self._metrics(nats, batch["mask"]), None)
 
     def evaluate(self, params: Any, batch: Mapping[str, Array]) -> metrics.Metrics:
@@ -280,6 +281,7 @@ class Video(TrainedByGradient):
             cell_layers=self.cell_layers,
             dropout=self.dropout,
             dtype=jnp.dtype(self.dtype),
+            remat=self.remat,
         )
 
     def _condition(self, params, codes, actions, rngs=None) -> Condition:

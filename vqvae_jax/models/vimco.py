@@ -134,7 +134,8 @@ class VIMCO(ImageAutoencoder):
         draws = self._draws(params, keys, images, log_q_of_each)
         surrogate, bound = objective(draws.log_weights, draws.log_q)
         with_gradient = surrogate + lax.stop_gradient(bound - surrogate)
-        loss = metrics.masked_mean(-with_gradient / self.num_dims, mask)
+        nats = -with_gradient / self.num_dims
+        loss = metrics.masked_mean(nats, mask, batch.get("whole_mask"))
         return loss, (self._metrics(draws, log_q_of_each, mask), None)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:

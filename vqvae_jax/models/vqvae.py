@@ -115,7 +115,9 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
         """
         del key  # Nothing is drawn: the encoder is deterministic.
         quantized, terms, carry = self._forward(params, batch)
-        loss = metrics.masked_mean(self._objective(terms), batch["mask"])
+        loss = metrics.masked_mean(
+            self._objective(terms), batch["mask"], batch.get("whole_mask")
+        )
         return loss, (self._metrics(quantized, terms, batch["mask"]), carry)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:

@@ -44,7 +44,8 @@ class Encoder(nn.Module):
     `stages` 4x4 convolutions of stride 2 with a ReLU between each two, then the
     residual blocks, a ReLU and a 1x1 projection; with no stages, one 3x3 convolution
     instead. An odd side is rounded up by each stage. The result is float32 whatever
-    `dtype` the sums run in.
+    `dtype` the sums run in. With `remat` only what goes from one of these parts to the
+    next is kept for the gradient.
     """
 
     out_features: int
@@ -53,27 +54,34 @@ class Encoder(nn.Module):
     residual_blocks: int = 2
     residual_units: int = 256
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
 
     @nn.compact
     def __call__(
         self, images: Float[Array, "B H W C"]
     ) -> Float32[Array, "B h w out_features"]:
-        x = images
-        if self.stages == 0:
-            x = Conv(self.units, (3, 3), dtype=self.dtype, name="conv")(x)
-        for stage in range(self.stages):
-            x = nn.relu(x) if stage else x
-            x = Conv(
-                self.units, (4, 4), stride=2, dtype=self.dtype, name=f"stage_{stage}"
-            )(x)
+        downsample, residual_block = Encoder._downsample, ResidualBlock
+        if self.remat:
+            downsample, residual_block = map(nn.remat, (downsample, residual_block))
+        x = downsample(self, images)
         for block in range(self.residual_blocks):
-            x = ResidualBlock(
+            x = residual_block(
                 self.units, self.residual_units, self.dtype, name=f"block_{block}"
             )(x)
         z_e = Conv(self.out_features, (1, 1), dtype=self.dtype, name="project")(
             nn.relu(x)
         )
         return z_e.astype(jnp.float32)
+
+    def _downsample(self, x):
+        if self.stages == 0:
+            return Conv(self.units, (3, 3), dtype=self.dtype, name="conv")(x)
+        for stage in range(self.stages):
+            x = nn.relu(x) if stage else x
+            x = Conv(
+                self.units, (4, 4), stride=2, dtype=self.dtype, name=f"stage_{stage}"
+            )(x)
+        return x
 
 
 class Decoder(nn.Module):
@@ -83,7 +91,7 @@ class Decoder(nn.Module):
     then `stages` transposed 4x4 convolutions of stride 2 with a ReLU between each
     two, the last of which gives `out_channels`; with no stages, one 3x3 convolution
     instead. Its kernel is drawn by `out_init`. The result is float32 whatever `dtype`
-    the sums run in.
+    the sums run in. `remat` is as the encoder's.
     """
 
     out_channels: int
@@ -93,19 +101,26 @@ class Decoder(nn.Module):
     residual_units: int = 256
     dtype: DTypeLike = jnp.float32
     out_init: nn.initializers.Initializer = _NEAR_ZERO
+    remat: bool = False
 
     @nn.compact
     def __call__(
         self, z_q: Float[Array, "B h w D"]
     ) -> Float32[Array, "B H W out_channels"]:
+        upsample, residual_block = Decoder._upsample, ResidualBlock
+        if self.remat:
+            upsample, residual_block = map(nn.remat, (upsample, residual_block))
         x = Conv(self.units, (3, 3), dtype=self.dtype, name="expand")(z_q)
         for block in range(self.residual_blocks):
-            x = ResidualBlock(
+            x = residual_block(
                 self.units, self.residual_units, self.dtype, name=f"block_{block}"
             )(x)
+        return upsample(self, x).astype(jnp.float32)
+
+    def _upsample(self, x):
         x = nn.relu(x)
         if self.stages == 0:
-            x = Conv(
+            return Conv(
                 self.out_channels,
                 (3, 3),
                 dtype=self.dtype,
@@ -121,4 +136,4 @@ class Decoder(nn.Module):
                 kernel_init=self.out_init if last else nn.initializers.he_normal(),
                 name=f"stage_{stage}",
             )(x)
-        return x.astype(jnp.float32)
+        return x

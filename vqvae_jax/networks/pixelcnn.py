@@ -61,6 +61,8 @@ class PixelCNN(nn.Module):
       cell_layers: residual layers between a cell's context and its logits.
       dropout: rate on the gates, active where a "dropout" key is given.
       dtype: compute dtype; parameters and logits are float32.
+      remat: compute what lies inside layers again for the gradient of `__call__`
+        instead of keeping it.
     """
 
     num_codes: int
@@ -74,6 +76,7 @@ class PixelCNN(nn.Module):
     cell_layers: int = 1
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
 
     def setup(self):
         """Make the layers that both forms share."""
@@ -115,13 +118,10 @@ class PixelCNN(nn.Module):
         vector = self._vector(condition)
         features = self._features(condition.features)
         skip = jnp.zeros_like(cells)
-        reach = self.kernel_size // 2
+        over_grid = nn.remat(_over_grid) if self.remat else _over_grid
         for layer in self.stack:
-            vertical, guide = layer.vertical_stack(
-                vertical, vector, features, zeros_above=reach
-            )
-            horizontal, output = layer.horizontal_stack(
-                horizontal, guide, zeros_left=reach
+            vertical, horizontal, output = over_grid(
+                layer, vertical, horizontal, vector, features
             )
             skip = skip + output
         return self.cell_decoder(self._context(skip), codes)
@@ -242,6 +242,17 @@ class PixelCNN(nn.Module):
 
     def _context(self, skip):
         return self.to_context(nn.relu(skip))
+
+
+def _over_grid(layer: GatedLayer, vertical, horizontal, vector, features):
+    """Return both stacks of a whole grid behind a layer, and the skip's output."""
+    vertical, guide = layer.vertical_stack(
+        vertical, vector, features, zeros_above=layer.reach
+    )
+    horizontal, output = layer.horizontal_stack(
+        horizontal, guide, zeros_left=layer.reach
+    )
+    return vertical, horizontal, output
 
 
 def _down(x: Float[Array, "B H W F"]) -> Float[Array, "B H W F"]:

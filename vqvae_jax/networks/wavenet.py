@@ -118,6 +118,8 @@ class WaveNet(nn.Module):
       ordered: whether like values have like numbers, as samples of sound have and codes
         have not: their embeddings then start alike.
       dtype: compute dtype; parameters and logits are float32.
+      remat: compute what lies inside layers again for the gradient of `__call__`
+        instead of keeping it.
     """
 
     num_values: int = 256
@@ -131,6 +133,7 @@ class WaveNet(nn.Module):
     dropout: float = 0.0
     ordered: bool = False
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
 
     @property
     def dilations(self) -> tuple[int, ...]:
@@ -183,12 +186,17 @@ class WaveNet(nn.Module):
         def later(x, steps):
             return rows(delayed(x.reshape(batch, length, -1), steps))
 
+        def over_sequence(layer, x, guide):
+            if guide is not None:
+                guide = rows(spread(guide, self.steps_per_feature, length))
+            return layer(later(x, layer.dilation), x, guide)
+
+        if self.remat:
+            over_sequence = nn.remat(over_sequence)
         x = later(rows(self.embed(values)), 1)
         skip = jnp.zeros((batch * length, self.skip_units), self.dtype)
         for layer, guide in zip(self.stack, self.guides(condition), strict=True):
-            if guide is not None:
-                guide = rows(spread(guide, self.steps_per_feature, length))
-            x, output = layer(later(x, layer.dilation), x, guide)
+            x, output = over_sequence(layer, x, guide)
             skip = skip + output
         return self._logits(skip).reshape(batch, length, self.num_values)
 

@@ -8,8 +8,18 @@ consecutive groups of D channels; G = 1 is the paper's plain case.
     out = quantize(codebook, z_e)                  # straight-through, with both losses
     codebook = ema_update(codebook, z_e, out.codes)   # appendix A.1, instead of a loss
 
-Every function works under jit, vmap, grad, scan, pmap and shard_map. Nothing here makes
-a one-hot matrix or an N x K x D tensor: rows are gathered, and sums are segment sums.
+Every function works under jit, vmap, grad, scan, pmap and shard_map. Memory grows with
+N and K, not with their product: distances exist a tile at a time, rows are gathered,
+and sums by code make no large one-hot matrix.
+
+A codebook may be split over devices. Under jit, with its arrays sharded by rows and the
+vectors over another axis of the mesh (`AxisType.Auto`), each device keeps and searches
+rows of its own, and tells the others the smallest distance of each vector:
+
+    rows = NamedSharding(mesh, PartitionSpec(None, "model"))
+    codebook = jax.device_put(codebook, rows)
+    z_e = jax.device_put(z_e, NamedSharding(mesh, PartitionSpec("data")))
+    codebook = jax.jit(ema_update, out_shardings=rows)(codebook, z_e, codes)
 """
 
 from vqvae_jax.quantizer.codebook import (

@@ -69,7 +69,8 @@ def init(
 def from_embeddings(embeddings: Float[Array, "G K D"]) -> Codebook:
     """Make a codebook of given rows, each counted as used once."""
     embeddings = embeddings.astype(jnp.float32)
-    return Codebook(embeddings, jnp.ones(embeddings.shape[:-1]), embeddings)
+    counts = jnp.ones(embeddings.shape[:-1], jnp.float32)
+    return Codebook(embeddings, counts, embeddings)
 
 
 def quantize(

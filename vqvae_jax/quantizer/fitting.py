@@ -87,18 +87,26 @@ def _vector_drawer(codebook, z_e, mask, axis_name):
     num_codebooks, num_codes, dim = codebook.embeddings.shape
     vectors = lax.stop_gradient(split_groups(codebook, z_e))
     vectors = vectors.reshape(-1, num_codebooks, dim)
-    valid = jnp.ones(vectors.shape[0], bool) if mask is None else mask.reshape(-1)
+    num_vectors = vectors.shape[0]
+    valid = jnp.ones(num_vectors, bool) if mask is None else mask.reshape(-1)
     if axis_name is not None:
-        vectors = lax.all_gather(vectors, axis_name, tiled=True)
         valid = lax.all_gather(valid, axis_name, tiled=True)
+
+    def at(places, vectors):
+        if axis_name is None:
+            return vectors[places]
+        # Each device adds those that it holds: no device ever holds all vectors.
+        places = places - lax.axis_index(axis_name) * num_vectors
+        is_here = (places >= 0) & (places < num_vectors)
+        here = jnp.where(is_here[:, None], vectors[jnp.where(is_here, places, 0)], 0.0)
+        return lax.psum(here, axis_name)
 
     def draw_one(key, vectors, rows):
         # Sorting random numbers, with padding last, shuffles the valid vectors first.
-        order = jnp.argsort(
-            jnp.where(valid, jax.random.uniform(key, valid.shape), jnp.inf)
-        )
+        numbers = jax.random.uniform(key, valid.shape, jnp.float32)
+        order = jnp.argsort(jnp.where(valid, numbers, jnp.inf))
         turns = jnp.arange(num_codes) % jnp.maximum(valid.sum(), 1)
-        return jnp.where(valid.any(), vectors[order[turns]], rows)
+        return jnp.where(valid.any(), at(order[turns], vectors), rows)
 
     def draw(key):
         keys = jax.random.split(key, num_codebooks)

@@ -67,34 +67,39 @@ def _nearest_in_one(
     tile: _Tile,
 ) -> Int[Array, " N"]:
     """Find the nearest rows in one codebook, a chunk of vectors at a time."""
-    (num_vectors, dim), num_codes = vectors.shape, embeddings.shape[0]
+    num_vectors, num_codes = len(vectors), len(embeddings)
     # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, where |z|^2 does not change the argmin.
     half_norms = 0.5 * jnp.sum(jnp.square(embeddings), axis=-1)
-    size = min(num_codes, tile.codes)
-    num_blocks = -(-num_codes // size)
-    added = num_blocks * size - num_codes
+    # A block or chunk takes every n-th row from one on, not a run of them: the major
+    # axis stays what it was, so arrays sharded over devices stay where they are.
+    num_blocks = -(-num_codes // tile.codes)
     # What fills up the last block is infinitely far away.
     blocks = (
-        jnp.pad(embeddings, ((0, added), (0, 0))).reshape(num_blocks, size, dim),
-        jnp.pad(half_norms, (0, added), constant_values=jnp.inf).reshape(-1, size),
+        _every_nth(embeddings, num_blocks),
+        _every_nth(half_norms, num_blocks, fill=jnp.inf),
     )
 
     def of_chunk(chunk: Float[Array, "n D"]) -> Int[Array, " n"]:
         distances, places = lax.map(lambda block: least(*block, chunk), blocks)
-        nearest_block = jnp.argmin(distances, axis=0)[None, :]
-        place = jnp.take_along_axis(places, nearest_block, axis=0)
-        return (nearest_block * size + place)[0].astype(jnp.int32)
+        block = jnp.arange(num_blocks, dtype=jnp.int32)[:, None]
+        codes = places * num_blocks + block
+        is_least = distances == distances.min(axis=0, keepdims=True)
+        return jnp.min(jnp.where(is_least, codes, num_codes - 1), axis=0)
 
-    chunk_size = max(1, tile.bytes // (4 * size))
+    chunk_size = max(1, tile.bytes // (4 * min(num_codes, tile.codes)))
     num_chunks = -(-num_vectors // chunk_size)
     if num_chunks <= 1:
         return of_chunk(vectors)
-    # Chunk j takes every num_chunks-th vector from the j-th on, not a run of them: the
-    # major axis stays the batch, so arrays sharded over devices stay where they are.
-    rows = -(-num_vectors // num_chunks)
-    padded = jnp.pad(vectors, ((0, rows * num_chunks - num_vectors), (0, 0)))
-    chunks = jnp.moveaxis(padded.reshape(rows, num_chunks, dim), 1, 0)
-    return lax.map(of_chunk, chunks).T.reshape(-1)[:num_vectors]
+    codes = lax.map(of_chunk, _every_nth(vectors, num_chunks))
+    return codes.T.reshape(-1)[:num_vectors]
+
+
+def _every_nth(x: Float[Array, "rows *rest"], n: int, *, fill: float = 0.0):
+    """Cut rows into `[n, ceil(rows / n), ...]`: j, j + n, ..., filled up at the end."""
+    length = -(-len(x) // n)
+    padding = ((0, length * n - len(x)), *((0, 0) for _ in x.shape[1:]))
+    padded = jnp.pad(x, padding, constant_values=fill)
+    return jnp.moveaxis(padded.reshape(length, n, *x.shape[1:]), 1, 0)
 
 
 def _argmin(rows, half_norms, chunk: Float[Array, "n D"]):

@@ -116,5 +116,5 @@ def _flatten(
 ) -> tuple[Int[Array, "N G"], Float[Array, " N"]]:
     flat = codes.reshape(-1, codes.shape[-1])
     if mask is None:
-        return flat, jnp.ones(flat.shape[0])
+        return flat, jnp.ones(flat.shape[0], jnp.float32)
     return flat, mask.reshape(-1).astype(jnp.float32)

@@ -3,7 +3,7 @@
 On CPU each vector is added to its code's row. On GPU the additions to one row wait for
 each other, longer than all the rest of a training step where few codes are used, and
 come in an order that changes from run to run; there, and on TPU, the sums are a product
-with one-hot codes, unless the codes are so many that it costs more than it saves.
+with one-hot codes, unless these are so many that they cost more than they save.
 """
 
 import functools
@@ -15,6 +15,8 @@ from jaxtyping import Array, Float, Int
 
 # Of more codes each has few vectors, and few additions meet.
 _MAX_ONE_HOT = 2048
+# One-hot codes are an array of their own, in float32.
+_MAX_ONE_HOT_BYTES = 1 << 30
 
 
 def sum_by_code(
@@ -24,11 +26,13 @@ def sum_by_code(
     vectors = vectors.astype(jnp.float32)
     added = functools.partial(_added, num_codes=num_codes)
     multiplied = functools.partial(_multiplied, num_codes=num_codes)
+    one_hot_pays = num_codes <= _MAX_ONE_HOT
+    one_hot_fits = 4 * codes.size * num_codes <= _MAX_ONE_HOT_BYTES
     return lax.platform_dependent(
         vectors,
         codes,
         cpu=added,
-        default=multiplied if num_codes <= _MAX_ONE_HOT else added,
+        default=multiplied if one_hot_pays and one_hot_fits else added,
     )
 
 

@@ -55,8 +55,10 @@ def run(
             f"--stages: {name!r} does not exist; there are {', '.join(all_stages)}",
         )
     chosen = [name for name in all_stages if not stages or name in stages]
-    for key, batch_size in _batch_sizes(experiment):
-        sharding.require_divisible(batch_size, sharding.data_mesh(), key=key)
+    for key, batch_size, accumulate in _batch_sizes(experiment):
+        sharding.require_divisible(
+            batch_size, sharding.data_mesh(), key=key, accumulate=accumulate
+        )
     distributed.require_same(
         repr((without_machine_keys(config), chosen)),
         "the processes of this run have different configs or --stages: start all of "
@@ -122,9 +124,11 @@ def _pending(
     return []
 
 
-def _batch_sizes(experiment: Experiment) -> Iterator[tuple[str, int]]:
-    yield "training.batch_size", experiment.training.batch_size
+def _batch_sizes(experiment: Experiment) -> Iterator[tuple[str, int, int]]:
+    """Return (key, examples at once, parts that they are taken in)."""
+    sections = {"training": experiment.training}
     if experiment.second is not None:
-        key = f"{training_section(experiment.second)}.batch_size"
-        yield key, experiment.second_training.batch_size
-    yield "evaluation.batch_size", experiment.evaluation.batch_size
+        sections[training_section(experiment.second)] = experiment.second_training
+    for name, training in sections.items():
+        yield f"{name}.batch_size", training.batch_size, training.accumulate
+    yield "evaluation.batch_size", experiment.evaluation.batch_size, 1

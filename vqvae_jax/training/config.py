@@ -22,6 +22,8 @@ class TrainingConfig:
       patience: validations without a new best after which training ends; 0 for never.
       log_every: steps between two lines of metrics.
       checkpoint_every: steps between two validations, each followed by a checkpoint.
+      accumulate: parts that a batch is taken in, one after the other, for want of
+        memory; the step is the whole batch's.
       keep: checkpoints kept besides the best by validation.
       init_batches: batches that data-dependent initialisation sees at once.
       profile_steps: steps to write a profile of, after the first ten that a process
@@ -39,6 +41,7 @@ class TrainingConfig:
     patience: int = 0
     log_every: int = 100
     checkpoint_every: int = 1000
+    accumulate: int = 1
     keep: int = 2
     init_batches: int = 1
     profile_steps: int = 0
@@ -50,12 +53,18 @@ class TrainingConfig:
             "batch_size",
             "log_every",
             "checkpoint_every",
+            "accumulate",
             "keep",
             "init_batches",
         )
         for name in at_least_1:
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")
+        require(
+            self.batch_size % self.accumulate == 0,
+            f"batch_size must be a multiple of accumulate, got {self.batch_size} and "
+            f"{self.accumulate}",
+        )
         require(
             self.learning_rate > 0,
             f"learning_rate must be above 0, got {self.learning_rate}",

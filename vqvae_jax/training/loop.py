@@ -72,7 +72,12 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
         devices, or a checkpoint cannot be written or read.
     """
     mesh = sharding.data_mesh()
-    sharding.require_divisible(config.batch_size, mesh, key="training.batch_size")
+    sharding.require_divisible(
+        config.batch_size,
+        mesh,
+        key="training.batch_size",
+        accumulate=config.accumulate,
+    )
     directory = checkpoint_directory(run.workdir, run.stage)
     with Checkpoints(directory, keep=config.keep) as checkpoints:
         state, optimizer = _start(model, config, run, mesh, checkpoints)
@@ -101,7 +106,12 @@ def _train(
     """Take steps, log, validate and save until it is over."""
     step = int(state.step)
     train_step = jax.jit(
-        make_train_step(model, optimizer, params_ema_decay=config.params_ema_decay),
+        make_train_step(
+            model,
+            optimizer,
+            params_ema_decay=config.params_ema_decay,
+            accumulate=config.accumulate,
+        ),
         out_shardings=sharding.replicated(mesh),
         donate_argnums=0,
     )

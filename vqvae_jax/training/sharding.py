@@ -28,11 +28,14 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def require_divisible(batch_size: int, mesh: Mesh, *, key: str) -> None:
+def require_divisible(
+    batch_size: int, mesh: Mesh, *, key: str, accumulate: int = 1
+) -> None:
     """Raise UserError, naming the config key, unless the batch splits evenly."""
+    parts = f" x accumulate={accumulate}" if accumulate > 1 else ""
     require(
-        batch_size % mesh.size == 0,
-        f"{key}={batch_size} must be a multiple of the {mesh.size} devices",
+        batch_size % (mesh.size * accumulate) == 0,
+        f"{key}={batch_size} must be a multiple of the {mesh.size} devices{parts}",
     )
 
 

@@ -1,17 +1,15 @@
 """The training state, the protocol of a model, and one pure training step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from vqvae_jax import metrics as metrics_lib
-
-Batch = Mapping[str, Any]
+from vqvae_jax.training.gradient import Batch, gradient_of
 
 
 @runtime_checkable
@@ -25,7 +23,12 @@ class Model(Protocol):
         """Return params with True for each leaf that follows the gradient."""
 
     def loss(self, params, key, batch):
-        """Return (loss, (metrics, carry))."""
+        """Return (loss, (metrics, carry)).
+
+        A batch that is a part of another one has that one's mask as `whole_mask`; the
+        loss is then its share, and the losses of all parts add up to the whole's.
+        `carry` is None, or arrays whose leading axis is the batch's.
+        """
 
     def update(self, params, key, carry, *, axis_name=None):
         """Return params after what the gradient does not do, such as an EMA."""
@@ -109,6 +112,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     params_ema_decay: float = 0.0,
+    accumulate: int = 1,
     axis_name: str | None = None,
 ) -> TrainStep:
     """Return the pure function (state, batch) -> (state, metrics).
@@ -117,26 +121,22 @@ def make_train_step(
     average of the parameters, which moves after them.
 
     Under jit with a batch sharded over devices its sums are sums over all devices.
-    Inside pmap or shard_map give the mapped `axis_name`: gradients are averaged over
-    it, statistics and metrics summed.
+    Inside pmap or shard_map give the mapped `axis_name`: what the devices have are
+    parts of one batch, and all get the step of the whole. With `accumulate` above 1
+    the forward and backward passes take so many parts of a batch one after the other.
     """
 
     def train_step(state: TrainState, batch: Batch):
         step_key = jax.random.fold_in(state.key, state.step)
         loss_key, update_key = jax.random.split(step_key)
-        if axis_name is not None:
-            loss_key = jax.random.fold_in(loss_key, lax.axis_index(axis_name))
-
-        def loss_fn(params):
-            return model.loss(params, loss_key, batch)
-
-        (loss, (metrics, carry)), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
+        gradient, metrics, carry = gradient_of(
+            model.loss,
+            state.params,
+            loss_key,
+            batch,
+            accumulate=accumulate,
+            axis_name=axis_name,
         )
-        metrics = {**metrics, "loss": metrics_lib.mean(loss[None])}
-        if axis_name is not None:
-            gradient = lax.pmean(gradient, axis_name)
-            metrics = lax.psum(metrics, axis_name)
         metrics["gradient_norm"] = metrics_lib.mean(optax.tree.norm(gradient)[None])
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -1,0 +1,57 @@
+"""With `remat` a model keeps less for its gradient, which is the same.
+
+Dropout included: its keys must be drawn alike where layers are computed again.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+KEY = jax.random.key(2)
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in (
+        "vae",
+        "vimco",
+        "pixelcnn",
+        "speech",
+        "hierarchy",
+        "hierarchy_vae",
+        "video",
+        "sequence_prior",
+    )
+]
+
+
+@pytest.mark.parametrize("name", ["vqvae", "prior", *SLOW])
+def test_less_is_kept_and_the_gradient_is_the_same(name, tiny_model):
+    model, (params, batch) = tiny_model(name)
+    again = dataclasses.replace(model, remat=True)
+
+    def shapes(model):
+        return jax.eval_shape(lambda batch: model.init(KEY, batch), batch)
+
+    assert shapes(again) == shapes(model)
+
+    def gradient(model):
+        loss = jax.value_and_grad(lambda params: model.loss(params, KEY, batch)[0])
+        return jax.jit(loss)(params)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        gradient(again),
+        gradient(model),
+    )
+
+    def kept(model):
+        """Return the bytes between the forward and the backward pass."""
+
+        def forward(params):
+            return jax.vjp(lambda params: model.loss(params, KEY, batch)[0], params)[1]
+
+        arrays = jax.tree.leaves(jax.eval_shape(forward, params))
+        return sum(array.size * array.dtype.itemsize for array in arrays)
+
+    assert kept(again) < kept(model)

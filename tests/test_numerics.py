@@ -1,0 +1,182 @@
+"""Numbers: no float64 on devices, bfloat16 near float32, the same bits again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from vqvae_jax import quantizer, stages
+from vqvae_jax.training.state import init_state, make_train_step
+from vqvae_jax.workdir import restore
+
+KEY = jax.random.key(0)
+ROOT = Path(__file__).parents[1]
+
+
+def avals(jaxpr):
+    """Return every value of a program and of the programs in it."""
+    for equation in jaxpr.eqns:
+        yield from (variable.aval for variable in equation.outvars)
+        for inner in jaxprs_in_params(equation.params):
+            yield from avals(inner)
+
+
+def wide(function, *arguments):
+    """Return the float64 values of a function that is given float32.
+
+    Numbers written in the code are float64 until they meet an array: they do not count.
+    """
+    found = [
+        aval
+        for aval in avals(jax.make_jaxpr(function)(*arguments).jaxpr)
+        if hasattr(aval, "dtype")
+    ]
+    assert len(found) > 3
+    return {
+        aval.str_short()
+        for aval in found
+        if aval.dtype in ("float64", "complex128") and not aval.weak_type
+    }
+
+
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in (
+        "vae",
+        "vimco",
+        "gan",
+        "pixelcnn",
+        "speech",
+        "hierarchy",
+        "hierarchy_vae",
+        "video",
+        "sequence_prior",
+    )
+]
+DRAW = {
+    "vae": lambda m, p, b: m.sample(p, KEY, num_samples=2),
+    "gan": lambda m, p, b: m.sample(p, KEY, num_samples=2),
+    "pixelcnn": lambda m, p, b: m.sample(p, KEY, num_samples=2),
+    "prior": lambda m, p, b: m.sample(p, KEY, labels=b["label"]),
+    "sequence_prior": lambda m, p, b: m.sample(
+        p, KEY, num_samples=len(b["speaker"]), speakers=b["speaker"]
+    ),
+    "video": lambda m, p, b: m.sample(
+        p, KEY, b["codes"][:, :1], actions=b["action"][:, :-1]
+    ),
+    "vqvae": lambda m, p, b: m.reconstruct(p, b["image"]),
+    "vimco": lambda m, p, b: m.decode(p, m.encode(p, b["image"])),
+    "speech": lambda m, p, b: m.decode(
+        p, KEY, m.encode(p, b["audio"]), speakers=b["speaker"]
+    ),
+    "hierarchy": lambda m, p, b: m.decode(p, KEY, m.encode(p, b["codes"])),
+    "hierarchy_vae": lambda m, p, b: m.decode(p, KEY, m.encode(p, b["codes"])),
+}
+
+
+@pytest.mark.parametrize("name", ["vqvae", "prior", *SLOW])
+def test_nothing_asks_for_float64(name, tiny_model):
+    """JAX, as all programs here run it, then gives float32 and a warning: an error."""
+    model, (params, batch) = tiny_model(name)
+    optimizer = optax.adam(1e-3)
+    options = {"params_ema_decay": 0.9}
+    step = make_train_step(model, optimizer, **options)
+    state = jax.eval_shape(
+        lambda batch: init_state(model, optimizer, KEY, batch, **options), batch
+    )
+    assert not wide(step, state, batch)
+    assert not wide(model.evaluate, params, batch)
+    assert not wide(lambda p, b: DRAW[name](model, p, b), params, batch)
+
+
+QUANTIZER = {
+    "init": lambda c, z: quantizer.init(KEY, num_codes=5, dim=3),
+    "quantize": lambda c, z: quantizer.quantize(c, z),
+    "ema_update": lambda c, z: quantizer.ema_update(c, z, codes_of(c, z)),
+    "count_update": lambda c, z: quantizer.count_update(c, codes_of(c, z)),
+    "kmeans": lambda c, z: quantizer.kmeans(KEY, c, z),
+    "restart": lambda c, z: quantizer.restart(KEY, c, z),
+    "perplexity": lambda c, z: quantizer.perplexity(
+        quantizer.usage(codes_of(c, z), num_codes=5)
+    ),
+}
+
+
+def codes_of(codebook, z_e):
+    return quantizer.nearest(codebook.embeddings, z_e[..., None, :])
+
+
+@pytest.mark.parametrize("name", QUANTIZER)
+def test_the_quantizer_keeps_to_float32_where_float64_is_allowed(name):
+    """In programs of others, which may switch it on."""
+    codebook = quantizer.init(KEY, num_codes=5, dim=3)
+    z_e = np.zeros((4, 3), "float32")
+    with jax.enable_x64(True):
+        assert not wide(QUANTIZER[name], codebook, z_e)
+
+
+def test_batches_and_what_is_kept_are_of_32_bits_or_fewer(finished_run, tiny_config):
+    from vqvae_jax.data.dataset import open_dataset
+    from vqvae_jax.experiment import Experiment
+
+    experiment = Experiment.from_config(tiny_config)
+    dataset = open_dataset(experiment.data)
+    batch = next(experiment.train_batches(dataset.train, experiment.training))
+    dtypes = {name: array.dtype.name for name, array in batch.items()}
+    assert dtypes == {"image": "uint8", "label": "int32", "mask": "bool"}
+    _, params = restore(finished_run)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
+    samples = np.load(finished_run / "samples.npz")
+    assert samples["images"].dtype == "uint8"
+
+
+def last_validation_loss(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    losses = [e["loss"] for e in map(json.loads, lines) if e["split"] == "validation"]
+    return losses[-1]
+
+
+@pytest.mark.slow
+def test_bfloat16_trains_like_float32(make_config, digits_dir, tmp_path):
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        changes = {
+            "data.data_dir": digits_dir,
+            "model.dtype": dtype,
+            "model.likelihood": "gaussian",
+            "training.steps": 600,
+            "training.checkpoint_every": 300,
+        }
+        stages.run(make_config("digits", changes), str(tmp_path / dtype), ["vqvae"])
+        losses[dtype] = last_validation_loss(tmp_path / dtype)
+    print(losses)
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bits(
+    finished_run, tiny_config, tiny_changes, digits_dir, tmp_path
+):
+    """In this process, where the run was made already, and in another one."""
+    stages.run(tiny_config, str(tmp_path / "here"), ["vqvae"])
+    changes = tiny_changes | {"data.data_dir": digits_dir}
+    flags = [f"--config.{key}={value}" for key, value in changes.items()]
+    command = [sys.executable, "launch.py", "--config=experiments/digits.py", *flags]
+    elsewhere = subprocess.run(
+        [*command, f"--workdir={tmp_path / 'elsewhere'}", "--stages=vqvae"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    expected = jax.tree.leaves(restore(finished_run)[1])
+    for workdir in ("here", "elsewhere"):
+        found = jax.tree.leaves(restore(tmp_path / workdir)[1])
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -1,0 +1,291 @@
+"""Every function of the library gives the same result under every transformation.
+
+One table of functions, one of transformations. Each of the latter is given a function
+and two sets of arguments, stacked, and must give what the function gives of one set
+after the other; where statistics are summed over the devices of an axis, they must be
+those of all rows at once.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from vqvae_jax import quantizer
+from vqvae_jax.models.bottleneck import Carry
+
+KEY = jax.random.key(4)
+AXIS = "devices"
+
+
+def at(stacked, i):
+    return jax.tree.map(lambda x: x[i], stacked)
+
+
+def one_by_one(function):
+    """Return the function of stacked arguments, without any transformation."""
+
+    def of_stacked(stacked):
+        results = [function(at(stacked, i)) for i in range(2)]
+        return jax.tree.map(lambda *x: np.stack(x), *results)
+
+    return of_stacked
+
+
+def scan(function):
+    def of_stacked(stacked):
+        return lax.scan(lambda _, x: (None, function(x)), None, stacked)[1]
+
+    return jax.jit(of_stacked)
+
+
+def shard_map(function):
+    def of_block(block):
+        result = function(at(block, 0))
+        return jax.tree.map(lambda x: x[None], result)
+
+    mesh, split = Mesh(np.array(jax.devices()[:2]), (AXIS,)), PartitionSpec(AXIS)
+    return jax.jit(
+        jax.shard_map(
+            of_block, mesh=mesh, in_specs=split, out_specs=split, check_vma=False
+        )
+    )
+
+
+TRANSFORMS = {
+    "jit": lambda function: one_by_one(jax.jit(function)),
+    "vmap": lambda function: jax.jit(jax.vmap(function, axis_name=AXIS)),
+    "pmap": lambda function: jax.pmap(
+        function, axis_name=AXIS, devices=jax.devices()[:2]
+    ),
+    "shard_map": shard_map,
+    "scan": scan,
+}
+OVER_AN_AXIS = ("vmap", "pmap", "shard_map")
+
+
+def assert_close(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+        found,
+        expected,
+    )
+
+
+# The quantizer. Each function takes two sets of rows, codes and padding.
+
+
+def with_gradient(function, transform=lambda function: function):
+    """Return a function's results, and gradients by codebook and vectors."""
+
+    def of_rows(codebook, rows):
+        def scalar(floats):
+            embeddings, z_e = floats
+            replaced = codebook._replace(embeddings=embeddings)
+            results = function(replaced, rows | {"z_e": z_e})
+            return sum(
+                jnp.sum(jnp.sin(x))
+                for x in jax.tree.leaves(results)
+                if jnp.issubdtype(x.dtype, jnp.floating)
+            ), results
+
+        floats = codebook.embeddings, rows["z_e"]
+        return jax.value_and_grad(transform(scalar), has_aux=True)(floats)
+
+    return of_rows
+
+
+def groups(codebook, rows):
+    return rows["z_e"].reshape(-1, *codebook.embeddings.shape[::2])
+
+
+WITH_GRADIENT = {
+    "quantize": lambda c, x: quantizer.quantize(c, x["z_e"], x["mask"]),
+    "lookup": lambda c, x: quantizer.lookup(c, x["codes"]),
+}
+OF_EACH_ROW = {
+    **{name: with_gradient(function) for name, function in WITH_GRADIENT.items()},
+    "nearest": lambda c, x: quantizer.nearest(c.embeddings, groups(c, x)),
+    "usage": lambda c, x: quantizer.usage(
+        x["codes"], num_codes=c.counts.shape[1], mask=x["mask"]
+    ),
+    "perplexity": lambda c, x: quantizer.perplexity(c.counts * x["z_e"].max() ** 2),
+    "active_codes": lambda c, x: quantizer.active_codes(c.counts - x["z_e"].max()),
+    "init": lambda c, x: quantizer.init(x["key"], num_codes=5, dim=3, num_codebooks=2),
+}
+OF_ALL_ROWS = {
+    "ema_update": lambda c, x, **axis: quantizer.ema_update(
+        c, x["z_e"], x["codes"], decay=0.8, mask=x["mask"], **axis
+    ),
+    "count_update": lambda c, x, **axis: quantizer.count_update(
+        c, x["codes"], decay=0.8, mask=x["mask"], **axis
+    ),
+    "kmeans": lambda c, x, **axis: quantizer.kmeans(
+        KEY, c, x["z_e"], iterations=2, mask=x["mask"], **axis
+    ),
+    "restart": lambda c, x, **axis: quantizer.restart(
+        KEY, c, x["z_e"], min_count=1.0, mask=x["mask"], **axis
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def codebook():
+    rng = np.random.default_rng(0)
+    return quantizer.Codebook(
+        embeddings=jnp.asarray(rng.normal(size=(2, 5, 3)), "float32"),
+        counts=jnp.asarray(rng.uniform(0.2, 2.0, size=(2, 5)), "float32"),
+        sums=jnp.asarray(rng.normal(size=(2, 5, 3)), "float32"),
+    )
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Two sets of eight rows, a third of which is padding."""
+    rng = np.random.default_rng(1)
+    return {
+        "z_e": jnp.asarray(rng.normal(size=(2, 8, 6)), "float32"),
+        "codes": jnp.asarray(rng.integers(5, size=(2, 8, 2)), "int32"),
+        "mask": jnp.asarray(rng.random((2, 8)) < 0.7),
+        "key": jax.random.split(KEY, 2),
+    }
+
+
+@pytest.mark.parametrize("name", OF_EACH_ROW | OF_ALL_ROWS)
+def test_quantizer(name, codebook, rows):
+    function = functools.partial((OF_EACH_ROW | OF_ALL_ROWS)[name], codebook)
+    expected = one_by_one(function)(rows)
+    for transform in TRANSFORMS.values():
+        assert_close(transform(function)(rows), expected)
+
+
+@pytest.mark.parametrize("name", WITH_GRADIENT)
+def test_quantizer_with_remat(name, codebook, rows):
+    again = with_gradient(WITH_GRADIENT[name], jax.checkpoint)
+    expected = OF_EACH_ROW[name](codebook, at(rows, 0))
+    assert_close(again(codebook, at(rows, 0)), expected)
+
+
+@pytest.mark.parametrize("name", OF_ALL_ROWS)
+def test_statistics_are_summed_over_the_axis(name, codebook, rows):
+    function = OF_ALL_ROWS[name]
+    together = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+    expected = function(codebook, together)
+    over_axis = functools.partial(function, codebook, axis_name=AXIS)
+    for transform in OVER_AN_AXIS:
+        found = TRANSFORMS[transform](over_axis)(rows)
+        for device in range(2):
+            assert_close(at(found, device), expected)
+
+
+# The models. Each function is given all that a model's methods take.
+
+AND_BACK = {
+    "vqvae": lambda m, p, b: m.decode(p, m.encode(p, b["image"])),
+    "vae": lambda m, p, b: m.decode(p, m.encode(p, b["image"])),
+    "vimco": lambda m, p, b: m.decode(p, m.encode(p, b["image"])),
+    "gan": lambda m, p, b: m.sample(p, KEY, num_samples=2),
+    "pixelcnn": lambda m, p, b: m.log_prob(p, b["image"]),
+    "prior": lambda m, p, b: m.log_prob(p, b["codes"], labels=b["label"]),
+    "sequence_prior": lambda m, p, b: m.log_prob(
+        p, b["codes"], speakers=b["speaker"], mask=b["mask"]
+    ),
+    "video": lambda m, p, b: m.log_prob(p, b["codes"], actions=b["action"][:, :-1]),
+    "hierarchy": lambda m, p, b: m.log_prob(p, b["codes"], m.encode(p, b["codes"])),
+    "hierarchy_vae": lambda m, p, b: m.log_prob(p, b["codes"], m.encode(p, b["codes"])),
+    "speech": lambda m, p, b: (
+        m.decode(p, KEY, m.encode(p, b["audio"], b["mask"]), speakers=b["speaker"]),
+        m.log_prob(
+            p,
+            b["audio"],
+            m.encode(p, b["audio"]),
+            speakers=b["speaker"],
+            mask=b["mask"],
+        ),
+    ),
+}
+
+
+def all_of(name, model, params, batch):
+    """Return what every method gives."""
+
+    def loss(params):
+        return model.loss(params, KEY, batch)
+
+    (value, (metrics, carry)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    return {
+        "loss": value,
+        "metrics": metrics,
+        "carry": carry,
+        "gradient": gradient,
+        "update": model.update(params, KEY, carry),
+        "evaluate": model.evaluate(params, batch),
+        "and back": AND_BACK[name](model, params, batch),
+    }
+
+
+@pytest.fixture(scope="module")
+def two_batches(tiny_model):
+    """(name) -> a model, its parameters, and a batch of four as two of two, stacked."""
+
+    def make(name):
+        model, (params, batch) = tiny_model(name)
+        halves = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), batch)
+        return model, params, halves
+
+    return make
+
+
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow) for name in AND_BACK if name != "vqvae"
+]
+
+
+@pytest.mark.parametrize("name", ["vqvae", *SLOW])
+def test_models(name, two_batches):
+    model, params, batches = two_batches(name)
+    function = functools.partial(all_of, name, model, params)
+    expected = one_by_one(jax.jit(function))(batches)
+    for transform in ("vmap", "pmap", "shard_map", "scan"):
+        assert_close(TRANSFORMS[transform](function)(batches), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AND_BACK)
+def test_models_without_jit_and_with_remat(name, two_batches):
+    model, params, batches = two_batches(name)
+    batch = at(batches, 0)
+    expected = jax.jit(functools.partial(all_of, name, model))(params, batch)
+    assert_close(all_of(name, model, params, batch), expected)
+
+    def loss(params):
+        return model.loss(params, KEY, batch)[0]
+
+    again = jax.jit(jax.grad(jax.checkpoint(loss)))(params)
+    assert_close(again, expected["gradient"])
+
+
+def test_a_models_codebook_is_updated_over_the_axis(two_batches):
+    model, params, _ = two_batches("vqvae")
+    rng = np.random.default_rng(0)
+    G, K, D = params.codebook.embeddings.shape
+    carry = Carry(
+        z_e=jnp.asarray(rng.normal(size=(2, 3, 4, G * D)), "float32"),
+        codes=jnp.asarray(rng.integers(K, size=(2, 3, 4, G)), "int32"),
+        mask=jnp.asarray(rng.random((2, 3, 4)) < 0.6),
+    )
+    together = jax.tree.map(lambda x: x.reshape(6, *x.shape[2:]), carry)
+    expected = model.update(params, KEY, together).codebook
+
+    def over_axis(carry):
+        return model.update(params, KEY, carry, axis_name=AXIS).codebook
+
+    for transform in OVER_AN_AXIS:
+        found = TRANSFORMS[transform](over_axis)(carry)
+        for device in range(2):
+            assert_close(at(found, device), expected)
