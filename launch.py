@@ -55,8 +55,16 @@ def fail(error: Exception | str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Bring the workdir to the end of the chosen stages."""
+    """Bring the workdir to the end of the chosen stages, or to where it is stopped."""
     del argv
+    from vqvae_jax.training import interruption
+
+    with interruption.handled(sys.argv):
+        run()
+
+
+def run() -> None:
+    """Do what the flags say."""
     logging.set_verbosity(logging.ERROR)
     # Heavy imports wait until the command line is known to be right.
     from vqvae_jax import compilation, stages, suite

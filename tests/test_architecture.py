@@ -17,6 +17,7 @@ PACKAGE = ROOT / "vqvae_jax"
 ROOMS = (
     "compilation",
     "errors",
+    "files",
     "arrays",
     "config",
     "quantizer",

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from vqvae_jax.config import section
+from vqvae_jax.config import require_section, section, shown
 from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.pipeline import TrainBatches, eval_batches, train_batches
 from vqvae_jax.data.source import Batch, Example, Source
@@ -137,7 +137,7 @@ class Experiment:
         Raises:
           UserError: a key is unknown, missing or has a value that cannot be.
         """
-        kind = _kind(config)
+        kind = kind_of(config)
         second = second_of(kind, config)
         of_training = second and second_lib.training_section(second)
         names = _SECTIONS + ((second, of_training) if second else ())
@@ -146,12 +146,13 @@ class Experiment:
         for name in config:
             require(
                 name in names,
-                f"{name} is not a section of a {kind}'s config; there are "
+                f"{shown(name)} is not a section of a {kind}'s config; there are "
                 f"{', '.join(names)}",
             )
         seed = config["seed"]
         require(
-            type(seed) is int and seed >= 0, f"seed must be an int >= 0, got {seed!r}"
+            type(seed) is int and 0 <= seed < 2**32,
+            f"seed must be an int from 0 to 2**32 - 1, got {shown(seed)}",
         )
         if kind == "speech":
             data = section(SpeechDataConfig, config["data"], name="data")
@@ -161,6 +162,8 @@ class Experiment:
             given = {"image_shape": (data.image_size, data.image_size, data.channels)}
         if kind == "pixelcnn":
             given["class_names"] = ()
+        if second is not None:
+            require_section(config[second], name=second)
         options = {k: v for k, v in config["model"].items() if k != "kind"}
         experiment = cls(
             seed=seed,
@@ -290,11 +293,17 @@ class Experiment:
         return self.make_second(facts)["prior"]
 
 
-def _kind(config: Mapping[str, Any]) -> str:
+def kind_of(config: Mapping[str, Any]) -> str:
+    """Return what kind of model a config is of.
+
+    Raises:
+      UserError: it is of none that there is.
+    """
     require("model" in config, "model is missing from the config")
+    require_section(config["model"], name="model")
     kind = config["model"].get("kind")
     require(
-        kind in KINDS,
-        f"model.kind must be one of {', '.join(KINDS)}, got {kind!r}",
+        isinstance(kind, str) and kind in KINDS,
+        f"model.kind must be one of {', '.join(KINDS)}, got {shown(kind)}",
     )
     return kind

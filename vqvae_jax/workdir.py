@@ -1,21 +1,24 @@
 """A run's directory: what is where, written whole or not at all, and read back."""
 
+import contextlib
+import errno
 import hashlib
 import io
-import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 import numpy as np
 
 from vqvae_jax import config as config_lib
+from vqvae_jax import files
 from vqvae_jax.data.codes import CodesSource
 from vqvae_jax.errors import UserError, require
-from vqvae_jax.experiment import Experiment
+from vqvae_jax.experiment import Experiment, kind_of
 from vqvae_jax.models import speech as speech_lib
 from vqvae_jax.models import vqvae as vqvae_lib
 from vqvae_jax.models.prior import Prior
@@ -95,10 +98,9 @@ class Workdir:
           UserError: there is no run here, or its config is not of this version.
         """
         config = self.read_json(self.config)
-        if config.get("model", {}).get("kind") != "speech":
+        if kind_of(config) != "speech":
             return Experiment.from_config(config)
-        names = self.read_json(self.speakers)["speaker_names"]
-        return Experiment.from_config(config, speaker_names=tuple(names))
+        return Experiment.from_config(config, speaker_names=self._speaker_names())
 
     def keep_speakers(self, names: Sequence[str]) -> None:
         """Write who speaks in the data, or see that they are those of the run.
@@ -108,13 +110,21 @@ class Workdir:
         """
         if not self.speakers.exists():
             self.write_json(self.speakers, {"speaker_names": list(names)})
-        before = self.read_json(self.speakers)["speaker_names"]
+        before = self._speaker_names()
         require(
-            before == list(names),
+            before == tuple(names),
             f"{self.path} was trained on the speech of {len(before)} speakers "
             f"({', '.join(before[:3])} ...), and the data now has {len(names)} "
             f"({', '.join(names[:3])} ...): choose another --workdir",
         )
+
+    def _speaker_names(self) -> tuple[str, ...]:
+        names = self.read_json(self.speakers).get("speaker_names")
+        require(
+            isinstance(names, list) and all(isinstance(name, str) for name in names),
+            f"{self.speakers} is damaged: it has no list speaker_names",
+        )
+        return tuple(names)
 
     def require_usable(self, config: Mapping[str, Any]) -> None:
         """Make the directory, or see that it is empty or holds this config's run.
@@ -134,6 +144,31 @@ class Workdir:
         if self.config.exists():
             _require_same(self.read_json(self.config), config, self.path)
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from working here; one that is killed keeps no lock.
+
+        The processes of one run share it, and the first of them has the lock. File
+        systems without locks have none.
+
+        Raises:
+          UserError: another process works here.
+        """
+        lock = filelock.FileLock(self.path / ".lock", fallback_to_soft=False)
+        with contextlib.ExitStack() as stack:
+            if jax.process_index() == 0:
+                try:
+                    stack.enter_context(lock.acquire(blocking=False))
+                except filelock.Timeout as error:
+                    raise UserError(
+                        f"--workdir={self.path} is in use by another process: wait for "
+                        "its end, or choose another one"
+                    ) from error
+                except OSError as error:
+                    if error.errno != errno.ENOSYS:
+                        raise UserError(f"cannot lock {self.path}: {error}") from error
+            yield
+
     def read_json(self, path: Path) -> dict:
         """Read a JSON file of this run.
 
@@ -143,14 +178,11 @@ class Workdir:
         require(
             path.exists(), f"{path} does not exist: is {self.path} a run's workdir?"
         )
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}") from error
+        return files.read_json(path)
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
-        self.write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
+        files.write_json(path, values)
 
     def write_arrays(self, path: Path, **arrays: Any) -> None:
         """Write an npz file of arrays, whole or not at all."""
@@ -164,14 +196,7 @@ class Workdir:
         Raises:
           UserError: the disk is full or the like.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+        files.write_bytes(path, content)
 
 
 def restore(workdir: str | os.PathLike) -> tuple[Any, Any]:

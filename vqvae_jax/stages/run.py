@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import rich
+from rich.markup import escape
 
 from vqvae_jax.data.dataset import open_dataset
 from vqvae_jax.data.speech_dataset import open_speech
@@ -23,7 +24,7 @@ from vqvae_jax.stages.samples import sample_images
 from vqvae_jax.stages.second import SECOND_STAGES
 from vqvae_jax.stages.speech import stages_of_speech
 from vqvae_jax.stages.stage import Context, Stage, last_stages, train_model
-from vqvae_jax.training import sharding
+from vqvae_jax.training import interruption, sharding
 from vqvae_jax.training.ending import is_marked
 from vqvae_jax.workdir import Workdir
 
@@ -51,16 +52,19 @@ def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> 
         sharding.require_divisible(batch_size, sharding.data_mesh(), key=key)
     place = Workdir(workdir)
     place.require_usable(config)
-    pending = _pending(chosen, all_stages, place)
-    if not pending:
-        rich.print(f"{workdir}: {', '.join(chosen)} finished before; nothing to do")
-        return
-    context = _opened(place, experiment)
-    # Written last: a config in a workdir is one that a run has started with.
-    place.write_json(place.config, config)
-    for name in pending:
-        rich.print(f"[bold]{name}[/bold]")
-        all_stages[name].run(context)
+    with place.locked():
+        pending = _pending(chosen, all_stages, place)
+        if not pending:
+            done = f"{workdir}: {', '.join(chosen)} finished before; nothing to do"
+            rich.print(escape(done))
+            return
+        context = _opened(place, experiment)
+        # Written last: a config in a workdir is one that a run has started with.
+        place.write_json(place.config, config)
+        for name in pending:
+            interruption.check()
+            rich.print(f"[bold]{name}[/bold]")
+            all_stages[name].run(context)
 
 
 def _opened(workdir: Workdir, experiment: Experiment) -> Context:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import rich
+from rich.markup import escape
 
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.speech_dataset import SpeechDataset
@@ -87,7 +88,7 @@ def write_page(context: Context, *, build: Callable[..., str]) -> None:
     workdir, experiment, dataset = context
     page = build(workdir, experiment, dataset)
     workdir.write_bytes(workdir.report, page.encode())
-    rich.print(f"report: {workdir.report}")
+    rich.print(escape(f"report: {workdir.report}"))
 
 
 def last_stages(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import rich
 import rich.table
+from rich.markup import escape
 
 from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.data.source import first_examples
@@ -57,7 +58,7 @@ def run(config: Mapping[str, Any], workdir: str) -> None:
     page = _page(place, config, experiments, dataset, table)
     place.write_bytes(place.report, page.encode())
     _print(table)
-    rich.print(f"report: {place.report}")
+    rich.print(escape(f"report: {place.report}"))
 
 
 def _in_order(systems: Mapping[str, Any]) -> list[str]:
