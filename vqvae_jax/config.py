@@ -6,7 +6,7 @@ is opened and any array is made.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from vqvae_jax.errors import UserError, require
@@ -18,7 +18,14 @@ _MAX_INT = 2**31 - 1
 _MAX_SHOWN = 60
 
 
-def section(cls: type[T], values: Mapping[str, Any], *, name: str, **given: Any) -> T:
+def section(
+    cls: type[T],
+    values: Mapping[str, Any],
+    *,
+    name: str,
+    check: Callable[[T], None] = lambda made: None,
+    **given: Any,
+) -> T:
     """Make the dataclass `cls` of the section `name` of a config.
 
     Args:
@@ -26,6 +33,7 @@ def section(cls: type[T], values: Mapping[str, Any], *, name: str, **given: Any)
         with the field's name.
       values: the section.
       name: put before the field's name in messages.
+      check: refuses, as `__post_init__` does, what was made.
       **given: fields that the config does not set.
 
     Raises:
@@ -48,9 +56,11 @@ def section(cls: type[T], values: Mapping[str, Any], *, name: str, **given: Any)
                 f"{name}.{key} is missing from the config",
             )
     try:
-        return cls(**values, **given)
+        made = cls(**values, **given)
+        check(made)
     except UserError as error:
         raise UserError(f"{name}.{error}") from error
+    return made
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -15,8 +15,9 @@ from vqvae_jax.data.utterances import Utterances, utterance_batches
 from vqvae_jax.errors import require
 from vqvae_jax.models import second as second_lib
 from vqvae_jax.models.first import KINDS, Shapes, second_of
+from vqvae_jax.models.options import require_buildable
 from vqvae_jax.models.prior import Prior
-from vqvae_jax.training.config import TrainingConfig
+from vqvae_jax.training.config import MAX_BATCH, TrainingConfig
 
 _SECTIONS = ("seed", "data", "model", "training", "samples", "evaluation")
 # Until the data are open nobody knows who speaks.
@@ -49,6 +50,7 @@ class SamplesConfig:
         for name in ("num_samples", "batch_size", "temperature"):
             value = getattr(self, name)
             require(value > 0, f"{name} must be above 0, got {value}")
+            require(value <= MAX_BATCH, f"{name} is too large: {value}")
         for name in ("top_k", "guidance"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {value}")
@@ -89,6 +91,9 @@ class EvaluationConfig:
     def __post_init__(self):
         """Check every option."""
         require(self.batch_size >= 1, f"batch_size must be >= 1, got {self.batch_size}")
+        require(
+            self.batch_size <= MAX_BATCH, f"batch_size is too large: {self.batch_size}"
+        )
         require(
             self.train_grids >= 0,
             f"train_grids must not be negative, got {self.train_grids}",
@@ -169,7 +174,13 @@ class Experiment:
             seed=seed,
             data=data,
             kind=kind,
-            model=section(KINDS[kind].model, options, name="model", **given),
+            model=section(
+                KINDS[kind].model,
+                options,
+                name="model",
+                check=require_buildable,
+                **given,
+            ),
             training=section(TrainingConfig, config["training"], name="training"),
             second=second,
             second_options=dict(config[second]) if second else None,

@@ -20,6 +20,9 @@ from vqvae_jax.errors import UserError, require
 _MAX_JSON_BYTES = 2**26
 _MAX_JSON_DEPTH = 32
 
+# By an array's name.
+Forms = Mapping[str, str]
+
 # Arrays may be this large, or so many times as large as their file.
 _MAX_ARRAY_BYTES = 2**30
 _MAX_RATIO = 100
@@ -47,13 +50,13 @@ def read_json(path: Path) -> dict:
     return values
 
 
-def read_arrays(path: Path, **expected: str) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, forms: Forms) -> dict[str, np.ndarray]:
     """Read an npz file of plain arrays.
 
     Args:
       path: of the file.
-      **expected: arrays that must be there; each a kind as in `np.dtype.kind` and its
-        dimensions, a number or a name that stands for one size: "u N H W 3".
+      forms: of the arrays that must be there: a kind as in `np.dtype.kind` and the
+        dimensions, numbers or names that stand for one size each, as in "u N H W 3".
 
     Raises:
       UserError: there is no such file, it is damaged or holds more than arrays, or an
@@ -70,7 +73,7 @@ def read_arrays(path: Path, **expected: str) -> dict[str, np.ndarray]:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} is damaged: {reason}; remove it") from error
     sizes: dict[str, int] = {}
-    for name, form in expected.items():
+    for name, form in forms.items():
         require(name in arrays, f"{path} is damaged: it has no array {name}; remove it")
         require(
             _has_form(arrays[name], form, sizes),

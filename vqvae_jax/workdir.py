@@ -1,6 +1,7 @@
 """A run's directory: what is where, written whole or not at all, and read back."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import io
@@ -16,7 +17,7 @@ import numpy as np
 
 from vqvae_jax import config as config_lib
 from vqvae_jax import files
-from vqvae_jax.data.codes import CodesSource
+from vqvae_jax.data.codes import CodesMetadata, CodesSource
 from vqvae_jax.errors import UserError, require
 from vqvae_jax.experiment import Experiment, kind_of
 from vqvae_jax.models import speech as speech_lib
@@ -30,6 +31,34 @@ from vqvae_jax.training.loop import checkpoint_directory
 Coding = vqvae_lib.Params | speech_lib.Params
 
 SPLITS = ("train", "validation", "test")
+
+# The arrays that files have, by what they hold.
+IMAGES = {
+    "images": "u N H W C",
+    "labels": "i N",
+    "class_names": "U K",
+    "samples_per_second": "f",
+}
+CLIPS = IMAGES | {
+    "codes": "i clips rows frames h w g",
+    "true_codes": "i clips frames h w g",
+    "frame": "i clips",
+    "given_frames": "i",
+}
+CONVERSIONS = {
+    "index": "i M",
+    "speakers": "i M",
+    "codes": "i M N",
+    "code_lengths": "i M",
+    "voices": "i M 2",
+    "audio": "i M 2 T",
+}
+_RECONSTRUCTIONS = {
+    "frames": "i N",
+    "first_stage": "u N H W C",
+    "hierarchy": "u N H W C",
+    "hierarchy_vae": "u N H W C",
+}
 
 # These say where this machine has things, not what is computed.
 _MACHINE_KEYS = frozenset({"data.data_dir", "data.num_workers"})
@@ -61,6 +90,15 @@ class Workdir:
         """Return where a second stage keeps the metadata of the codes it is for."""
         return self.path / f"{second}.json"
 
+    def read_facts(self, second: str) -> CodesMetadata:
+        """Read the metadata of the codes that a second stage was trained on.
+
+        Raises:
+          UserError: they are missing or damaged.
+        """
+        place = self.facts(second)
+        return CodesMetadata.from_json(self.read_json(place), where=place)
+
     def codes_directory(self, split: str) -> Path:
         """Return where the codes of a split are."""
         return self.path / "codes" / split
@@ -81,7 +119,7 @@ class Workdir:
         """Raise UserError unless the second stage is of this VQ-VAE's codes."""
         second = self.experiment().second
         facts = self.facts(second)
-        theirs, ours = self.read_json(facts)["fingerprint"], fingerprint(params)
+        theirs, ours = self.read_facts(second).fingerprint, fingerprint(params)
         stages = SECOND_STAGES[second].trained
         places = [self.path / "codes", facts, *map(self.checkpoints, stages)]
         require(
@@ -180,6 +218,22 @@ class Workdir:
         )
         return files.read_json(path)
 
+    def read_samples(self, forms: files.Forms = IMAGES) -> dict[str, np.ndarray]:
+        """Read the samples: `IMAGES`, `CLIPS` or `CONVERSIONS`.
+
+        Raises:
+          UserError: they are missing or damaged.
+        """
+        return files.read_arrays(self.samples, forms)
+
+    def read_reconstructions(self) -> dict[str, np.ndarray]:
+        """Read the images made from global codes, and which frames they are of.
+
+        Raises:
+          UserError: they are missing or damaged.
+        """
+        return files.read_arrays(self.reconstructions, _RECONSTRUCTIONS)
+
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
         files.write_json(path, values)
@@ -247,7 +301,8 @@ def restore_second(workdir: str | os.PathLike, stage: str) -> tuple[Any, Any]:
         f"there is no {stage} in {run.path}: its {experiment.kind} is followed by "
         f"{follows}",
     )
-    model = experiment.make_second(run.read_json(run.facts(experiment.second)))[stage]
+    facts = dataclasses.asdict(run.read_facts(experiment.second))
+    model = experiment.make_second(facts)[stage]
     abstract = jax.eval_shape(
         model.init, jax.random.key(0), SECOND_STAGES[follows].batch(model)
     )

@@ -12,7 +12,7 @@ from vqvae_jax.data.utterances import UNKNOWN, Utterances
 from vqvae_jax.evaluation import voices
 from vqvae_jax.evaluation.other_codes import equal_codes, of_another
 from vqvae_jax.models.speech import SpeechVQVAE
-from vqvae_jax.workdir import Workdir
+from vqvae_jax.workdir import CONVERSIONS, Workdir
 
 # Utterances of each speaker that the classifier of speakers learns from, and that it is
 # tried on.
@@ -28,8 +28,7 @@ def of_conversions(
     (others' codes tell what is chance), and where it is near, after warping, to how the
     target says the same sentence.
     """
-    with np.load(workdir.samples, allow_pickle=False) as file:
-        samples = {name: file[name] for name in file.files}
+    samples = workdir.read_samples(CONVERSIONS)
     test = read_many(dataset.test, samples["index"].tolist())
     own, changed = (
         [

@@ -19,7 +19,7 @@ from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.video import RECORDED, Video
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
-from vqvae_jax.workdir import Workdir, restore_second
+from vqvae_jax.workdir import CLIPS, Workdir, restore_second
 
 # Steps after the last given frame at which generated frames are compared.
 TIMES = (1, 5, 10)
@@ -75,8 +75,7 @@ def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSe
     bits = [copying_bits(copying, codes) for codes in _codes_of(test, batch_size=16)]
     results["copying_bits_per_frame"] = float(np.concatenate(bits).mean())
     results["copying_equal_codes_train"] = copying.same
-    with np.load(workdir.samples, allow_pickle=False) as samples:
-        arrays = {name: samples[name] for name in samples.files}
+    arrays = workdir.read_samples(CLIPS)
     results |= of_clips(arrays, _true_images(arrays, dataset), video)
     return OfSecond(results)
 

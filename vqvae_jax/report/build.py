@@ -1,6 +1,5 @@
 """The report of a run, from what its stages left in the workdir."""
 
-import json
 from collections.abc import Callable
 
 import jax
@@ -12,6 +11,7 @@ from vqvae_jax.evaluation.usage import count_codes
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report import figures
 from vqvae_jax.report.page import Picture, Section, render
+from vqvae_jax.training.logs import read_entries
 from vqvae_jax.workdir import Workdir, restore
 
 # A page of a thousand classes would take minutes to load; `samples/` has them all.
@@ -106,15 +106,15 @@ def _samples(workdir: Workdir, *, is_decoded: bool) -> Section:
 
 def samples_section(workdir: Workdir, text: str) -> Section:
     """Show the samples, a picture of each class, below what they are."""
-    with np.load(workdir.samples, allow_pickle=False) as samples:
-        images, labels = samples["images"], samples["labels"]
-        class_names = samples["class_names"]
+    samples = workdir.read_samples()
+    images, labels = samples["images"], samples["labels"]
+    names = dict(enumerate(samples["class_names"].tolist()))
     columns = figures.columns_for(images.shape[1:])
     pictures = []
     present = np.unique(labels)
     for label in present[spread(len(present), _CLASSES)]:
         row = images[labels == label][:columns]
-        name = str(class_names[label]) if len(class_names) else ""
+        name = names.get(int(label), "")
         png = figures.image_grid(row, columns=columns)
         pictures.append(Picture(png, f"Samples {name}".strip(), name))
     return Section("Samples", text, pictures)
@@ -135,7 +135,7 @@ def codebook_section(workdir: Workdir, experiment: Experiment) -> Section:
 
 def learning_curves(workdir: Workdir) -> list[Section]:
     """Show what each stage that trains has logged."""
-    entries = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
+    entries = read_entries(workdir.metrics)
     return [
         Section(
             f"Learning curves of the {name}",

@@ -64,8 +64,7 @@ def latent_use(results: Mapping[str, float]) -> Section:
 
 
 def _reconstructions(workdir, dataset: Dataset, results) -> Section:
-    with np.load(workdir.reconstructions, allow_pickle=False) as file:
-        arrays = dict(file)
+    arrays = workdir.read_reconstructions()
     frames = arrays.pop("frames")
     columns = figures.columns_for(dataset.image_shape)
     chosen = spread(len(frames), _ROWS * columns)

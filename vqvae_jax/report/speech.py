@@ -7,11 +7,12 @@ import numpy as np
 from vqvae_jax.data.source import read_many
 from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.files import read_arrays
 from vqvae_jax.report import sound
 from vqvae_jax.report.build import NAMES, codebook_section, learning_curves
 from vqvae_jax.report.figures import confusion
 from vqvae_jax.report.page import Picture, Section, Sound, render
-from vqvae_jax.workdir import Workdir
+from vqvae_jax.workdir import CONVERSIONS, Workdir
 
 # A minute of speech on the page is two megabytes; `samples/` has all of it.
 _SHOWN = 4
@@ -26,8 +27,7 @@ def build_speech(
     Raises:
       UserError: an earlier stage has not left its results.
     """
-    with np.load(workdir.samples, allow_pickle=False) as file:
-        samples = {name: file[name] for name in file.files}
+    samples = workdir.read_samples(CONVERSIONS)
     results = workdir.read_json(workdir.results)
     sections = [
         _codes_matter(results),
@@ -147,8 +147,10 @@ def _heard(
 
 
 def _phonemes(workdir: Workdir) -> Section:
-    with np.load(workdir.phones, allow_pickle=False) as file:
-        counts, names = file["confusion"], file["phone_names"].tolist()
+    arrays = read_arrays(
+        workdir.phones, {"confusion": "i P P", "phone_names": "U P"}
+    )
+    counts, names = arrays["confusion"], arrays["phone_names"].tolist()
     said = counts.sum(axis=1) > 0
     kept = [name for name, is_said in zip(names, said, strict=True) if is_said]
     picture = Picture(

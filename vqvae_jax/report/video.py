@@ -7,7 +7,7 @@ from vqvae_jax.data.source import read_many, stack
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report import film
 from vqvae_jax.report.page import Picture, Section
-from vqvae_jax.workdir import Workdir
+from vqvae_jax.workdir import CLIPS, Workdir
 
 
 def sections_of_video(
@@ -15,12 +15,12 @@ def sections_of_video(
 ) -> list[Section]:
     """Show clips: what was filmed, and what was drawn under each action."""
     del experiment
-    with np.load(workdir.samples, allow_pickle=False) as samples:
-        codes, given = samples["codes"], int(samples["given_frames"])
-        names = ("filmed", *map(str, samples["class_names"]))
-        shape = samples["images"].shape[1:]
-        images = samples["images"].reshape(*codes.shape[:3], *shape)
-        starts = samples["frame"][: film.SHOWN].tolist()
+    samples = workdir.read_samples(CLIPS)
+    codes, given = samples["codes"], int(samples["given_frames"])
+    names = ("filmed", *map(str, samples["class_names"]))
+    shape = samples["images"].shape[1:]
+    images = samples["images"].reshape(*codes.shape[:3], *shape)
+    starts = samples["frame"][: film.SHOWN].tolist()
     animations, strips = [], []
     for drawn, start in zip(images, starts, strict=False):
         filmed = stack(read_many(dataset.test, range(start, start + codes.shape[2])))

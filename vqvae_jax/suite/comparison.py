@@ -80,8 +80,7 @@ def _trained(run_of_seed: Workdir, experiment: Experiment, real: np.ndarray) -> 
     dims = int(np.prod(model.image_shape))
     if not run_of_seed.results.exists():
         return Trained({}, {}, latents, dims)
-    with np.load(run_of_seed.samples, allow_pickle=False) as samples:
-        sharpness = sharpness_ratios(samples["images"], real)
+    sharpness = sharpness_ratios(run_of_seed.read_samples()["images"], real)
     return Trained(run_of_seed.read_json(run_of_seed.results), sharpness, latents, dims)
 
 
@@ -117,10 +116,8 @@ def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
     for name, title in zip(experiments, titles, strict=True):
         run_of_seed = runs.run_of(place, name, 0)
         if run_of_seed.samples.exists():
-            with np.load(run_of_seed.samples, allow_pickle=False) as samples:
-                drawn = figures.image_grid(
-                    samples["images"][: 2 * columns], columns=columns
-                )
+            images = run_of_seed.read_samples()["images"][: 2 * columns]
+            drawn = figures.image_grid(images, columns=columns)
             pictures.append(Picture(drawn, f"Samples of the {title}", title))
     text = (
         f"Means over {config['seeds']} seeds; each cell is measured on the test split."

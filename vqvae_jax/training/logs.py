@@ -65,6 +65,37 @@ class MetricsLog:
             ) from error
 
 
+def read_entries(path: Path) -> list[dict]:
+    """Return the lines of a `metrics.jsonl` that are whole.
+
+    That is not the last line of a run that was killed while it wrote. Each of the
+    others has a "stage", a "split", a "step" and numbers by name.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    return [entry for line in text.splitlines() if (entry := _entry(line)) is not None]
+
+
+def _entry(line: str) -> dict | None:
+    try:
+        entry = json.loads(line)
+        names = entry["stage"], entry["split"]
+        numbers = entry.keys() - {"stage", "split"}
+        is_whole = (
+            all(isinstance(name, str) for name in names)
+            and type(entry["step"]) is int
+            and all(type(entry[name]) in (int, float) for name in numbers)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return entry if is_whole else None
+
+
 class Progress:
     """A progress bar with speed and time left, or plain lines without a terminal."""
 
@@ -119,14 +150,11 @@ class Progress:
 def _drop_after(path: Path, stage: str, start_step: int) -> None:
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # The last line of a run that was killed while writing.
-            continue
-        if entry["stage"] != stage or entry["step"] <= start_step:
-            kept.append(line + "\n")
+    kept = [
+        json.dumps(entry) + "\n"
+        for entry in read_entries(path)
+        if entry["stage"] != stage or entry["step"] <= start_step
+    ]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)
