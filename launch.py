@@ -1,87 +1,51 @@
-"""Run an experiment: python launch.py --config experiments/digits.py."""
+"""Run an experiment from nothing to a report; the same command resumes it.
 
-import re
-import sys
-from pathlib import Path
+  python launch.py --config experiments/digits.py
+  python launch.py --config experiments/cifar.py:small --workdir runs/cifar
+  python launch.py --config experiments/cifar.py --config.training.steps=1000
 
-from absl import app, flags, logging
+A file of experiments/ says at its top which variants it has. Wherever it was stopped,
+a run goes on, with the same results.
+
+It uses all devices of this machine. For those of several machines start it on each,
+with a workdir that all of them share; on the second of two, say, with
+
+  --coordinator=FIRST_MACHINE:1234 --num_processes=2 --process_id=1
+
+Where Slurm, Open MPI or a TPU pod starts it on each machine, it needs no such flag.
+"""
+
+from absl import app, flags
 from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file(
+from vqvae_jax import command
+
+config_flags.DEFINE_config_file(
     "config",
     None,
     "an experiment, as experiments/cifar.py or, with a variant, experiments/cifar.py:x;"
     " any key of it is changed by --config.section.key=value",
     lock_config=True,
 )
-_WORKDIR = flags.DEFINE_string(
-    "workdir",
-    None,
-    "where the run is kept; the same command resumes it (default: runs/<experiment>)",
+flags.DEFINE_string(
+    "workdir", None, "where the run is kept (default: runs/<experiment>)"
 )
-_STAGES = flags.DEFINE_list(
+flags.DEFINE_list(
     "stages",
     [],
     "do only these of vqvae,codes,prior,samples,evaluate,report (default: all); other"
     " second stages than a prior have stages of their own, a wrong name lists them; a"
     " model without one has model.kind,samples,evaluate,report",
 )
-
-
-def parse(argv: list[str]) -> list[str]:
-    """Parse the command line; a mistake in it ends with one line and exit code 2."""
-    try:
-        rest = flags.FLAGS(argv)
-        if not flags.FLAGS["config"].present:
-            raise flags.Error("--config is missing: try experiments/digits.py")
-        if rest[1:]:
-            raise flags.Error(f"{rest[1]!r} is no flag; flags start with --")
-        _CONFIG.value.lock()
-    except AttributeError as error:  # What ml_collections raises for an unknown key.
-        key = re.search(r"\w+", str(error)).group()
-        override = next((a for a in argv if key in re.split(r"[.=]", a)), key)
-        fail(f"{override}: the config has no key {key!r}")
-    except Exception as error:
-        fail(error)
-    return rest
-
-
-def fail(error: Exception | str) -> None:
-    """Tell a mistake in one line and exit with code 2."""
-    text = str(error).strip()
-    if "Traceback" in text:  # ml_collections tells where a config file failed, too.
-        text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
-    sys.exit(print("error:", " ".join(text.split()), file=sys.stderr) or 2)
-
-
-def main(argv: list[str]) -> None:
-    """Bring the workdir to the end of the chosen stages, or to where it is stopped."""
-    del argv
-    from vqvae_jax.training import interruption
-
-    with interruption.handled(sys.argv):
-        run()
-
-
-def run() -> None:
-    """Do what the flags say."""
-    logging.set_verbosity(logging.ERROR)
-    # Heavy imports wait until the command line is known to be right.
-    from vqvae_jax import compilation, stages, suite
-    from vqvae_jax.errors import UserError
-
-    compilation.keep_programs()
-    file, _, variant = flags.FLAGS["config"].config_filename.partition(":")
-    name = "-".join(filter(None, (Path(file).stem, variant)))
-    config, workdir = _CONFIG.value.to_dict(), _WORKDIR.value or f"runs/{name}"
-    try:
-        if suite.is_suite(config):
-            suite.run(config, workdir)
-        else:
-            stages.run(config, workdir, _STAGES.value)
-    except UserError as error:
-        fail(error)
-
+flags.DEFINE_boolean(
+    "distributed",
+    None,
+    "be one of several processes (default: if --coordinator or the cluster says so)",
+)
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, any free port of it")
+flags.DEFINE_integer("num_processes", None, "how many processes there are")
+flags.DEFINE_integer("process_id", None, "which of them this one is, from 0 on")
+flags.DEFINE_integer("start_timeout", 300, "seconds to wait for all to start")
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    app.run(command.main, flags_parser=command.parse)

@@ -1,35 +1,67 @@
-"""What the benchmarks share: turns, random parameters, the command line, the JSON."""
+"""Seconds of functions that take turns, so that a busy machine slows all of them."""
 
-import argparse
-import dataclasses
-import json
 import time
-from collections.abc import Callable, Hashable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+Run = Callable[[], Any]
+
+
+class Spread(NamedTuple):
+    """The middle half of what was measured."""
+
+    median: float
+    lower: float
+    upper: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median and the quartiles."""
+    lower, median, upper = np.percentile(values, (25, 50, 75))
+    return Spread(float(median), float(lower), float(upper))
+
 
 def in_turns(
-    runs: dict[Hashable, Callable[[], Any]], rounds: int, *, warm_up: int = 1
+    runs: Mapping[Hashable, Run], rounds: int, *, warm_up: int = 1
 ) -> dict[Hashable, list[float]]:
-    """Return the seconds of functions, all once a round, after some calls of each.
-
-    A busy machine then slows all of them alike.
-    """
+    """Return the seconds of functions, all once a round, after some calls of each."""
     for run in runs.values():
         for _ in range(warm_up):
             run()
-    times: dict[Hashable, list[float]] = {name: [] for name in runs}
+    seconds: dict[Hashable, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             start = time.perf_counter()
             run()
-            times[name].append(time.perf_counter() - start)
-    return times
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratios(seconds: Sequence[float], ours: Sequence[float]) -> list[float]:
+    """Return how many times as long as ours something took, round by round."""
+    return [theirs / own for theirs, own in zip(seconds, ours, strict=True)]
+
+
+def exponents(
+    sizes: Sequence[float], seconds: Sequence[Sequence[float]]
+) -> list[float]:
+    """Fit seconds = c size^p in each round; return p of each.
+
+    Args:
+      sizes: at least two, in any unit.
+      seconds: of each size, one a round.
+    """
+    logarithms = np.log(np.asarray(seconds))
+    return np.polyfit(np.log(sizes), logarithms, deg=1)[0].tolist()
+
+
+def waits(function: Callable, *arguments: Any) -> Run:
+    """Return a call of a function that ends when what it returns is computed."""
+    return lambda: jax.block_until_ready(function(*arguments))
 
 
 def random_params(shapes: Any) -> Any:
@@ -41,42 +73,3 @@ def random_params(shapes: Any) -> Any:
         return jnp.asarray(rng.normal(size=leaf.shape) * fan_in**-0.5, "float32")
 
     return jax.tree.map(draw, shapes)
-
-
-def main(
-    doc: str,
-    *,
-    full: Any,
-    quick: Any,
-    measure: Callable[[Any, int], dict],
-    print_report: Callable[[Any, dict], None],
-    rounds: int,
-) -> None:
-    """Read the command line, measure, print and write.
-
-    Args:
-      doc: the benchmark's docstring.
-      full: sizes to measure, a dataclass.
-      quick: those of a smoke test.
-      measure: sizes and rounds -> figures.
-      print_report: prints the figures.
-      rounds: unless the command line says others.
-    """
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument(
-        "--rounds", type=int, default=rounds, help="calls of each, in turns"
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: a smoke test")
-    parser.add_argument("--output", type=Path, help="write the figures here as JSON")
-    arguments = parser.parse_args()
-    sizes = quick if arguments.quick else full
-    results = measure(sizes, arguments.rounds)
-    print_report(sizes, results)
-    if arguments.output:
-        report = {
-            "sizes": dataclasses.asdict(sizes),
-            "jax": jax.__version__,
-            "device": jax.devices()[0].device_kind,
-            "results": results,
-        }
-        arguments.output.write_text(json.dumps(report, indent=2) + "\n")

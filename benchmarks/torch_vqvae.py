@@ -1,11 +1,11 @@
 """The paper's CIFAR-10 model written plainly in PyTorch: training.py's peer."""
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from benchmarks.paper_model import Architecture, random_batch
+from benchmarks.timing import Run
 
 
 class ResidualBlock(nn.Module):
@@ -28,18 +28,10 @@ class ResidualBlock(nn.Module):
 class VQVAE(nn.Module):
     """Encoder, codebooks and decoder of section 4.1; calling it gives the loss."""
 
-    def __init__(
-        self,
-        units: int,
-        num_codebooks: int,
-        num_codes: int,
-        dim: int,
-        categorical: bool,
-    ):
+    def __init__(self, sizes: Architecture):
         super().__init__()
-        features = num_codebooks * dim
-        outputs = 3 * 256 if categorical else 3
-        self.categorical = categorical
+        units, features = sizes.units, sizes.num_codebooks * sizes.dim
+        self.categorical = sizes.likelihood == "categorical"
         self.encoder = nn.Sequential(
             nn.Conv2d(3, units, 4, stride=2, padding=1),
             nn.ReLU(),
@@ -56,9 +48,10 @@ class VQVAE(nn.Module):
             nn.ReLU(),
             nn.ConvTranspose2d(units, units, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(units, outputs, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(units, sizes.outputs, 4, stride=2, padding=1),
         )
-        self.codebooks = nn.Parameter(torch.randn(num_codebooks, num_codes, dim))
+        codebooks = torch.randn(sizes.num_codebooks, sizes.num_codes, sizes.dim)
+        self.codebooks = nn.Parameter(codebooks)
 
     def forward(self, images):
         """Return equation 3 of images [B, 3, H, W] uint8."""
@@ -86,23 +79,33 @@ class VQVAE(nn.Module):
 
 
 def training_step(
-    images: np.ndarray, *, channels_last: bool, **sizes
-) -> Callable[[], None]:
-    """Return a function that trains `VQVAE(**sizes)` for one step of Adam.
+    sizes: Architecture,
+    *,
+    channels_last: bool = False,
+    compiled: bool = False,
+    bfloat16: bool = False,
+) -> Run:
+    """Return a function that trains for one step of Adam, on a GPU if there is one.
 
-    images: [B, H, W, 3] uint8. Both memory layouts of PyTorch give the same numbers;
-    which one is faster depends on the processor.
+    Both memory layouts of PyTorch give the same numbers; which one is faster depends
+    on the processor. With `bfloat16` it is autocast that chooses what runs in it.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    model = VQVAE(**sizes).to(memory_format=layout)
+    model = VQVAE(sizes).to(device, memory_format=layout)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
-    batch = torch.from_numpy(images).permute(0, 3, 1, 2)
-    batch = batch.contiguous(memory_format=layout)
+    batch = torch.from_numpy(random_batch(sizes)["image"]).permute(0, 3, 1, 2)
+    batch = batch.to(device).contiguous(memory_format=layout)
+    loss = torch.compile(model) if compiled else model
 
     def step():
         optimizer.zero_grad()
-        model(batch).backward()
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            value = loss(batch)
+        value.backward()
         optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return step

@@ -1,243 +1,122 @@
 """Training speed of the paper's CIFAR-10 model, here and in PyTorch, in one run.
 
-    python benchmarks/training.py [--likelihood categorical] [--output training.json]
+    python benchmarks/training.py [--set likelihood=categorical] [--json training.json]
 
-A step is forward, backward and Adam, in float32, on random images. The contestants
-take turns, so that a busy machine slows all of them alike; medians are compared. Where
-PyTorch is not installed (benchmarks/requirements.txt), only this project is measured.
+A step is forward, backward and Adam on random images, in float32 and in bfloat16. The
+machine's rate is that of one large matrix product in the same dtype.
 """
 
-import argparse
 import dataclasses
 import functools
-import json
-import platform
-import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
 
-import timing
+from benchmarks import command, paper_model, peers, timing
+from benchmarks.paper_model import Architecture
+from benchmarks.tables import Outcome, Row, Table
 
-from vqvae_jax.models.vqvae import VQVAE
-from vqvae_jax.training.config import TrainingConfig
-from vqvae_jax.training.optimizer import make_optimizer
-from vqvae_jax.training.state import init_state, make_train_step
-
-try:
-    import torch
-    import torch_vqvae
-except ImportError:
-    torch = None
-
-OURS = "vqvae_jax"
-TORCH = "PyTorch eager"
-TORCH_CHANNELS_LAST = "PyTorch channels_last"
-MATMUL = "matrix multiply"
+OURS, OURS_BFLOAT16 = "vqvae_jax float32", "vqvae_jax bfloat16"
+MATMUL = {"float32": "matrix product float32", "bfloat16": "matrix product bfloat16"}
+# Options of torch_vqvae.training_step.
+TORCH: dict[str, Mapping[str, bool]] = {
+    "PyTorch eager": {},
+    "PyTorch channels_last": {"channels_last": True},
+    "PyTorch compile": {"compiled": True},
+    "PyTorch bfloat16 channels_last": {"channels_last": True, "bfloat16": True},
+    "PyTorch bfloat16 compile": {
+        "channels_last": True,
+        "bfloat16": True,
+        "compiled": True,
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
-    """Section 4.1's model; 8x8x10 latents come from two stages and ten codebooks."""
+class Sizes(Architecture):
+    """The model's, and the side of the matrices whose product is the machine's rate."""
 
-    likelihood: str
-    batch: int = 64
-    side: int = 32
-    units: int = 256
-    num_codebooks: int = 10
-    num_codes: int = 512
-    dim: int = 64
     matmul_side: int = 2048
 
-    @property
-    def outputs(self) -> int:
-        """Channels that the decoder ends in."""
-        return 3 * (256 if self.likelihood == "categorical" else 1)
 
-    @property
-    def features(self) -> int:
-        """Channels of z_e."""
-        return self.num_codebooks * self.dim
+TINY = Sizes(**dataclasses.asdict(paper_model.TINY), matmul_side=64)
 
 
-def training_flops(sizes: Sizes) -> int:
-    """Count a step's multiplications and additions in convolutions and distances.
-
-    The backward pass costs two forward passes, but for the first layer, whose input
-    needs no gradient, and for the distances, which have none.
-    """
-    units, features = sizes.units, sizes.features
-    full, half, quarter = (sizes.side // 2**i for i in range(3))
-    block = quarter**2 * (9 + 1) * units**2
-    first = half**2 * 16 * 3 * units
-    others = (
-        quarter**2 * 16 * units**2
-        + 2 * block
-        + quarter**2 * units * features
-        + quarter**2 * 9 * features * units
-        + 2 * block
-        + half**2 * 4 * units**2
-        + full**2 * 4 * units * sizes.outputs
-    )
-    distances = quarter**2 * features * sizes.num_codes
-    return 2 * sizes.batch * (2 * first + 3 * others + distances)
+def matmul(side: int, dtype: str) -> timing.Run:
+    """Return a function that multiplies two square matrices, with a float32 result."""
+    matrix = jnp.ones((side, side), dtype)
+    product = functools.partial(jnp.matmul, preferred_element_type=jnp.float32)
+    return timing.waits(jax.jit(product), matrix, matrix)
 
 
-def random_batch(sizes: Sizes) -> dict[str, np.ndarray]:
-    """Return a batch as the input pipelines give it."""
-    shape = (sizes.batch, sizes.side, sizes.side, 3)
-    return {
-        "image": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
-        "label": np.zeros(sizes.batch, np.int32),
-        "mask": np.ones(sizes.batch, bool),
+def measure(sizes: Sizes, rounds: int) -> list[Table]:
+    """Train all contestants for a step each round."""
+    runs: dict[str, Callable] = {
+        name: matmul(sizes.matmul_side, dtype) for dtype, name in MATMUL.items()
     }
-
-
-def our_step(sizes: Sizes) -> Callable[[], None]:
-    """Return a function that trains for one step of this project's own loop."""
-    model = VQVAE(
-        image_shape=(sizes.side, sizes.side, 3),
-        num_codes=sizes.num_codes,
-        num_codebooks=sizes.num_codebooks,
-        dim=sizes.dim,
-        units=sizes.units,
-        residual_units=sizes.units,
-        likelihood=sizes.likelihood,
-        codebook_init="uniform",
-    )
-    batch = jax.device_put(random_batch(sizes))
-    key = jax.random.key(0)
-    trainable = model.trainable(jax.eval_shape(model.init, key, batch))
-    optimizer = make_optimizer(
-        TrainingConfig(steps=1, batch_size=sizes.batch), trainable
-    )
-    init = jax.jit(functools.partial(init_state, model, optimizer))
-    train_step = jax.jit(make_train_step(model, optimizer), donate_argnums=0)
-    state = init(key, batch)
-
-    def step():
-        nonlocal state
-        state, metrics = train_step(state, batch)
-        jax.block_until_ready((state, metrics))
-
-    return step
-
-
-def matmul_step(sizes: Sizes) -> Callable[[], None]:
-    """Return a function that multiplies two large square matrices."""
-    matrix = jnp.ones((sizes.matmul_side, sizes.matmul_side))
-    multiply = jax.jit(jnp.dot)
-    return lambda: multiply(matrix, matrix).block_until_ready()
-
-
-def summarise(sizes: Sizes, seconds: dict[str, list[float]]) -> dict:
-    """Return the figures that are printed and written."""
-    peak = 2 * sizes.matmul_side**3 / statistics.median(seconds.pop(MATMUL))
-    flops = training_flops(sizes)
-    results = {}
+    runs[OURS] = paper_model.training_step(sizes)
+    runs[OURS_BFLOAT16] = paper_model.training_step(sizes, dtype="bfloat16")
+    notes = {}
+    for name, options in TORCH.items():
+        if not peers.are_installed("torch"):
+            notes[name] = "not installed"
+        elif options.get("compiled") and not peers.can_compile():
+            notes[name] = "no C++ compiler"
+        else:
+            step = peers.attribute("torch_vqvae", "training_step")
+            runs[name] = step(sizes, **options)
+    seconds = timing.in_turns(runs, rounds, warm_up=2)
+    flops = paper_model.training_flops(sizes)
+    rates = {
+        dtype: 2 * sizes.matmul_side**3 / timing.spread(seconds[name]).median
+        for dtype, name in MATMUL.items()
+    }
+    rows = []
     for name, times in seconds.items():
-        median = statistics.median(times)
-        results[name] = {
-            "median_seconds_per_step": median,
-            "fastest_seconds_per_step": min(times),
-            "slowest_seconds_per_step": max(times),
-            "images_per_second": sizes.batch / median,
-            "share_of_matmul_rate": flops / median / peak,
-        }
-    return {
-        "sizes": dataclasses.asdict(sizes),
-        "jax": jax.__version__,
-        "torch": torch.__version__ if torch else None,
-        "torch_threads": torch.get_num_threads() if torch else None,
-        "device": jax.devices()[0].device_kind,
-        "processor": platform.machine(),
-        "flops_per_step": flops,
-        "matmul_flops_per_second": peak,
-        "results": results,
-        "ours_over_torch": {
-            name: results[OURS]["images_per_second"] / figures["images_per_second"]
-            for name, figures in results.items()
-            if name != OURS
-        },
-    }
+        median = timing.spread(times).median
+        if name in MATMUL.values():
+            figures = {"gflop_per_second": 2 * sizes.matmul_side**3 / median / 1e9}
+        else:
+            rate = rates["bfloat16" if "bfloat16" in name else "float32"]
+            figures = {
+                "images_per_second": sizes.batch / median,
+                "gflop_per_second": flops / median / 1e9,
+                "share_of_matrix_product": flops / median / rate,
+            }
+        rows.append(Row(name, times, figures))
+    rows += [Row(name, note=note) for name, note in notes.items()]
+    title = f"A training step, batch {sizes.batch}, {sizes.likelihood} decoder"
+    return [Table(title, rows, _outcomes(seconds, flops, sizes.matmul_side))]
 
 
-def print_table(report: dict) -> None:
-    """Print one row a contestant."""
-    sizes = report["sizes"]
-    table = Table(
-        title=f"Training, batch {sizes['batch']}, {sizes['likelihood']} decoder\n"
-        f"matrix multiply: {report['matmul_flops_per_second'] / 1e9:.1f} GFLOP/s; "
-        f"PyTorch threads: {report['torch_threads'] or 'not installed'}"
-    )
-    headers = (
-        "",
-        "images/s",
-        "s/step",
-        "spread",
-        "of matmul rate",
-        "ours / it",
-    )
-    for header in headers:
-        table.add_column(header, justify="right" if header else "left")
-    for name in (OURS, TORCH, TORCH_CHANNELS_LAST):
-        if name not in report["results"]:
-            table.add_row(name, "not installed")
-            continue
-        row = report["results"][name]
-        ratio = report["ours_over_torch"].get(name)
-        table.add_row(
-            name,
-            f"{row['images_per_second']:.1f}",
-            f"{row['median_seconds_per_step']:.3f}",
-            f"{row['fastest_seconds_per_step']:.3f}-"
-            f"{row['slowest_seconds_per_step']:.3f}",
-            f"{row['share_of_matmul_rate']:.0%}",
-            f"{ratio:.2f}" if ratio else "",
-        )
-    Console().print(table)
+def _outcomes(seconds, flops, matmul_side) -> list[Outcome]:
+    """Compare with each peer of the same dtype, and with the machine."""
+    on_cpu = jax.default_backend() == "cpu"
+    goals = {"PyTorch eager": 1.0} if on_cpu else {"PyTorch bfloat16 compile": 1.2}
+    shares = {"float32": 0.7} if on_cpu else {"bfloat16": 0.4}
+    outcomes = []
+    for name in TORCH:
+        ours = OURS_BFLOAT16 if "bfloat16" in name else OURS
+        if name in seconds:
+            speed = timing.ratios(seconds[name], seconds[ours])
+            outcomes.append(Outcome(f"{ours} over {name}", speed, goals.get(name)))
+    for dtype, ours in (("float32", OURS), ("bfloat16", OURS_BFLOAT16)):
+        # Of equal arithmetic the times' ratio would be the share.
+        scale = flops / (2 * matmul_side**3)
+        share = [
+            scale * r for r in timing.ratios(seconds[MATMUL[dtype]], seconds[ours])
+        ]
+        name = f"{ours}, share of the matrix product's rate"
+        outcomes.append(Outcome(name, share, shares.get(dtype)))
+    return outcomes
 
 
-def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--likelihood", choices=("mse", "categorical"), default="mse")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument(
-        "--rounds", type=int, default=9, help="steps of each contestant"
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: a smoke test")
-    parser.add_argument("--output", type=Path, help="write the figures here as JSON")
-    arguments = parser.parse_args()
-    sizes = Sizes(arguments.likelihood, batch=arguments.batch_size)
-    if arguments.quick:
-        sizes = Sizes(arguments.likelihood, 4, 16, 8, 2, 16, 4, 64)
-    contestants = {MATMUL: matmul_step(sizes), OURS: our_step(sizes)}
-    if torch:
-        images = random_batch(sizes)["image"]
-        for name, channels_last in ((TORCH, False), (TORCH_CHANNELS_LAST, True)):
-            contestants[name] = torch_vqvae.training_step(
-                images,
-                units=sizes.units,
-                num_codebooks=sizes.num_codebooks,
-                num_codes=sizes.num_codes,
-                dim=sizes.dim,
-                categorical=sizes.likelihood == "categorical",
-                channels_last=channels_last,
-            )
-    report = summarise(sizes, timing.in_turns(contestants, arguments.rounds, warm_up=2))
-    print_table(report)
-    if arguments.output:
-        arguments.output.write_text(json.dumps(report, indent=2) + "\n")
-
+BENCHMARK = command.Benchmark("training", measure, Sizes(), TINY, rounds=7)
 
 if __name__ == "__main__":
-    main()
+    command.main(__doc__, [BENCHMARK])

@@ -108,6 +108,7 @@ def _paper() -> ConfigDict:
                 "checkpoint_every": 5000,
                 "keep": 2,
                 "init_batches": 2,
+                "profile_steps": 0,
             },
             "prior": {
                 "layers": 15,
@@ -132,6 +133,7 @@ def _paper() -> ConfigDict:
                 "checkpoint_every": 5000,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             "samples": {
                 "num_samples": 160,

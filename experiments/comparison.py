@@ -118,6 +118,7 @@ def _training(steps: int, on_cifar: bool) -> dict:
         "checkpoint_every": steps // 10,
         "keep": 2,
         "init_batches": 1,
+        "profile_steps": 0,
     }
 
 

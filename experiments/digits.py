@@ -52,6 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "checkpoint_every": 500,
                 "keep": 2,
                 "init_batches": 16,
+                "profile_steps": 0,
             },
             "prior": {
                 "layers": 4,
@@ -76,6 +77,7 @@ def get_config(variant: str = "") -> ConfigDict:
                 "checkpoint_every": 100,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             "samples": {
                 "num_samples": 1000,

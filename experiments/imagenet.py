@@ -80,6 +80,7 @@ def _paper() -> ConfigDict:
                 "checkpoint_every": 5000,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             # The size that the gated PixelCNN's paper used for 32x32 ImageNet.
             "prior": {
@@ -105,6 +106,7 @@ def _paper() -> ConfigDict:
                 "checkpoint_every": 5000,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             # Four of each of the thousand classes.
             "samples": {

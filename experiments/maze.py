@@ -81,6 +81,7 @@ def _full() -> ConfigDict:
                 "checkpoint_every": 1000,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             "prior": {
                 "layers": 15,
@@ -105,6 +106,7 @@ def _full() -> ConfigDict:
                 "checkpoint_every": 1000,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             "samples": {
                 "num_samples": 100,

@@ -77,6 +77,7 @@ def _full() -> ConfigDict:
                 "checkpoint_every": 1000,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             "video": {
                 "actions": True,
@@ -107,6 +108,7 @@ def _full() -> ConfigDict:
                 "checkpoint_every": 1000,
                 "keep": 2,
                 "init_batches": 1,
+                "profile_steps": 0,
             },
             # Clips; each is drawn once an action and once more.
             "samples": {

@@ -26,6 +26,7 @@ def get_config(variant: str = "") -> ConfigDict:
         "checkpoint_every": 500,
         "keep": 1,
         "init_batches": 16,
+        "profile_steps": 0,
     }
     return ConfigDict(
         {

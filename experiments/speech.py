@@ -94,6 +94,7 @@ def _full() -> ConfigDict:
                 "checkpoint_every": 5000,
                 "keep": 2,
                 "init_batches": 4,
+                "profile_steps": 0,
             },
             # Utterances, each said by its speaker and by another one.
             "samples": {
@@ -142,6 +143,7 @@ def _follow_by_prior(config: ConfigDict) -> None:
             "checkpoint_every": 1000,
             "keep": 2,
             "init_batches": 1,
+            "profile_steps": 0,
         }
     )
 
@@ -163,8 +165,9 @@ def _make_small(config: ConfigDict) -> None:
         }
     )
     if config.model.downsampling > 64:
-        # A code is used less than half of a time a step in the mean.
-        config.model.restart_below = 0.05
+        # A code is used less than half of a time a step in the mean, and one that is
+        # not must be found dead within tens of steps, not hundreds.
+        config.model.update({"ema_decay": 0.95, "restart_below": 0.1})
     config.training.update(
         {
             "steps": 600,

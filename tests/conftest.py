@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 
 import os
+import sys
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
@@ -21,8 +22,12 @@ import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+import contextlib
 import importlib.util
 import shutil
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +65,68 @@ def experiment_config(name: str, changes: dict) -> dict:
     config = module.get_config(variant)
     config.update_from_flattened_dict(changes)
     return config.to_dict()
+
+
+@contextlib.contextmanager
+def start_processes(argv: list, logs: Path, *, devices: int = 2, own=((), ())):
+    """Start a program in several processes that find each other, and end them.
+
+    Each has `devices` CPU devices, its own arguments besides and, in `logs`, its files
+    0.out, 0.err, 1.out and so on. One process alone is told of no others.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    options = (
+        f"--xla_force_host_platform_device_count={devices} "
+        "--xla_backend_optimization_level=0"
+    )
+    env = os.environ | {"XLA_FLAGS": options, "PYTHONPATH": str(ROOT)}
+    logs.mkdir()
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for number, arguments in enumerate(own):
+            if len(own) > 1:
+                arguments = (
+                    f"--coordinator={address}",
+                    f"--num_processes={len(own)}",
+                    f"--process_id={number}",
+                    *arguments,
+                )
+            out, err = (
+                stack.enter_context((logs / f"{number}.{name}").open("w"))
+                for name in ("out", "err")
+            )
+            process = subprocess.Popen(
+                [sys.executable, *map(str, argv), *map(str, arguments)],
+                cwd=ROOT,
+                env=env,
+                stdout=out,
+                stderr=err,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            processes.append(process)
+        yield processes
+
+
+def run_processes(argv: list, logs: Path, *, timeout: float = 1200, **options) -> list:
+    """Run a program in several processes; return the exit code of each."""
+    end = time.monotonic() + timeout
+    with start_processes(argv, logs, **options) as processes:
+        return [each.wait(max(0, end - time.monotonic())) for each in processes]
+
+
+@pytest.fixture(scope="session", name="start_processes")
+def start_processes_fixture():
+    """The function that starts a program in several processes, and ends them."""
+    return start_processes
+
+
+@pytest.fixture(scope="session", name="run_processes")
+def run_processes_fixture():
+    """The function that runs a program in several processes."""
+    return run_processes
 
 
 @pytest.fixture(scope="session")
@@ -204,4 +271,50 @@ def speech_run(speech_config, tmp_path_factory) -> Path:
 
     workdir = tmp_path_factory.mktemp("runs") / "speech"
     stages.run(speech_config, str(workdir))
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def video_config(maze_dir) -> dict:
+    """A tiny model of clips of a maze."""
+    return experiment_config(
+        "maze_video:small",
+        {
+            "data.data_dir": maze_dir,
+            "data.name": "maze/tiny",
+            "data.image_size": 24,
+            "model.units": 8,
+            "model.residual_units": 8,
+            "model.dim": 4,
+            "model.num_codes": 16,
+            "training.steps": 4,
+            "training.batch_size": 8,
+            "training.log_every": 2,
+            "training.checkpoint_every": 4,
+            "training.init_batches": 1,
+            "video.clip_frames": 4,
+            "video.given_frames": 2,
+            "video.generated_frames": 3,
+            "video.context_layers": 2,
+            "video.context_units": 8,
+            "video.layers": 1,
+            "video.units": 8,
+            "video_training.steps": 4,
+            "video_training.batch_size": 8,
+            "video_training.log_every": 2,
+            "video_training.checkpoint_every": 4,
+            "samples.num_samples": 3,
+            "samples.batch_size": 2,
+            "evaluation.batch_size": 8,
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def video_run(video_config, tmp_path_factory) -> Path:
+    """The workdir of that run through all stages; tests only read it."""
+    from vqvae_jax import stages
+
+    workdir = tmp_path_factory.mktemp("runs") / "video"
+    stages.run(video_config, str(workdir))
     return workdir

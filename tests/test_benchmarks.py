@@ -1,90 +1,214 @@
+"""Every benchmark on tiny sizes: what it writes, not how long it takes."""
+
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import command, pipeline, run, startup, timing
+from benchmarks.paper_model import TINY
+from benchmarks.tables import Outcome, Row, Table
+
+PEERS = ("torch", "vector_quantize_pytorch", "haiku")
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path, capsys):
+    """(name) -> a benchmark's tables by title as in the JSON, and what it prints."""
+    for peer in PEERS:
+        # A None here is a package that cannot be imported.
+        monkeypatch.setitem(sys.modules, peer, None)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def measure(name):
+        output = tmp_path / "report.json"
+        arguments = [name, "--quick", "--rounds", "2", "--json", str(output)]
+        command.main("", run.BENCHMARKS, arguments)
+        found = json.loads(output.read_text())["benchmarks"][name]["tables"]
+        return found, capsys.readouterr().out
+
+    return measure
+
+
+def by_name(rows):
+    return {row["name"]: row for row in rows}
+
+
+def test_training(measured):
+    (table,), printed = measured("training")
+    rows = by_name(table["rows"])
+    peers = [row for name, row in rows.items() if name.startswith("PyTorch")]
+    assert [row["note"] for row in peers] == ["not installed"] * 5
+    assert printed.count("not installed") == 5
+    product = rows["matrix product float32"]
+    rate = 2 * 64**3 / product["median_seconds"] / 1e9
+    assert product["gflop_per_second"] == pytest.approx(rate)
+    ours = rows["vqvae_jax float32"]
+    assert ours["images_per_second"] == pytest.approx(4 / ours["median_seconds"])
+    share = ours["gflop_per_second"] / rate
+    assert ours["share_of_matrix_product"] == pytest.approx(share)
+    outcomes = by_name(table["outcomes"])
+    assert list(outcomes) == [
+        f"vqvae_jax {dtype}, share of the matrix product's rate"
+        for dtype in ("float32", "bfloat16")
+    ]
+
+
+def test_quantizer(measured):
+    (table,), _ = measured("quantizer")
+    assert table["title"] == "Quantizer, N = 64, D = 4, K = 8"
+    rows = by_name(table["rows"])
+    assert rows["dm-haiku"]["note"] == "not installed"
+    assert rows["vector-quantize-pytorch"]["note"] == "not installed"
+    ours = rows["vqvae_jax"]
+    speed = 64e-6 / ours["median_seconds"]
+    assert ours["million_vectors_per_second"] == pytest.approx(speed)
+
+
+def test_sampling(measured):
+    (times, memory), _ = measured("sampling")
+    rows = by_name(times["rows"])
+    assert list(rows) == [
+        "cached, batch 1",
+        "cached, batch 2",
+        "naive, batch 2, one code x 16",
+    ]
+    ours = rows["cached, batch 2"]
+    assert ours["samples_per_second"] == pytest.approx(2 / ours["median_seconds"])
+    # Rows of the grid, not its square.
+    small, large = (row["temporary_mebibytes"] for row in memory["rows"])
+    assert 0 < small < large < 3 * small
+
+
+def test_wavenet(measured):
+    (table,), _ = measured("wavenet")
+    assert table["title"].endswith(f"receptive field {1 + 2 * (1 + 2 + 4)}")
+    rows = by_name(table["rows"])
+    assert [*rows][:3] == [
+        "queued, batch 1, length 100",
+        "queued, batch 2, length 100",
+        "queued, batch 2, length 200",
+    ]
+    longest = rows["queued, batch 2, length 200"]
+    speed = 2 * 200 / longest["median_seconds"]
+    assert longest["samples_per_second"] == pytest.approx(speed)
+
+
+def test_pipeline(measured):
+    (reading, training), _ = measured("pipeline")
+    rows = by_name(reading["rows"])
+    speed = 2 * 8 / rows["decoding"]["median_seconds"]
+    assert rows["decoding"]["images_per_second"] == pytest.approx(speed)
+    # Five of six steps, the first of which is compiled, and the last has no end.
+    assert by_name(training["rows"])["a step of the loop"]["rounds"] == 4
+    (outcome,) = training["outcomes"]
+    assert 0 < outcome["median"] < 1
+
+
+def test_a_pipeline_without_data(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    (table,) = pipeline.measure(pipeline.Sizes(), 1)
+    (row,) = table.rows
+    assert row.note == "cifar10 is not prepared where TFDS_DATA_DIR says"
+
+
+def test_growth(measured):
+    found, printed = measured("growth")
+    assert [[row["size"] for row in table["rows"]] for table in found] == [
+        [2, 4],
+        [64, 256],
+        [4, 16],
+        [512, 1024],
+    ]
+    for table in found:
+        small, large = (row["median_seconds"] for row in table["rows"])
+        (outcome,) = table["outcomes"]
+        assert outcome["is_reached"] == (outcome["median"] <= 1.05)
+        assert f"{outcome['name']}: " in printed
+        assert np.sign(outcome["median"]) == np.sign(large - small)
+
+
+def test_startup(measured, monkeypatch, tmp_path):
+    """With a script in place of launch.py, which says what a training run says."""
+    script = 'print("vqvae", "vqvae 1/1: loss 2, 3 examples/s", sep="\\n")'
+    (tmp_path / "launch.py").write_text(script)
+    monkeypatch.setattr(startup, "ROOT", tmp_path)
+    (table,), printed = measured("startup")
+    rows = [(row["name"], row["rounds"]) for row in table["rows"]]
+    assert rows == [("cold", 1), ("warm", 2)]
+    assert "seconds to the first step, warm" in printed
+
+
+def test_startup_of_a_command_that_fails(monkeypatch, tmp_path):
+    (tmp_path / "launch.py").write_text("raise SystemExit(3)")
+    monkeypatch.setattr(startup, "ROOT", tmp_path)
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        startup.first_step((), tmp_path / "run", tmp_path)
+
+
+@pytest.mark.slow
+def test_startup_of_the_real_command(measured):
+    (table,), _ = measured("startup")
+    assert [row["rounds"] for row in table["rows"]] == [1, 2]
+
+
+def test_exponents_of_powers():
+    sizes = [1, 2, 5]
+    seconds = [[3.0 * s**1.5, 0.1 * s] for s in sizes]
+    assert timing.exponents(sizes, seconds) == pytest.approx([1.5, 1.0])
+
+
+def test_turns_and_ratios():
+    called = []
+    runs = {name: lambda name=name: called.append(name) for name in "ab"}
+    seconds = timing.in_turns(runs, 2, warm_up=1)
+    assert called == ["a", "b", "a", "b", "a", "b"]
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+    assert timing.ratios([6.0, 2.0], [2.0, 4.0]) == [3.0, 0.5]
+    assert timing.spread([4.0, 1.0, 2.0, 3.0, 5.0]) == (3.0, 2.0, 4.0)
 
 
 @pytest.mark.parametrize(
-    "likelihood", ["mse", pytest.param("categorical", marks=pytest.mark.slow)]
+    ("outcome", "reached"),
+    [
+        (Outcome("speed", [1.0, 2.0, 3.0], 2.0), True),
+        (Outcome("speed", [1.0, 1.9, 3.0], 2.0), False),
+        (Outcome("wait", [0.1], 0.2, at_most=True), True),
+        (Outcome("wait", [0.3], 0.2, at_most=True), False),
+        (Outcome("size", [1.0]), None),
+    ],
 )
-def test_the_training_benchmark_runs_without_torch(tmp_path, likelihood):
-    (tmp_path / "torch.py").write_text("raise ImportError\n")
-    output = tmp_path / "training.json"
-    script = ROOT / "benchmarks" / "training.py"
-    options = ["--quick", "--rounds", "2", "--likelihood", likelihood]
-    search = os.pathsep.join([str(tmp_path), str(ROOT)])
-    process = subprocess.run(
-        [sys.executable, str(script), *options, "--output", str(output)],
-        env={**os.environ, "PYTHONPATH": search, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
+def test_goals(outcome, reached):
+    assert outcome.is_reached is reached
+
+
+def example(sizes, rounds):
+    rows = [Row("ours", [0.5] * rounds, {"units": sizes.units}), Row("a", note="gone")]
+    return [Table("Example", rows, [Outcome("speed", [3.0], 2.0)])]
+
+
+def test_the_command_line(tmp_path, capsys):
+    """Sizes can be changed; tables, JSON and a picture come out."""
+    benchmark = command.Benchmark("example", example, TINY, TINY, 3)
+    output, picture = tmp_path / "report.json", tmp_path / "figure.png"
+    command.main(
+        "", [benchmark], ["--set", "units=5", f"--json={output}", f"--figure={picture}"]
     )
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.count("not installed") == 3
     report = json.loads(output.read_text())
-    assert report["torch"] is None
-    assert report["ours_over_torch"] == {}
-    ours = report["results"]["vqvae_jax"]
-    assert ours["images_per_second"] == pytest.approx(
-        4 / ours["median_seconds_per_step"]
-    )
-    assert ours["share_of_matmul_rate"] > 0
-    assert report["flops_per_step"] > 0
+    (table,) = report["benchmarks"]["example"]["tables"]
+    assert report["benchmarks"]["example"]["sizes"]["units"] == 5
+    assert table["rows"][0]["units"] == 5
+    assert table["rows"][0]["rounds"] == 3
+    assert table["rows"][1] == {"name": "a", "rounds": 0, "note": "gone"}
+    assert report["machine"]["versions"]["jax"] == jax.__version__
+    assert "speed: 3, goal at least 2: reached" in capsys.readouterr().out
+    assert Image.open(picture).size[0] > 500
 
 
-def test_the_sampling_benchmark_runs(tmp_path):
-    output = tmp_path / "sampling.json"
-    script = ROOT / "benchmarks" / "sampling.py"
-    options = ["--quick", "--rounds", "2", "--output", str(output)]
-    process = subprocess.run(
-        [sys.executable, str(script), *options],
-        env={**os.environ, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    results = json.loads(output.read_text())["results"]
-    assert f"{results['naive_over_cached']:.0f} times" in process.stdout
-    grids = {(row["batch"], row["side"]): row for row in results["grids"]}
-    assert set(grids) == {(1, 4), (2, 4), (2, 8)}
-    for (batch, _), row in grids.items():
-        assert row["samples_per_second"] == pytest.approx(batch / row["median_seconds"])
-    naive = results["naive_seconds_per_code"] * 16
-    assert results["naive_seconds_scaled"] == pytest.approx(naive)
-    ratio = results["naive_seconds_scaled"] / grids[2, 4]["median_seconds"]
-    assert results["naive_over_cached"] == pytest.approx(ratio)
-    # Rows of the grid, not its square.
-    memory = results["temporary_bytes_by_side"]
-    assert 0 < memory["4"] < memory["8"] < 3 * memory["4"]
-
-
-def test_the_wavenet_benchmark_runs(tmp_path):
-    output = tmp_path / "wavenet.json"
-    script = ROOT / "benchmarks" / "wavenet.py"
-    options = ["--quick", "--rounds", "2", "--output", str(output)]
-    process = subprocess.run(
-        [sys.executable, str(script), *options],
-        env={**os.environ, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    results = json.loads(output.read_text())["results"]
-    assert results["receptive_field"] == 1 + 2 * (1 + 2 + 4)
-    draws = {(row["batch"], row["seconds_of_audio"]): row for row in results["draws"]}
-    assert set(draws) == {(1, 1), (2, 1), (2, 2)}
-    for (batch, seconds), row in draws.items():
-        speed = batch * seconds * 100 / row["median_seconds"]
-        assert row["samples_per_second"] == pytest.approx(speed)
-    ours = draws[2, 1]["microseconds_per_step"]
-    ratio = results["naive_microseconds_per_step"] / ours
-    assert results["naive_over_queued"] == pytest.approx(ratio)
-    assert f"{ratio:.0f} times" in process.stdout
+def test_a_benchmark_that_is_not_there(capsys):
+    with pytest.raises(SystemExit):
+        command.main("", run.BENCHMARKS, ["trainning"])
+    assert "there is no trainning; choose from startup" in capsys.readouterr().err

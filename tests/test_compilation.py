@@ -16,14 +16,24 @@ _OPTIONS = (
     "jax_compilation_cache_max_size",
     "jax_persistent_cache_min_compile_time_secs",
 )
-# Counts what JAX says of its cache while a program is compiled that takes long enough.
+# Counts what JAX says of its cache while a program is compiled: one that takes seconds,
+# as programs whose compilation is short are not kept.
 _PROGRAM = """
 import collections, jax, jax.numpy as jnp
 from vqvae_jax import compilation
 events = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
 compilation.keep_programs()
-jax.jit(lambda x: jnp.linalg.svd(jnp.sort(x) @ x.T))(jnp.eye(8)[0:4])
+
+
+@jax.jit
+def f(x):
+    for shift in range(100):
+        x = jnp.sort(jnp.roll(jnp.sin(x @ x.T), shift, 0), axis=0) @ x
+    return x
+
+
+f(jnp.eye(8)[0:4])
 print(events["/jax/compilation_cache/cache_hits"] > 0)
 """
 

@@ -73,15 +73,28 @@ def test_a_missing_set_leaves_nothing_half_written(tmp_path):
     assert len(found.stderr.strip().splitlines()) == 1
 
 
-def test_help_names_the_flags_and_the_stages():
+def test_help_says_what_to_type_and_names_the_flags_and_the_stages():
     found = subprocess.run(
         [sys.executable, "launch.py", "--help"],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
-    for word in ("--config", "--workdir", "--stages", "evaluate"):
-        assert word in found.stdout
+    assert "launch.py --config experiments/digits.py\n" in found.stdout
+    for word in ("--config", "--workdir", "--stages", "evaluate", "--coordinator"):
+        assert f"  {word}" in found.stdout or f",{word}" in found.stdout
+
+
+def test_a_config_is_found_from_any_directory(tmp_path):
+    """As far as a mistake in it, which is told before anything is imported."""
+    found = subprocess.run(
+        [sys.executable, ROOT / "launch.py", *command("cifar.py:huge", {})[2:]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 2
+    assert "no variant 'huge'" in found.stderr
 
 
 def kill_in_stage(process: subprocess.Popen, stage: str) -> None:

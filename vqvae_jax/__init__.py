@@ -8,9 +8,8 @@ prior, prior_params = vqvae_jax.restore_prior("runs/cifar")
 import importlib
 from typing import TYPE_CHECKING
 
-from vqvae_jax import quantizer
-
 if TYPE_CHECKING:
+    from vqvae_jax import quantizer
     from vqvae_jax.models.gan import GAN
     from vqvae_jax.models.hierarchy import Hierarchy
     from vqvae_jax.models.pixels import PixelModel
@@ -58,7 +57,9 @@ _HOMES = {
 
 
 def __getattr__(name: str):
-    """Import on first use, so that the quantizer alone needs nothing but JAX."""
+    """Import on first use: the quantizer needs JAX alone, the command line not even."""
+    if name == "quantizer":
+        return importlib.import_module("vqvae_jax.quantizer")
     if name not in _HOMES:
         raise AttributeError(f"module 'vqvae_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"vqvae_jax.{_HOMES[name]}"), name)

@@ -100,9 +100,7 @@ def _require_type(key: str, value: Any, expected: Any) -> None:
     is_right = isinstance(value, accepted)
     if isinstance(value, bool) and expected is not bool:
         is_right = False
-    require(
-        is_right, f"{key} must be of type {expected.__name__}, got {shown(value)}"
-    )
+    require(is_right, f"{key} must be of type {expected.__name__}, got {shown(value)}")
     if expected is int:
         require(abs(value) <= _MAX_INT, f"{key} is too large: {shown(value)}")
     if expected is float:

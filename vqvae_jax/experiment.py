@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
+from vqvae_jax import distributed
 from vqvae_jax.config import require_section, section, shown
 from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.pipeline import TrainBatches, eval_batches, train_batches
@@ -243,6 +245,27 @@ class Experiment:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_workers=self.data.num_workers,
+        )
+
+    def init_batch(
+        self,
+        source: Source,
+        config: TrainingConfig,
+        *,
+        augment: Callable[[Example, int], Example] | None = None,
+    ) -> Batch:
+        """Return this process's rows of the batches that a model is initialised on.
+
+        They are one batch. Each process reads all of it: to share every batch would put
+        the rows in another order, and with them what is drawn from the data.
+        """
+        batches = train_batches(
+            source, batch_size=config.batch_size, seed=self.seed, augment=augment
+        )
+        first = [next(batches) for _ in range(config.init_batches)]
+        batches.close()
+        return jax.tree.map(
+            lambda *arrays: distributed.own_rows(np.concatenate(arrays)), *first
         )
 
     def eval_batches(self, source: Source) -> Iterator[Batch]:

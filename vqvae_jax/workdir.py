@@ -1,22 +1,21 @@
 """A run's directory: what is where, written whole or not at all, and read back."""
 
-import contextlib
 import dataclasses
-import errno
+import functools
 import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 import numpy as np
 
 from vqvae_jax import config as config_lib
-from vqvae_jax import files
+from vqvae_jax import distributed, files, forms
 from vqvae_jax.data.codes import CodesMetadata, CodesSource
 from vqvae_jax.errors import UserError, require
 from vqvae_jax.experiment import Experiment, kind_of
@@ -32,36 +31,8 @@ Coding = vqvae_lib.Params | speech_lib.Params
 
 SPLITS = ("train", "validation", "test")
 
-# The arrays that files have, by what they hold.
-IMAGES = {
-    "images": "u N H W C",
-    "labels": "i N",
-    "class_names": "U K",
-    "samples_per_second": "f",
-}
-CLIPS = IMAGES | {
-    "codes": "i clips rows frames h w g",
-    "true_codes": "i clips frames h w g",
-    "frame": "i clips",
-    "given_frames": "i",
-}
-CONVERSIONS = {
-    "index": "i M",
-    "speakers": "i M",
-    "codes": "i M N",
-    "code_lengths": "i M",
-    "voices": "i M 2",
-    "audio": "i M 2 T",
-}
-_RECONSTRUCTIONS = {
-    "frames": "i N",
-    "first_stage": "u N H W C",
-    "hierarchy": "u N H W C",
-    "hierarchy_vae": "u N H W C",
-}
-
-# These say where this machine has things, not what is computed.
-_MACHINE_KEYS = frozenset({"data.data_dir", "data.num_workers"})
+# These say where this machine has things, and what it tells, not what is computed.
+_MACHINE_OPTIONS = frozenset({"data_dir", "num_workers", "profile_steps"})
 
 
 class Workdir:
@@ -148,6 +119,7 @@ class Workdir:
         """
         if not self.speakers.exists():
             self.write_json(self.speakers, {"speaker_names": list(names)})
+        distributed.barrier("speakers")
         before = self._speaker_names()
         require(
             before == tuple(names),
@@ -168,9 +140,14 @@ class Workdir:
         """Make the directory, or see that it is empty or holds this config's run.
 
         Raises:
-          UserError: it cannot be written to, or holds the run of another config; the
-            message lists the differing keys.
+          UserError: it cannot be written to, holds the run of another config, whose
+            differing keys the message lists, or is not the same one for all processes.
         """
+        distributed.in_turn(functools.partial(self._require_own, config))
+        if jax.process_count() > 1:
+            self._require_shared()
+
+    def _require_own(self, config: Mapping[str, Any]) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -182,30 +159,19 @@ class Workdir:
         if self.config.exists():
             _require_same(self.read_json(self.config), config, self.path)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from working here; one that is killed keeps no lock.
-
-        The processes of one run share it, and the first of them has the lock. File
-        systems without locks have none.
-
-        Raises:
-          UserError: another process works here.
-        """
-        lock = filelock.FileLock(self.path / ".lock", fallback_to_soft=False)
-        with contextlib.ExitStack() as stack:
-            if jax.process_index() == 0:
-                try:
-                    stack.enter_context(lock.acquire(blocking=False))
-                except filelock.Timeout as error:
-                    raise UserError(
-                        f"--workdir={self.path} is in use by another process: wait for "
-                        "its end, or choose another one"
-                    ) from error
-                except OSError as error:
-                    if error.errno != errno.ENOSYS:
-                        raise UserError(f"cannot lock {self.path}: {error}") from error
-            yield
+    def _require_shared(self) -> None:
+        """See that all processes read what the first one writes here."""
+        place = self.path / ".shared"
+        self.write_bytes(place, uuid.uuid4().bytes)
+        distributed.barrier("shared")
+        found = place.read_bytes() if place.exists() else b""
+        distributed.require_same(
+            found.hex(),
+            f"--workdir={self.path} is not the same directory for all processes: "
+            "choose one that all of them share",
+        )
+        if distributed.is_first():
+            place.unlink()
 
     def read_json(self, path: Path) -> dict:
         """Read a JSON file of this run.
@@ -218,13 +184,15 @@ class Workdir:
         )
         return files.read_json(path)
 
-    def read_samples(self, forms: files.Forms = IMAGES) -> dict[str, np.ndarray]:
-        """Read the samples: `IMAGES`, `CLIPS` or `CONVERSIONS`.
+    def read_samples(
+        self, expected: files.Forms = forms.IMAGES
+    ) -> dict[str, np.ndarray]:
+        """Read the samples: as `forms` has them of images, clips or conversions.
 
         Raises:
           UserError: they are missing or damaged.
         """
-        return files.read_arrays(self.samples, forms)
+        return files.read_arrays(self.samples, expected)
 
     def read_reconstructions(self) -> dict[str, np.ndarray]:
         """Read the images made from global codes, and which frames they are of.
@@ -232,7 +200,7 @@ class Workdir:
         Raises:
           UserError: they are missing or damaged.
         """
-        return files.read_arrays(self.reconstructions, _RECONSTRUCTIONS)
+        return files.read_arrays(self.reconstructions, forms.RECONSTRUCTIONS)
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
@@ -245,12 +213,13 @@ class Workdir:
         self.write_bytes(path, buffer.getvalue())
 
     def write_bytes(self, path: Path, content: bytes) -> None:
-        """Write a file, whole or not at all.
+        """Write a file, whole or not at all; of several processes the first does.
 
         Raises:
           UserError: the disk is full or the like.
         """
-        files.write_bytes(path, content)
+        if distributed.is_first():
+            files.write_bytes(path, content)
 
 
 def restore(workdir: str | os.PathLike) -> tuple[Any, Any]:
@@ -317,6 +286,16 @@ def fingerprint(params: Coding) -> str:
     return digest.hexdigest()[:16]
 
 
+def without_machine_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a config says of what is computed, flat and sorted by key."""
+    flat = config_lib.flatten(config)
+    return {
+        key: flat[key]
+        for key in sorted(flat)
+        if key.rpartition(".")[2] not in _MACHINE_OPTIONS
+    }
+
+
 def _listed(things: Sequence[Any]) -> str:
     """Return "a, b and c"."""
     *first, last = map(str, things)
@@ -331,11 +310,11 @@ def _best_params(run: Workdir, stage: str, abstract: Any) -> Any:
 def _require_same(
     old: Mapping[str, Any], new: Mapping[str, Any], workdir: Path
 ) -> None:
-    old, new = config_lib.flatten(old), config_lib.flatten(new)
+    old, new = without_machine_keys(old), without_machine_keys(new)
     differing = [
         f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in _MACHINE_KEYS
+        if old.get(key) != new.get(key)
     ]
     require(
         not differing,

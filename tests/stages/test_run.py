@@ -66,6 +66,7 @@ def test_a_changed_config_is_refused_with_its_keys(copied_run, tiny_config):
         stages.run(changed, str(copied_run))
     moved = json.loads(json.dumps(tiny_config))
     moved["data"]["data_dir"] = "elsewhere"
+    moved["training"]["profile_steps"] = 5
     stages.run(moved, str(copied_run))
 
 

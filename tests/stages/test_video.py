@@ -16,33 +16,6 @@ from vqvae_jax.models.video import Video
 from vqvae_jax.stages import video as video_lib
 from vqvae_jax.workdir import Workdir, restore, restore_second
 
-TINY = {
-    "data.name": "maze/tiny",
-    "data.image_size": 24,
-    "model.units": 8,
-    "model.residual_units": 8,
-    "model.dim": 4,
-    "model.num_codes": 16,
-    "training.steps": 4,
-    "training.batch_size": 8,
-    "training.log_every": 2,
-    "training.checkpoint_every": 4,
-    "training.init_batches": 1,
-    "video.clip_frames": 4,
-    "video.given_frames": 2,
-    "video.generated_frames": 3,
-    "video.context_layers": 2,
-    "video.context_units": 8,
-    "video.layers": 1,
-    "video.units": 8,
-    "video_training.steps": 4,
-    "video_training.batch_size": 8,
-    "video_training.log_every": 2,
-    "video_training.checkpoint_every": 4,
-    "samples.num_samples": 3,
-    "samples.batch_size": 2,
-    "evaluation.batch_size": 8,
-}
 MODEL = Video(
     grid=(2, 2, 1),
     num_codes=4,
@@ -74,27 +47,18 @@ def test_stages_and_their_order():
     ]
 
 
-def test_a_video_model_needs_codes_first(make_config, maze_dir, tmp_path):
+def test_a_video_model_needs_codes_first(video_config, tmp_path):
     pytest.importorskip("vizdoom", reason="vizdoom is not installed")
-    config = make_config("maze_video:small", TINY | {"data.data_dir": maze_dir})
     with pytest.raises(UserError, match=r"no finished codes in .*run the stage"):
-        stages.run(config, str(tmp_path / "run"), ["video"])
+        stages.run(video_config, str(tmp_path / "run"), ["video"])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not maze.is_available(), reason="vizdoom is not installed")
 class TestRun:
-    @pytest.fixture(scope="class")
-    @classmethod
-    def config(cls, make_config, maze_dir):
-        return make_config("maze_video:small", TINY | {"data.data_dir": maze_dir})
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def run(cls, config, tmp_path_factory):
-        workdir = tmp_path_factory.mktemp("runs") / "video"
-        stages.run(config, str(workdir))
-        return workdir
+    @pytest.fixture
+    def run(self, video_run):
+        return video_run
 
     def test_results(self, run):
         results = json.loads((run / "results.json").read_text())
@@ -150,7 +114,7 @@ class TestRun:
         )
         assert nats.shape == (1, 4)
 
-    def test_another_codebook_is_refused(self, run, config):
+    def test_another_codebook_is_refused(self, run):
         place = Workdir(run)
         facts = place.read_json(place.facts("video"))
         place.write_json(place.facts("video"), facts | {"fingerprint": "another"})
@@ -160,7 +124,7 @@ class TestRun:
         finally:
             place.write_json(place.facts("video"), facts)
 
-    def test_frames_without_actions_are_refused(self, run, config, tmp_path):
+    def test_frames_without_actions_are_refused(self, run, tmp_path):
         source = Workdir(run).codes("train")
         codes = np.stack([source[i]["codes"] for i in range(20)])
         write_codes(

@@ -22,6 +22,7 @@ from vqvae_jax.training.config import TrainingConfig
         ({"warmup_steps": -1}, "warmup_steps must not be negative"),
         ({"gradient_clip": -1.0}, "gradient_clip must not be negative"),
         ({"patience": -1}, "patience must not be negative, got -1"),
+        ({"profile_steps": -1}, "profile_steps must not be negative, got -1"),
         ({"params_ema_decay": -0.1}, r"params_ema_decay must be in \[0, 1\), got -0.1"),
         ({"params_ema_decay": 1.0}, r"params_ema_decay must be in \[0, 1\), got 1.0"),
         ({"params_ema_decay": float("nan")}, r"params_ema_decay must be in \[0, 1\)"),

@@ -36,7 +36,7 @@ def test_any_flipped_bit_is_found():
         raw = bytearray(np.arange(12, dtype="<f4").tobytes())
         raw[position // 8] ^= 1 << position % 8
         w = np.frombuffer(raw, "<f4").reshape(3, 4)
-        with pytest.raises(digests.DamagedError, match="^w is not as it was written"):
+        with pytest.raises(digests.DamagedError, match=r"^w is not as it was written"):
             digests.require_intact(tree() | {"w": w}, record)
 
 

@@ -21,9 +21,16 @@ def test_without_a_signal_nothing_happens():
 @SIGNALS
 def test_a_signal_is_raised_at_once(number):
     before = signal.getsignal(number)
-    with pytest.raises(interruption.Interrupted), interruption.listening():
-        signal.raise_signal(number)
-        pytest.fail("it went on")
+    done = []
+
+    def work():
+        with interruption.listening():
+            signal.raise_signal(number)
+            done.append("went on")
+
+    with pytest.raises(interruption.Interrupted):
+        work()
+    assert not done
     assert signal.getsignal(number) == before
     assert not interruption.has_come()
 
@@ -31,14 +38,19 @@ def test_a_signal_is_raised_at_once(number):
 @SIGNALS
 def test_it_waits_where_it_is_deferred(number):
     done = []
-    with interruption.listening():
-        with pytest.raises(interruption.Interrupted), interruption.deferred():
+
+    def work():
+        with interruption.deferred():
             signal.raise_signal(number)
             # Sent once more, as `timeout` does.
             signal.raise_signal(number)
             done.append("went on")
             for item in interruption.checked("abc"):
                 done.append(item)
+
+    with interruption.listening():
+        with pytest.raises(interruption.Interrupted):
+            work()
         assert done == ["went on"]
         with pytest.raises(interruption.Interrupted), interruption.deferred():
             done.append("not raised before the end")

@@ -1,5 +1,6 @@
 """Batches are split over the eight devices, the rest is copied to each."""
 
+import jax
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
@@ -10,6 +11,25 @@ from vqvae_jax.training import sharding
 
 def test_the_mesh_has_all_devices_along_data(mesh):
     assert dict(mesh.shape) == {"data": 8}
+
+
+def test_the_mesh_goes_from_process_to_process(monkeypatch):
+    """Whatever order JAX lists the devices in."""
+    devices = jax.devices()
+    shuffled = [devices[i] for i in (5, 0, 7, 2, 4, 1, 6, 3)]
+    monkeypatch.setattr(jax, "devices", lambda: shuffled)
+    assert sharding.data_mesh().devices.tolist() == devices
+
+
+def test_what_all_processes_have_is_on_each_device(mesh):
+    tree = {"x": np.arange(6, dtype="f4").reshape(2, 3), "n": jax.numpy.int32(4)}
+    placed = sharding.put_replicated(tree, mesh)
+    for name, array in placed.items():
+        assert array.sharding == sharding.replicated(mesh)
+        assert array.dtype == tree[name].dtype
+        assert len(array.addressable_shards) == 8
+        for shard in array.addressable_shards:
+            np.testing.assert_array_equal(shard.data, tree[name])
 
 
 def test_batches_are_split_and_parameters_copied(mesh):

@@ -4,7 +4,6 @@ import dataclasses
 
 from vqvae_jax.errors import require
 
-
 # Of images that networks can be trained on: a larger one is a mistake.
 _MAX_SIZE = 4096
 MAX_WORKERS = 1024

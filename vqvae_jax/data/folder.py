@@ -136,7 +136,7 @@ def subfolders(path: Path) -> list[Path]:
     for entry in found:
         require(
             entry.name.isprintable(),
-            f"{path} has a folder {entry.name!r}, whose name cannot be shown; rename it",
+            f"{path} has a folder {entry.name!r}, which cannot be shown; rename it",
         )
     return found
 

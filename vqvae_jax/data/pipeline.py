@@ -42,8 +42,8 @@ def train_batches(
     "mask" bool [batch_size / process_count], all True, if they have none. Which
     examples make up the global batch of a step, and which of them are flipped or how
     they are augmented, depends neither on the number of processes nor on that of
-    workers: process p takes every `process_count`-th of one global order, from the
-    p-th on.
+    workers: the batches of a step, put together in the order of processes, are the
+    next `batch_size` examples of one global order.
 
     Args:
         source: examples as dicts of arrays, of equal shapes once augmented.
@@ -119,8 +119,8 @@ class TrainBatches(Iterator[Batch]):
                 raise
             raise UserError(
                 f"a process that reads the data was ended from outside: "
-                f"{str(error).split('. ')[0]}. Perhaps memory ran out; the same command "
-                "goes on from the last checkpoint, with a smaller data.num_workers too"
+                f"{str(error).split('. ')[0]}. Perhaps memory ran out; the same "
+                "command goes on from the last checkpoint, with fewer data.num_workers"
             ) from error
         self._next_batch += 1
         return batch
@@ -246,12 +246,11 @@ class _ReadBatch:
         return {"mask": np.ones(len(examples), bool), **batch}
 
     def _indices(self, step: int) -> list[int]:
-        start = step * self.batch_size + self.process_index
-        stop = (step + 1) * self.batch_size
         n = len(self.source)
+        positions = step * self.batch_size + np.arange(self.batch_size)[self._own]
         return [
             int(_order(n, self.seed, position // n)[position % n])
-            for position in range(start, stop, self.process_count)
+            for position in positions.tolist()
         ]
 
     def _random_numbers(self, step: int) -> UInt64[np.ndarray, " b"]:
@@ -259,7 +258,12 @@ class _ReadBatch:
         # not depend on the process that reads it.
         bits = np.random.Philox(key=self.seed, counter=[0, 0, step, 0])
         numbers = bits.random_raw(self.batch_size)
-        return numbers[self.process_index :: self.process_count]
+        return numbers[self._own]
+
+    @property
+    def _own(self) -> slice:
+        size = self.batch_size // self.process_count
+        return slice(self.process_index * size, (self.process_index + 1) * size)
 
 
 def _close_all(iterators: list[grain.DatasetIterator]) -> None:

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from sklearn.svm import SVC
 
 
 def class_accuracy(
@@ -16,6 +15,9 @@ def class_accuracy(
     The classifier is scikit-learn's support vector machine on pixels, which recognises
     99 % of real handwritten digits; it suits small, simple images only.
     """
+    # Here: the import takes seconds, which a run spends when it needs it.
+    from sklearn.svm import SVC
+
     classifier = SVC().fit(_rows(train_images), train_labels)
     return float(np.mean(classifier.predict(_rows(images)) == labels))
 

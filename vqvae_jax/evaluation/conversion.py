@@ -6,13 +6,14 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from vqvae_jax import forms
 from vqvae_jax.data.source import Example, read_many
 from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.data.utterances import UNKNOWN, Utterances
 from vqvae_jax.evaluation import voices
 from vqvae_jax.evaluation.other_codes import equal_codes, of_another
 from vqvae_jax.models.speech import SpeechVQVAE
-from vqvae_jax.workdir import CONVERSIONS, Workdir
+from vqvae_jax.workdir import Workdir
 
 # Utterances of each speaker that the classifier of speakers learns from, and that it is
 # tried on.
@@ -28,7 +29,7 @@ def of_conversions(
     (others' codes tell what is chance), and where it is near, after warping, to how the
     target says the same sentence.
     """
-    samples = workdir.read_samples(CONVERSIONS)
+    samples = workdir.read_samples(forms.CONVERSIONS)
     test = read_many(dataset.test, samples["index"].tolist())
     own, changed = (
         [

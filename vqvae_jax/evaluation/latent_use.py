@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from vqvae_jax import image_quality
+from vqvae_jax import distributed, image_quality
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import Batch, Source, permutation, read_many, stack
@@ -44,12 +44,12 @@ def of_hierarchy(
 ) -> OfSecond:
     """Measure a second VQ-VAE, its continuous twin and a PixelCNN without latents."""
     test = workdir.codes("test")
-    replicated = sharding.replicated(sharding.data_mesh())
+    mesh = sharding.data_mesh()
     values, uses = {}, {}
     for stage in ("hierarchy", "hierarchy_vae", "hierarchy_without_latents"):
         model, params = restore_second(workdir.path, stage)
-        params = jax.device_put(params, replicated)
-        evaluation = make_evaluation(model, sharding.data_mesh())
+        params = sharding.put_replicated(params, mesh)
+        evaluation = make_evaluation(model, mesh)
         sums = evaluation(params, experiment.eval_batches(test))
         values[stage] = metrics_lib.compute(sums)
         if stage != "hierarchy_without_latents":
@@ -98,7 +98,7 @@ def latent_use(
     """
     latents = encode_all(model, params, source, in_batches)
     mesh = sharding.data_mesh()
-    params = jax.device_put(params, sharding.replicated(mesh))
+    params = sharding.put_replicated(params, mesh)
 
     def of_batch(params, batch):
         nats = -model.log_prob(params, batch["codes"], batch["latents"])
@@ -120,13 +120,13 @@ def encode_all(
 ) -> Shaped[np.ndarray, "N ..."]:
     """Return the latents of all frames of a source, in order."""
     mesh = sharding.data_mesh()
-    params = jax.device_put(params, sharding.replicated(mesh))
+    params = sharding.put_replicated(params, mesh)
     encode = jax.jit(model.encode, out_shardings=sharding.replicated(mesh))
 
     def batches() -> Iterator[np.ndarray]:
         for batch in in_batches(source):
             latents = encode(params, sharding.put_batch(batch, mesh)["codes"])
-            yield np.asarray(latents)[batch["mask"]]
+            yield np.asarray(latents)[distributed.whole(batch["mask"])]
 
     return np.concatenate(list(batches()))
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from vqvae_jax import metrics as metrics_lib
@@ -58,7 +57,7 @@ def measure(
     model, params = restore(workdir.path)
     if measure_second is not None:
         workdir.require_same_codebook(params)
-    params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
+    params = sharding.put_replicated(params, sharding.data_mesh())
     evaluation = make_evaluation(model, sharding.data_mesh())
     sums = evaluation(params, experiment.eval_batches(dataset.test))
     values, bits = metrics_lib.compute(sums), metrics_lib.each(sums)
@@ -87,7 +86,7 @@ def of_prior(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSe
     """Measure the prior over a VQ-VAE's codes."""
     del dataset  # The codes say it all.
     prior, params = restore_prior(workdir.path)
-    params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
+    params = sharding.put_replicated(params, sharding.data_mesh())
     sources: dict[str, Source] = {split: workdir.codes(split) for split in SPLITS}
     results, of_test = bits_of_prior(prior, params, sources, workdir, experiment)
     return OfSecond(results, metrics_lib.each(of_test)["bits"])

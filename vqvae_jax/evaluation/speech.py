@@ -1,5 +1,6 @@
 """How well speech is coded, and what its codes say (section 4.3)."""
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from vqvae_jax import distributed
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.data import phones
 from vqvae_jax.data.speech_dataset import SpeechDataset
@@ -42,7 +44,7 @@ def measure_speech(
     model, params = restore(workdir.path)
     if experiment.second is not None:
         workdir.require_same_codebook(params)
-    params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
+    params = sharding.put_replicated(params, sharding.data_mesh())
     evaluation = make_evaluation(model, sharding.data_mesh())
     batches = experiment.utterance_batches(dataset.test)
     values = metrics_lib.compute(evaluation(params, batches))
@@ -102,7 +104,7 @@ def _of_other_codes(
     replicated = sharding.replicated(mesh)
     encode = jax.jit(model.encode, out_shardings=replicated)
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=replicated)
     def log_prob(params, batch, codes):
         return model.log_prob(
             params,
@@ -116,15 +118,17 @@ def _of_other_codes(
     nats = {"codes_shuffled": 0.0, "other_codes": 0.0}
     samples = 0
     for batch in experiment.utterance_batches(test):
-        samples += int(batch["mask"].sum())
-        lengths = model.num_latents(batch["mask"].sum(axis=1))
+        spoken = distributed.whole(batch["mask"].sum(axis=1))
+        samples += int(spoken.sum())
+        lengths = model.num_latents(spoken)
         placed = sharding.put_batch(batch, mesh)
         codes = np.asarray(encode(params, placed["audio"], placed["mask"]))
         for name, changed in (
             ("codes_shuffled", shuffled_in_time(codes, lengths, generator)),
             ("other_codes", of_another(codes, lengths)),
         ):
-            given = sharding.put_batch({"codes": changed}, mesh)["codes"]
+            own = {"codes": distributed.own_rows(changed)}
+            given = sharding.put_batch(own, mesh)["codes"]
             nats[name] -= float(log_prob(params, placed, given))
     return {
         f"test_bits_per_sample_{name}": total / samples / math.log(2)
@@ -134,7 +138,7 @@ def _of_other_codes(
 
 def _of_prior(workdir: Workdir, experiment: Experiment) -> Results:
     prior, params = restore_second(workdir.path, experiment.second)
-    params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
+    params = sharding.put_replicated(params, sharding.data_mesh())
     length = prior.latents
     sources = {
         split: WindowsSource(workdir.codes(split), length=length, stride=length)

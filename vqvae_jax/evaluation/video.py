@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vqvae_jax import image_quality
+from vqvae_jax import forms, image_quality
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.data.clips import ClipsSource
 from vqvae_jax.data.dataset import Dataset
@@ -19,7 +18,7 @@ from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.video import RECORDED, Video
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
-from vqvae_jax.workdir import CLIPS, Workdir, restore_second
+from vqvae_jax.workdir import Workdir, restore_second
 
 # Steps after the last given frame at which generated frames are compared.
 TIMES = (1, 5, 10)
@@ -75,7 +74,7 @@ def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSe
     bits = [copying_bits(copying, codes) for codes in _codes_of(test, batch_size=16)]
     results["copying_bits_per_frame"] = float(np.concatenate(bits).mean())
     results["copying_equal_codes_train"] = copying.same
-    arrays = workdir.read_samples(CLIPS)
+    arrays = workdir.read_samples(forms.CLIPS)
     results |= of_clips(arrays, _true_images(arrays, dataset), video)
     return OfSecond(results)
 
@@ -182,7 +181,7 @@ def _evaluated(
 ) -> dict[str, float]:
     model, params = restore_second(workdir.path, stage)
     mesh = sharding.data_mesh()
-    params = jax.device_put(params, sharding.replicated(mesh))
+    params = sharding.put_replicated(params, mesh)
     evaluation = make_evaluation(model, mesh)
     return metrics_lib.compute(evaluation(params, experiment.eval_batches(clips)))
 

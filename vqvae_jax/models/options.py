@@ -7,7 +7,6 @@ from jaxtyping import PRNGKeyArray
 
 from vqvae_jax.errors import require
 
-
 # 65 536 pixels to one.
 _MAX_STAGES = 16
 # Each layer is traced, compiled and kept in memory by itself.
@@ -48,7 +47,9 @@ def require_dtype(dtype: str) -> None:
 def require_halvable(image_shape: tuple[int, int, int], *, stages: int) -> None:
     """Raise UserError unless the sides of an image can be halved `stages` times."""
     height, width, _ = image_shape
-    require(stages <= _MAX_STAGES, f"stages must be at most {_MAX_STAGES}, got {stages}")
+    require(
+        stages <= _MAX_STAGES, f"stages must be at most {_MAX_STAGES}, got {stages}"
+    )
     factor = 2**stages
     require(
         height % factor == 0 and width % factor == 0,

@@ -1,13 +1,30 @@
-"""The nearest row of a codebook: exact, in float32, a chunk of vectors at a time."""
+"""The nearest row of a codebook: exact, in float32, a tile of distances at a time."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-# Distances of one chunk of vectors to one codebook take at most this many bytes: small
-# enough to stay near a CPU's caches, large enough to keep a GPU's multiprocessors busy.
-_CHUNK_BYTES = 1 << 24
+
+class _Tile(NamedTuple):
+    """How many distances of one codebook exist at a time.
+
+    codes: at most so many rows of the codebook.
+    bytes: of distances, to as many vectors as fit.
+    """
+
+    codes: int
+    bytes: int
+
+
+# A CPU's core keeps them in its cache between the product and the minimum; a GPU's
+# multiprocessors want more to do at a time.
+_CPU_TILE = _Tile(codes=512, bytes=1 << 20)
+_TILE = _Tile(codes=8192, bytes=1 << 24)
 
 
 def nearest(
@@ -17,30 +34,58 @@ def nearest(
 
     Ties go to the lower index. Distances are float32 at the highest matmul precision
     whatever the dtype of `vectors`: in bfloat16, or with a TPU's default products,
-    near codes cannot be told apart and half of a codebook goes unused. At most
-    `_CHUNK_BYTES` of distances exist at a time for one codebook.
+    near codes cannot be told apart and half of a codebook goes unused. At most 16 MiB
+    of distances exist at a time for one codebook, however large it is.
     """
     embeddings = lax.stop_gradient(embeddings).astype(jnp.float32)
     vectors = lax.stop_gradient(vectors).astype(jnp.float32)
     *batch, num_codebooks, dim = vectors.shape
     flat = jnp.moveaxis(vectors.reshape(-1, num_codebooks, dim), 1, 0)
-    codes = jax.vmap(_nearest_in_one)(embeddings, flat)
+    # Chosen when the program is lowered, for the platform that it will run on.
+    codes = lax.platform_dependent(
+        embeddings, flat, cpu=_nearest_on_cpu, default=_nearest_elsewhere
+    )
     return codes.T.reshape(*batch, num_codebooks)
 
 
+def _nearest_on_cpu(embeddings, flat):
+    """Search one codebook after the other: the tiles of two do not fit the cache."""
+    search = functools.partial(_nearest_in_one, least=_two_minima, tile=_CPU_TILE)
+    return lax.map(lambda one: search(*one), (embeddings, flat))
+
+
+def _nearest_elsewhere(embeddings, flat):
+    search = functools.partial(_nearest_in_one, least=_argmin, tile=_TILE)
+    return jax.vmap(search)(embeddings, flat)
+
+
 def _nearest_in_one(
-    embeddings: Float[Array, "K D"], vectors: Float[Array, "N D"]
+    embeddings: Float[Array, "K D"],
+    vectors: Float[Array, "N D"],
+    *,
+    least: Callable,
+    tile: _Tile,
 ) -> Int[Array, " N"]:
     """Find the nearest rows in one codebook, a chunk of vectors at a time."""
-    num_vectors, dim = vectors.shape
+    (num_vectors, dim), num_codes = vectors.shape, embeddings.shape[0]
     # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, where |z|^2 does not change the argmin.
     half_norms = 0.5 * jnp.sum(jnp.square(embeddings), axis=-1)
+    size = min(num_codes, tile.codes)
+    num_blocks = -(-num_codes // size)
+    added = num_blocks * size - num_codes
+    # What fills up the last block is infinitely far away.
+    blocks = (
+        jnp.pad(embeddings, ((0, added), (0, 0))).reshape(num_blocks, size, dim),
+        jnp.pad(half_norms, (0, added), constant_values=jnp.inf).reshape(-1, size),
+    )
 
     def of_chunk(chunk: Float[Array, "n D"]) -> Int[Array, " n"]:
-        products = jnp.matmul(chunk, embeddings.T, precision=lax.Precision.HIGHEST)
-        return jnp.argmin(half_norms[None, :] - products, axis=-1).astype(jnp.int32)
+        distances, places = lax.map(lambda block: least(*block, chunk), blocks)
+        nearest_block = jnp.argmin(distances, axis=0)[None, :]
+        place = jnp.take_along_axis(places, nearest_block, axis=0)
+        return (nearest_block * size + place)[0].astype(jnp.int32)
 
-    chunk_size = max(1, _CHUNK_BYTES // (4 * embeddings.shape[0]))
+    chunk_size = max(1, tile.bytes // (4 * size))
     num_chunks = -(-num_vectors // chunk_size)
     if num_chunks <= 1:
         return of_chunk(vectors)
@@ -50,3 +95,25 @@ def _nearest_in_one(
     padded = jnp.pad(vectors, ((0, rows * num_chunks - num_vectors), (0, 0)))
     chunks = jnp.moveaxis(padded.reshape(rows, num_chunks, dim), 1, 0)
     return lax.map(of_chunk, chunks).T.reshape(-1)[:num_vectors]
+
+
+def _argmin(rows, half_norms, chunk: Float[Array, "n D"]):
+    """Return the least distance and its row's place, `[n]` each."""
+    products = jnp.matmul(chunk, rows.T, precision=lax.Precision.HIGHEST)
+    distances = half_norms[None, :] - products
+    place = jnp.argmin(distances, axis=-1).astype(jnp.int32)
+    return jnp.min(distances, axis=-1), place
+
+
+def _two_minima(rows, half_norms, chunk: Float[Array, "n D"]):
+    """Return what `_argmin` does, by the least distance and then the first place of it.
+
+    A CPU takes both minima of many vectors at once, while an argmin, whose comparisons
+    carry places along, goes one by one.
+    """
+    products = jnp.matmul(rows, chunk.T, precision=lax.Precision.HIGHEST)
+    distances = half_norms[:, None] - products
+    least = jnp.min(distances, axis=0)
+    places = jnp.arange(len(rows), dtype=jnp.int32)[:, None]
+    is_least = distances == least[None, :]
+    return least, jnp.min(jnp.where(is_least, places, len(rows) - 1), axis=0)

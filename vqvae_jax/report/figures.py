@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 INK = "#4a5568"
@@ -123,12 +121,15 @@ def settings(
     return rendered(figure)
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Any:
     """Make a figure of so many inches."""
+    # Here: the import takes seconds, which a run spends when it comes to its figures.
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), dpi=144, layout="constrained")
 
 
-def style(axes: Axes) -> None:
+def style(axes: Any) -> None:
     """Give axes the look of all plots of a page."""
     axes.set_prop_cycle(color=_COLOURS)
     axes.spines[["top", "right"]].set_visible(False)
@@ -138,7 +139,7 @@ def style(axes: Axes) -> None:
     axes.grid(alpha=0.2)
 
 
-def rendered(figure: Figure) -> bytes:
+def rendered(figure: Any) -> bytes:
     """Return a figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")
@@ -206,7 +207,7 @@ def _grid_of_rows(rows: Sequence[np.ndarray], columns: int, gap: int) -> bytes:
     return _png(Image.fromarray(canvas, "RGBA"))
 
 
-def _axes(figure: Figure, *place: int) -> Axes:
+def _axes(figure: Any, *place: int) -> Any:
     axes = figure.add_subplot(*place)
     style(axes)
     return axes

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import read_many, stack
 from vqvae_jax.experiment import Experiment

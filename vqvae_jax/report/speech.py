@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from vqvae_jax import forms
 from vqvae_jax.data.source import read_many
 from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.experiment import Experiment
@@ -12,7 +13,7 @@ from vqvae_jax.report import sound
 from vqvae_jax.report.build import NAMES, codebook_section, learning_curves
 from vqvae_jax.report.figures import confusion
 from vqvae_jax.report.page import Picture, Section, Sound, render
-from vqvae_jax.workdir import CONVERSIONS, Workdir
+from vqvae_jax.workdir import Workdir
 
 # A minute of speech on the page is two megabytes; `samples/` has all of it.
 _SHOWN = 4
@@ -27,7 +28,7 @@ def build_speech(
     Raises:
       UserError: an earlier stage has not left its results.
     """
-    samples = workdir.read_samples(CONVERSIONS)
+    samples = workdir.read_samples(forms.CONVERSIONS)
     results = workdir.read_json(workdir.results)
     sections = [
         _codes_matter(results),
@@ -147,9 +148,7 @@ def _heard(
 
 
 def _phonemes(workdir: Workdir) -> Section:
-    arrays = read_arrays(
-        workdir.phones, {"confusion": "i P P", "phone_names": "U P"}
-    )
+    arrays = read_arrays(workdir.phones, {"confusion": "i P P", "phone_names": "U P"})
     counts, names = arrays["confusion"], arrays["phone_names"].tolist()
     said = counts.sum(axis=1) > 0
     kept = [name for name, is_said in zip(names, said, strict=True) if is_said]

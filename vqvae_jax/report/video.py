@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from vqvae_jax import forms
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import read_many, stack
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report import film
 from vqvae_jax.report.page import Picture, Section
-from vqvae_jax.workdir import CLIPS, Workdir
+from vqvae_jax.workdir import Workdir
 
 
 def sections_of_video(
@@ -15,7 +16,7 @@ def sections_of_video(
 ) -> list[Section]:
     """Show clips: what was filmed, and what was drawn under each action."""
     del experiment
-    samples = workdir.read_samples(CLIPS)
+    samples = workdir.read_samples(forms.CLIPS)
     codes, given = samples["codes"], int(samples["given_frames"])
     names = ("filmed", *map(str, samples["class_names"]))
     shape = samples["images"].shape[1:]

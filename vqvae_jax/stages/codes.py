@@ -1,5 +1,6 @@
 """From a trained VQ-VAE to its codes, and to the models that are trained on them."""
 
+import collections
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from vqvae_jax import distributed
 from vqvae_jax.data import codes as codes_lib
 from vqvae_jax.data.clips import ClipsSource
 from vqvae_jax.data.source import Batch, Source
@@ -35,8 +37,9 @@ def extract_codes(context: Context) -> None:
     def encoded(source: Source, model: Any, encode: Encode) -> Encoded:
         del model
         for batch in experiment.eval_batches(source):
-            codes, mask = encode(batch, "image"), batch["mask"]
-            columns = {k: v for k, v in batch.items() if k not in ("image", "mask")}
+            codes = encode(batch, "image")
+            columns = distributed.whole({k: batch[k] for k in batch if k != "image"})
+            mask = columns.pop("mask")
             yield codes[mask], {k: v[mask] for k, v in columns.items()}
 
     write_splits(
@@ -62,18 +65,24 @@ def write_splits(
     workdir, _, dataset = context
     model, params = restore(workdir.path)
     mesh = sharding.data_mesh()
-    params = jax.device_put(params, sharding.replicated(mesh))
+    digest = fingerprint(params)
+    params = sharding.put_replicated(params, mesh)
     of_arrays = jax.jit(model.encode, out_shardings=sharding.replicated(mesh))
 
     def encode(batch: Batch, *keys: str) -> np.ndarray:
+        """Return the codes of the whole batch, of which each process has a share."""
         placed = sharding.put_batch({key: batch[key] for key in keys}, mesh)
         return np.asarray(of_arrays(params, *placed.values()))
 
-    digest = fingerprint(params)
     for split in SPLITS:
+        batches = encoded(getattr(dataset, split), model, encode)
+        if not distributed.is_first():
+            # What is encoded here the first process writes.
+            collections.deque(batches, maxlen=0)
+            continue
         codes_lib.write_codes(
             workdir.codes_directory(split),
-            batches=encoded(getattr(dataset, split), model, encode),
+            batches=batches,
             num_codes=model.num_codes,
             fingerprint=digest,
             **names,
@@ -137,14 +146,12 @@ def train_on_codes(
         warnings.warn(collapse, stacklevel=2)
     workdir.write_json(place, facts)
     config = experiment.second_training
-    init = experiment.train_batches(train, config)
-    batches = [next(init) for _ in range(config.init_batches)]
     run = Run(
         stage=stage,
         workdir=workdir.path,
         seed=experiment.seed + 1,
         train=experiment.train_batches(train, config),
         validation=lambda: experiment.eval_batches(validation),
-        init_batch=jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches),
+        init_batch=experiment.init_batch(train, config),
     )
     fit(model, config, run)

@@ -14,19 +14,20 @@ from typing import Any
 import rich
 from rich.markup import escape
 
+from vqvae_jax import distributed
 from vqvae_jax.data.dataset import open_dataset
 from vqvae_jax.data.speech_dataset import open_speech
 from vqvae_jax.errors import require
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.locks import locked
 from vqvae_jax.models.second import training_section
 from vqvae_jax.stages.codes import extract_codes
 from vqvae_jax.stages.samples import sample_images
 from vqvae_jax.stages.second import SECOND_STAGES
-from vqvae_jax.stages.speech import stages_of_speech
 from vqvae_jax.stages.stage import Context, Stage, last_stages, train_model
 from vqvae_jax.training import interruption, sharding
 from vqvae_jax.training.ending import is_marked
-from vqvae_jax.workdir import Workdir
+from vqvae_jax.workdir import Workdir, without_machine_keys
 
 
 def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> None:
@@ -50,9 +51,14 @@ def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> 
     chosen = [name for name in all_stages if not stages or name in stages]
     for key, batch_size in _batch_sizes(experiment):
         sharding.require_divisible(batch_size, sharding.data_mesh(), key=key)
+    distributed.require_same(
+        repr((without_machine_keys(config), chosen)),
+        "the processes of this run have different configs or --stages: start all of "
+        "them with the same command",
+    )
     place = Workdir(workdir)
     place.require_usable(config)
-    with place.locked():
+    with locked(place.path):
         pending = _pending(chosen, all_stages, place)
         if not pending:
             done = f"{workdir}: {', '.join(chosen)} finished before; nothing to do"
@@ -65,13 +71,15 @@ def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> 
             interruption.check()
             rich.print(f"[bold]{name}[/bold]")
             all_stages[name].run(context)
+            distributed.barrier(name)
 
 
 def _opened(workdir: Workdir, experiment: Experiment) -> Context:
     """Open the data; a model of speech is told who speaks in them."""
     if experiment.kind != "speech":
-        return Context(workdir, experiment, open_dataset(experiment.data))
-    dataset = open_speech(experiment.data)
+        dataset = distributed.in_turn(lambda: open_dataset(experiment.data))
+        return Context(workdir, experiment, dataset)
+    dataset = distributed.in_turn(lambda: open_speech(experiment.data))
     workdir.keep_speakers(dataset.speaker_names)
     return Context(workdir, experiment.with_speakers(dataset.speaker_names), dataset)
 
@@ -83,6 +91,9 @@ def stages_of(kind: str, second: str | None = "prior") -> dict[str, Stage]:
     followed by nothing.
     """
     if kind == "speech":
+        # Here: what measures voices takes seconds to import, which images do not need.
+        from vqvae_jax.stages.speech import stages_of_speech
+
         return stages_of_speech(second)
     train = Stage(lambda workdir: is_marked(workdir.checkpoints(kind)), train_model)
     if kind != "vqvae":

@@ -11,6 +11,7 @@ import numpy as np
 import rich
 import rich.progress
 
+from vqvae_jax import distributed
 from vqvae_jax.models.pixels import PixelModel
 from vqvae_jax.report import figures
 from vqvae_jax.stages.stage import Context
@@ -34,14 +35,13 @@ def sample_codes(context: Context) -> None:
     workdir.require_same_codebook(params)
     mesh = sharding.data_mesh()
     splits_evenly = config.batch_size % mesh.size == 0
-    params, prior_params = jax.device_put(
-        (params, prior_params), sharding.replicated(mesh)
-    )
+    params, prior_params = sharding.put_replicated((params, prior_params), mesh)
     decode = jax.jit(model.decode)
 
     def draw(key, labels, progress):
         if splits_evenly:
-            labels = jax.device_put(labels, sharding.split_batch(mesh))
+            own = {"label": distributed.own_rows(labels)}
+            labels = sharding.put_batch(own, mesh)["label"]
         codes = prior.sample(
             prior_params,
             key,
@@ -50,7 +50,7 @@ def sample_codes(context: Context) -> None:
             progress=progress,
             **config.of_draw,
         )
-        return jax.device_get({"images": decode(params, codes), "codes": codes})
+        return distributed.whole({"images": decode(params, codes), "codes": codes})
 
     keep(context, draw, classes=prior.num_classes, rows=prior.grid[0])
 
@@ -124,14 +124,15 @@ def rows_to_draw(
     num_batches: int, rows: int
 ) -> Iterator[tuple[Progress, Callable[[], None]]]:
     """Show a bar on a terminal; give what is called after each row and each batch."""
-    is_shown = rich.get_console().is_terminal
+    is_shown = rich.get_console().is_terminal and distributed.is_first()
     bar = rich.progress.Progress(
         *rich.progress.Progress.get_default_columns(), disable=not is_shown
     )
     task = bar.add_task("samples", total=num_batches * rows)
     finished = itertools.count(rows, rows)
-    # A program that calls back is not kept on disk, so that only long grids have one.
-    calls_back = is_shown and rows >= _LONG_GRID
+    # A program that calls back is not kept on disk, so that only long grids have one;
+    # and several processes must all have the same program.
+    calls_back = is_shown and rows >= _LONG_GRID and jax.process_count() == 1
     with bar:
         yield (
             (lambda row: bar.advance(task)) if calls_back else None,

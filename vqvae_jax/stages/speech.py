@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from vqvae_jax import distributed
 from vqvae_jax.data import codes as codes_lib
 from vqvae_jax.data.source import Source
 from vqvae_jax.data.utterances import UNKNOWN, Crop, Utterances
@@ -45,14 +46,12 @@ def stages_of_speech(second: str | None) -> dict[str, Stage]:
 def train_on_crops(context: Context) -> None:
     """Fit the model to crops of utterances; validate on whole ones."""
     _, experiment, dataset = context
+    examples, config = dataset.train, experiment.training
     crop = Crop(experiment.data.crop_samples)
-    batches = functools.partial(
-        experiment.train_batches, dataset.train, experiment.training, augment=crop
-    )
     fit_model(
         context,
-        train=batches(),
-        init=batches(),
+        train=experiment.train_batches(examples, config, augment=crop),
+        init_batch=experiment.init_batch(examples, config, augment=crop),
         validation=lambda: experiment.utterance_batches(dataset.validation),
     )
 
@@ -71,9 +70,10 @@ def encode_utterances(context: Context) -> None:
             codes = encode(batch, "audio", "mask")[:, :longest]
             columns = {k: batch[k] for k in ("speaker", "sentence", "index")}
             columns["length"] = model.num_latents(batch["mask"].sum(axis=1))
+            columns = distributed.whole(columns)
             whole = np.zeros((len(codes), longest, 1), np.int32)
             whole[:, : codes.shape[1], 0] = codes
-            kept = batch["index"] != UNKNOWN
+            kept = columns["index"] != UNKNOWN
             yield whole[kept], {k: v[kept] for k, v in columns.items()}
 
     write_splits(context, encoded, class_names=dataset.speaker_names)

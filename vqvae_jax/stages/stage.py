@@ -5,11 +5,11 @@ import io
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import rich
 from rich.markup import escape
 
+from vqvae_jax import distributed
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.evaluation.results import MeasureSecond, measure
@@ -38,13 +38,14 @@ class Stage(NamedTuple):
 def train_model(context: Context) -> None:
     """Fit the model to the images; the stage has the name of the model's kind."""
     _, experiment, dataset = context
-    batches = functools.partial(
-        experiment.train_batches, dataset.train, experiment.training
-    )
     fit_model(
         context,
-        train=batches(random_flip=experiment.data.random_flip),
-        init=batches(),
+        train=experiment.train_batches(
+            dataset.train,
+            experiment.training,
+            random_flip=experiment.data.random_flip,
+        ),
+        init_batch=experiment.init_batch(dataset.train, experiment.training),
         validation=lambda: experiment.eval_batches(dataset.validation),
     )
 
@@ -53,22 +54,20 @@ def fit_model(
     context: Context,
     *,
     train: DataIterator,
-    init: DataIterator,
+    init_batch: HostBatch,
     validation: Callable[[], Iterable[HostBatch]],
 ) -> None:
-    """Fit the model to these batches; the first of `init` initialise it."""
+    """Fit the model to these batches; `init_batch` initialises it."""
     workdir, experiment, _ = context
-    config = experiment.training
-    batches = [next(init) for _ in range(config.init_batches)]
     run = Run(
         stage=experiment.kind,
         workdir=workdir.path,
         seed=experiment.seed,
         train=train,
         validation=validation,
-        init_batch=jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches),
+        init_batch=init_batch,
     )
-    fit(experiment.model, config, run)
+    fit(experiment.model, experiment.training, run)
 
 
 def evaluate(context: Context, *, measure_second: MeasureSecond | None = None) -> None:
@@ -86,6 +85,8 @@ def evaluate(context: Context, *, measure_second: MeasureSecond | None = None) -
 def write_page(context: Context, *, build: Callable[..., str]) -> None:
     """Write the run's page."""
     workdir, experiment, dataset = context
+    if not distributed.is_first():
+        return
     page = build(workdir, experiment, dataset)
     workdir.write_bytes(workdir.report, page.encode())
     rich.print(escape(f"report: {workdir.report}"))

@@ -30,8 +30,8 @@ def sample_video(context: Context) -> None:
     model, params = restore(workdir.path)
     video, video_params = restore_second(workdir.path, "video")
     workdir.require_same_codebook(params)
-    params, video_params = jax.device_put(
-        (params, video_params), sharding.replicated(sharding.data_mesh())
+    params, video_params = sharding.put_replicated(
+        (params, video_params), sharding.data_mesh()
     )
     decode = jax.jit(model.decode)
     clips = _test_clips(workdir.codes("test"), video, config.num_samples)

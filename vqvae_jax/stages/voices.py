@@ -46,7 +46,7 @@ def sample_speech(context: Context) -> None:
     model, params = restore(workdir.path)
     if experiment.second is not None:
         workdir.require_same_codebook(params)
-    params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
+    params = sharding.put_replicated(params, sharding.data_mesh())
     options = config.without_labels
 
     @jax.jit

@@ -9,7 +9,6 @@ workdir/report.html          the same as a table and a figure
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import rich
 import rich.table
@@ -128,7 +127,7 @@ def _measured(
         return {}
     model, params = restore(workdir.path)
     mesh = sharding.data_mesh()
-    params = jax.device_put(params, sharding.replicated(mesh))
+    params = sharding.put_replicated(params, mesh)
     evaluation = make_evaluation(model, mesh)
     values = metrics.compute(evaluation(params, experiment.eval_batches(dataset.test)))
     workdir.write_json(kept, values)

@@ -13,6 +13,7 @@ from rich.markup import escape
 from vqvae_jax import stages
 from vqvae_jax.errors import DivergedError, require
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.locks import locked
 from vqvae_jax.workdir import Workdir
 
 Config = Mapping[str, Any]
@@ -50,7 +51,7 @@ def run_all(
     Raises:
       UserError: another process works in one of the directories.
     """
-    with place.locked():
+    with locked(place.path):
         for seed, (name, config) in itertools.product(range(seeds), configs.items()):
             rich.print(f"[bold]{escape(name)}[/bold], seed {seed}")
             of_seed = {**config, "seed": config["seed"] + seed}

@@ -177,8 +177,16 @@ def restore_params(directory: Path, abstract_params: Any) -> Any:
         raise UserError(
             f"there is no checkpoint in {directory}: train this stage first"
         )
+    # To read, a process needs no other one.
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own,
+        active_processes={own},
+        barrier_sync_key_prefix=f"process{own}",
+    )
     options = ocp.CheckpointManagerOptions(
         create=False,
+        multiprocessing_options=alone,
         save_root_metadata=False,
         best_fn=_validation_loss,
         best_mode="min",
@@ -236,7 +244,7 @@ class _Manager(ocp.CheckpointManager):
         metadata = self.item_metadata(step)
         notes = {name: metadata[name].custom_metadata for name in abstract}
         for name, note in notes.items():
-            # Without a record, in one of an earlier version, Orbax's own shapes must do.
+            # One of an earlier version has no record: Orbax's own shapes must do.
             stored = (
                 shapes_of(metadata[name].tree)
                 if note is None

@@ -4,7 +4,6 @@ import dataclasses
 
 from vqvae_jax.errors import require
 
-
 # More examples than that are never in memory at once.
 MAX_BATCH = 2**20
 
@@ -28,6 +27,8 @@ class TrainingConfig:
       checkpoint_every: steps between two validations, each followed by a checkpoint.
       keep: checkpoints kept besides the best by validation.
       init_batches: batches that data-dependent initialisation sees at once.
+      profile_steps: steps to write a profile of, after the first ten that a process
+        takes; 0 for none.
     """
 
     steps: int
@@ -43,6 +44,7 @@ class TrainingConfig:
     checkpoint_every: int = 1000
     keep: int = 2
     init_batches: int = 1
+    profile_steps: int = 0
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
@@ -68,7 +70,7 @@ class TrainingConfig:
             f"learning_rate must be above 0, got {self.learning_rate}",
         )
         require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), got {self.beta1}")
-        for name in ("warmup_steps", "gradient_clip", "patience"):
+        for name in ("warmup_steps", "gradient_clip", "patience", "profile_steps"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {value}")
         require(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from vqvae_jax import distributed
 from vqvae_jax.errors import UserError
 from vqvae_jax.training.config import TrainingConfig
 
@@ -30,11 +31,14 @@ def is_marked(directory: Path) -> bool:
 def write_mark(directory: Path, *, last_step: int, best_step: int | None) -> None:
     """Leave, whole or not at all, the mark that a stage has ended.
 
-    It lies among the checkpoints, and goes where they go.
+    It lies among the checkpoints, and goes where they go. Of several processes the
+    first one leaves it.
 
     Raises:
       UserError: it cannot be written.
     """
+    if not distributed.is_first():
+        return
     path = Path(directory) / _MARK
     steps = {"last_step": last_step, "best_step": best_step}
     temporary = path.with_name(f".{_MARK}.tmp")
@@ -49,4 +53,5 @@ def write_mark(directory: Path, *, last_step: int, best_step: int | None) -> Non
 
 def remove_mark(directory: Path) -> None:
     """Take the mark away, as before steps that the run that left it did not have."""
-    (Path(directory) / _MARK).unlink(missing_ok=True)
+    if distributed.is_first():
+        (Path(directory) / _MARK).unlink(missing_ok=True)

@@ -2,19 +2,24 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import rich.console
+import rich
 import rich.progress
 from tensorboardX import SummaryWriter
 
+from vqvae_jax import distributed
 from vqvae_jax.errors import UserError
 
 
 class MetricsLog:
-    """Writes one stage's metrics to `metrics.jsonl` and to TensorBoard."""
+    """Writes one stage's metrics to `metrics.jsonl` and to TensorBoard.
+
+    Of several processes the first one does.
+    """
 
     def __init__(self, workdir: Path, stage: str, *, start_step: int):
         """Open the logs and drop what an interrupted run wrote after `start_step`.
@@ -25,11 +30,14 @@ class MetricsLog:
         self._stage = stage
         self._path = Path(workdir) / "metrics.jsonl"
         tensorboard = Path(workdir) / "tensorboard" / stage
+        is_kept = distributed.is_first()
         with self._told_in_one_line():
-            _drop_after(self._path, stage, start_step)
-            self._file = self._path.open("a", encoding="utf-8")
+            if is_kept:
+                _drop_after(self._path, stage, start_step)
+            path = self._path if is_kept else Path(os.devnull)
+            self._file = path.open("a", encoding="utf-8")
             self._tensorboard = SummaryWriter(
-                str(tensorboard), purge_step=start_step + 1
+                str(tensorboard), purge_step=start_step + 1, write_to_disk=is_kept
             )
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -102,7 +110,7 @@ class Progress:
     def __init__(self, stage: str, start_step: int, steps: int, batch_size: int):
         """Show a stage that has done `start_step` of `steps`."""
         self._stage, self._steps, self._batch_size = stage, steps, batch_size
-        self._console = rich.console.Console()
+        self._console = rich.get_console()
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("[bold]{task.description}"),
             rich.progress.BarColumn(),

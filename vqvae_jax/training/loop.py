@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 import optax
 import rich
 
+from vqvae_jax import distributed
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.errors import DivergedError, UserError
 from vqvae_jax.training import ending, interruption, sharding
@@ -19,6 +21,7 @@ from vqvae_jax.training.config import TrainingConfig
 from vqvae_jax.training.evaluate import HostBatch, make_evaluation
 from vqvae_jax.training.logs import MetricsLog, Progress
 from vqvae_jax.training.optimizer import make_optimizer
+from vqvae_jax.training.profile import profiled, steps_to_profile
 from vqvae_jax.training.state import Model, TrainState, init_state, make_train_step
 
 
@@ -112,14 +115,19 @@ def _train(
     )
     evaluation = make_evaluation(model, mesh)
     window: list[metrics_lib.Metrics] = []
+    to_profile = steps_to_profile(config.profile_steps, done=step, total=config.steps)
+    directory = Path(run.workdir) / "profile" / run.stage
     with (
+        profiled(train_step, directory, steps=to_profile, done=step) as train_step,
         MetricsLog(run.workdir, run.stage, start_step=step) as log,
         Progress(run.stage, step, config.steps, config.batch_size) as progress,
     ):
 
         def validate(state: TrainState, place: dict, step: int) -> None:
             with progress.paused():
-                batches = interruption.checked(run.validation())
+                batches = run.validation()
+                if jax.process_count() == 1:
+                    batches = interruption.checked(batches)
                 values = metrics_lib.compute(evaluation(state.result, batches))
                 _require_finite(values, step, run, checkpoints)
                 log.write(step, "validation", values)
@@ -134,14 +142,16 @@ def _train(
                 state, metrics = train_step(state, batch)
                 window.append(metrics)
                 step += 1
-                is_due, is_interrupted = _is_due(config, step), interruption.has_come()
-                if is_due or is_interrupted or step % config.log_every == 0:
+                is_due = _is_due(config, step)
+                is_logged = is_due or step % config.log_every == 0
+                is_interrupted = _is_interrupted(is_logged=is_logged)
+                if is_logged or is_interrupted:
                     values = _window_values(window, step, run, checkpoints)
                     window = []
                     values["examples_per_second"] = progress.advance(step, values)
                     log.write(step, "train", values)
                 if is_interrupted:
-                    interruption.check()
+                    raise interruption.Interrupted
                 if is_due:
                     validate(state, place, step)
         except interruption.Interrupted as interrupted:
@@ -151,6 +161,17 @@ def _train(
             raise interruption.Interrupted(
                 f"{run.stage} is saved at step {step} of {config.steps}"
             ) from interrupted
+
+
+def _is_interrupted(*, is_logged: bool) -> bool:
+    """Say whether this process or another one of the run was told to end.
+
+    Several agree on it where they log: to do so at each step would slow them down.
+    """
+    is_told = interruption.has_come()
+    if jax.process_count() == 1:
+        return is_told
+    return is_logged and bool(distributed.whole(np.array([is_told])).any())
 
 
 def _is_due(config: TrainingConfig, step: int) -> bool:

@@ -10,8 +10,12 @@ from vqvae_jax.errors import require
 
 
 def data_mesh() -> Mesh:
-    """Return a mesh of all devices of all processes along `data`."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    """Return a mesh of all devices along `data`, process by process.
+
+    So a batch is split in order: its first rows are those of the first process.
+    """
+    devices = sorted(jax.devices(), key=lambda each: (each.process_index, each.id))
+    return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -29,6 +33,14 @@ def require_divisible(batch_size: int, mesh: Mesh, *, key: str) -> None:
     require(
         batch_size % mesh.size == 0,
         f"{key}={batch_size} must be a multiple of the {mesh.size} devices",
+    )
+
+
+def put_replicated(tree: Any, mesh: Mesh) -> Any:
+    """Copy arrays that are the same in all processes to each device."""
+    sharding = replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
     )
 
 

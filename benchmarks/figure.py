@@ -1,0 +1,56 @@
+"""The figures of a report as a picture."""
+
+import math
+from typing import Any
+
+from vqvae_jax.report import figures
+
+
+def draw(report: dict[str, Any]) -> bytes:
+    """Plot what goals are set for, each beside its goal, as a PNG.
+
+    A bar ends at the median over the goal, the other way round where less is better:
+    what passes the line at 1 has reached its goal.
+    """
+    outcomes = [
+        outcome
+        for benchmark in report["benchmarks"].values()
+        for table in benchmark["tables"]
+        for outcome in table["outcomes"]
+        if outcome["goal"]
+    ]
+    canvas = figures.new_figure(8.0, 1.2 + 0.32 * len(outcomes))
+    axes = canvas.add_subplot()
+    figures.style(axes)
+    for place, outcome in enumerate(reversed(outcomes)):
+        ends = [_over_goal(outcome, key) for key in _SPREAD]
+        colour = "#2f855a" if outcome["is_reached"] else "#dd6b20"
+        axes.barh(place, ends[0], color=colour, height=0.6)
+        axes.plot(ends[1:], [place, place], color=figures.INK, linewidth=1.2)
+    axes.set_yticks(range(len(outcomes)), [_label(o) for o in reversed(outcomes)])
+    axes.set_xscale("log")
+    axes.axvline(1, color=figures.INK, linewidth=1)
+    axes.set_xlabel("measured over goal; quartiles as a line", color=figures.INK)
+    machine = report["machine"]
+    axes.set_title(
+        f"{machine['processor']}, {machine['cores']} cores, {machine['device']}, "
+        f"JAX {machine['versions']['jax']}, {machine['date']}",
+        fontsize=8,
+        color=figures.INK,
+    )
+    return figures.rendered(canvas)
+
+
+_SPREAD = ("median", "lower_quartile", "upper_quartile")
+_SMALLEST = 1e-3
+
+
+def _over_goal(outcome: dict[str, Any], key: str) -> float:
+    value = max(outcome[key], _SMALLEST * outcome["goal"])
+    ratio = value / outcome["goal"]
+    return 1 / ratio if outcome["at_most"] else ratio
+
+
+def _label(outcome: dict[str, Any]) -> str:
+    digits = max(0, 2 - math.floor(math.log10(max(outcome["median"], 1e-9))))
+    return f"{outcome['name']}: {outcome['median']:.{min(digits, 3)}f}"

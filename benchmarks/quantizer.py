@@ -1,0 +1,93 @@
+"""Speed and memory of the quantizer's training step, beside two peers, in one run.
+
+    python benchmarks/quantizer.py [--json quantizer.json]
+
+Forward, backward and EMA of 65 536 vectors. Peak memory is what the step adds to a
+process of its own.
+"""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+
+from benchmarks import command, peak_memory, peers, quantizer_steps, timing
+from benchmarks.tables import Outcome, Row, Table
+
+OURS, TORCH, HAIKU = "vqvae_jax", "vector-quantize-pytorch", "dm-haiku"
+# The modules that each needs, and the function that makes its step.
+CONTESTANTS = {
+    OURS: ((), "ours"),
+    TORCH: (("torch", "vector_quantize_pytorch"), "of_torch"),
+    HAIKU: (("haiku",), "of_haiku"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """N vectors of D numbers, and each number of codes; goals are for each of these."""
+
+    num_vectors: int = 65_536
+    dim: int = 64
+    num_codes: tuple[int, ...] = (512, 8192)
+    speed_goals: tuple[float, ...] = (5.0, 8.0)
+    memory_goal: float = 4.0
+
+
+TINY = Sizes(num_vectors=64, dim=4, num_codes=(8,), speed_goals=(5.0,))
+
+
+def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
+    """Take a step of each contestant each round."""
+    for num_codes, goal in zip(sizes.num_codes, sizes.speed_goals, strict=True):
+        yield _measure_one(sizes, num_codes, goal, rounds)
+
+
+def _measure_one(sizes: Sizes, num_codes: int, goal: float, rounds: int) -> Table:
+    shape = {
+        "num_vectors": sizes.num_vectors,
+        "num_codes": num_codes,
+        "dim": sizes.dim,
+    }
+    present = {
+        name: function
+        for name, (modules, function) in CONTESTANTS.items()
+        if peers.are_installed(*modules)
+    }
+    measure_memory = functools.partial(peak_memory.of_run, "quantizer_steps", **shape)
+    memory = {name: measure_memory(function) for name, function in present.items()}
+    runs = {
+        name: getattr(quantizer_steps, function)(**shape)
+        for name, function in present.items()
+    }
+    seconds = timing.in_turns(runs, rounds)
+    rows = []
+    for name in CONTESTANTS:
+        if name not in present:
+            rows.append(Row(name, note="not installed"))
+            continue
+        median = timing.spread(seconds[name]).median
+        figures = {"million_vectors_per_second": sizes.num_vectors / median / 1e6}
+        if memory[name] is not None:
+            figures["peak_mebibytes"] = memory[name] / 2**20
+        rows.append(Row(name, seconds[name], figures))
+    outcomes = []
+    for name in [name for name in present if name != OURS]:
+        goals = (goal, sizes.memory_goal) if name == TORCH else (None, None)
+        speed = timing.ratios(seconds[name], seconds[OURS])
+        outcomes.append(Outcome(f"K = {num_codes}: {name}, time", speed, goals[0]))
+        if memory[name] and memory[OURS]:
+            ratio = [memory[name] / memory[OURS]]
+            text = f"K = {num_codes}: {name}, memory"
+            outcomes.append(Outcome(text, ratio, goals[1]))
+    title = f"Quantizer, N = {sizes.num_vectors:,}, D = {sizes.dim}, K = {num_codes:,}"
+    return Table(title, rows, outcomes)
+
+
+BENCHMARK = command.Benchmark("quantizer", measure, Sizes(), TINY, rounds=5)
+
+if __name__ == "__main__":
+    command.main(__doc__, [BENCHMARK])

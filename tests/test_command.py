@@ -1,0 +1,69 @@
+"""The command line: what becomes of --config; the rest is tested in test_launch.py."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vqvae_jax import command
+
+ROOT = Path(__file__).parents[1]
+CIFAR = ROOT / "experiments" / "cifar.py"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (["--config=experiments/cifar.py"], [f"--config={CIFAR}"]),
+        (["--config=experiments/cifar.py:ema"], [f"--config={CIFAR}:ema"]),
+        (["--config", "experiments/cifar.py:ema"], ["--config", f"{CIFAR}:ema"]),
+        (["-config=experiments/cifar.py"], [f"-config={CIFAR}"]),
+        ([f"--config={CIFAR}:ema"], [f"--config={CIFAR}:ema"]),
+        (["--config=here.py:x"], ["--config=here.py:x"]),
+        (["--config=nowhere.py"], ["--config=nowhere.py"]),
+        (["--config=vqvae_jax"], ["--config=vqvae_jax"]),
+        (["--config"], ["--config"]),
+        (
+            ["--config.data.data_dir=experiments/cifar.py", "--workdir=README.md"],
+            ["--config.data.data_dir=experiments/cifar.py", "--workdir=README.md"],
+        ),
+    ],
+)
+def test_a_config_of_the_repository_is_found_elsewhere(
+    given, found, tmp_path, monkeypatch
+):
+    (tmp_path / "here.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert command.with_config_found(["launch.py", *given]) == ["launch.py", *found]
+
+
+def test_what_is_here_comes_first(tmp_path, monkeypatch):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "cifar.py").touch()
+    monkeypatch.chdir(tmp_path)
+    given = ["launch.py", "--config=experiments/cifar.py:ema"]
+    assert command.with_config_found(given) == given
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "a mistake\nin two  lines",
+        "Error: Traceback (most recent call last):\n  File x\n"
+        "ValueError: a mistake in two lines",
+    ],
+)
+def test_a_mistake_is_told_in_one_line(error, capsys):
+    with pytest.raises(SystemExit) as exit_code:
+        command.fail(error)
+    assert exit_code.value.code == 2
+    assert capsys.readouterr().err == "error: a mistake in two lines\n"
+
+
+def test_the_command_line_is_read_before_jax_is():
+    program = "import sys; import vqvae_jax.command; print('jax' in sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
+    )
+    assert found.stdout == "False\n", found.stderr
