@@ -19,10 +19,12 @@ def arrays(n=3):
 
 def raw_npz(path, header: dict, content: bytes = b"") -> None:
     """Write an npz file whose one array has a header of our choice."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("images.npy", "w") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            file.write(content)
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("images.npy", "w") as file,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(content)
 
 
 def test_json_comes_back(tmp_path):
