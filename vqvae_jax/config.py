@@ -20,7 +20,7 @@ _MAX_SHOWN = 60
 
 def section(
     cls: type[T],
-    values: Mapping[str, Any],
+    values: Any,
     *,
     name: str,
     check: Callable[[T], None] = lambda made: None,
@@ -31,7 +31,7 @@ def section(
     Args:
       cls: a dataclass whose `__post_init__` raises UserError with a message that starts
         with the field's name.
-      values: the section.
+      values: the section, a mapping if it is right.
       name: put before the field's name in messages.
       check: refuses, as `__post_init__` does, what was made.
       **given: fields that the config does not set.
