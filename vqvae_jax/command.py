@@ -70,7 +70,8 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
     """Do what the flags say."""
-    logging.set_verbosity(logging.ERROR)
+    # An error that a library logs it raises too, and here it is told in one line.
+    logging.set_verbosity(logging.FATAL)
     # Heavy imports wait until the command line is known to be right.
     import jax
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import rich
 import rich.progress
-from tensorboardX import SummaryWriter
 
 from vqvae_jax import distributed
 from vqvae_jax.errors import UserError
+from vqvae_jax.training.tensorboard import EventFile
 
 
 class MetricsLog:
@@ -36,8 +36,8 @@ class MetricsLog:
                 _drop_after(self._path, stage, start_step)
             path = self._path if is_kept else Path(os.devnull)
             self._file = path.open("a", encoding="utf-8")
-            self._tensorboard = SummaryWriter(
-                str(tensorboard), purge_step=start_step + 1, write_to_disk=is_kept
+            self._tensorboard = (
+                EventFile(tensorboard, purge_step=start_step + 1) if is_kept else None
             )
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -46,7 +46,7 @@ class MetricsLog:
         with self._told_in_one_line():
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-            for name, value in values.items():
+            for name, value in values.items() if self._tensorboard else ():
                 self._tensorboard.add_scalar(f"{split}/{name}", value, step)
 
     def __enter__(self):
@@ -56,7 +56,8 @@ class MetricsLog:
         try:
             with self._told_in_one_line(), contextlib.ExitStack() as both:
                 both.callback(self._file.close)
-                both.callback(self._tensorboard.close)
+                if self._tensorboard:
+                    both.callback(self._tensorboard.close)
         except UserError:
             # What ended the training says more than what it left half-written.
             if error is None:
