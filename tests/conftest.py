@@ -31,10 +31,17 @@ import subprocess
 import time
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# The same examples each time, however busy the machine is.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None
+)
+hypothesis.settings.load_profile("repeatable")
 
 # Sizes that train in seconds: what is tested is the path, not the result.
 TINY = {

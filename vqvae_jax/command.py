@@ -63,9 +63,18 @@ def tell(error: Exception | str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Bring the workdir to the end of the chosen stages."""
+    """Bring the workdir to the end of the chosen stages, or to where it is stopped."""
     del argv
-    logging.set_verbosity(logging.ERROR)
+    from vqvae_jax.training import interruption
+
+    with interruption.handled(sys.argv):
+        run()
+
+
+def run() -> None:
+    """Do what the flags say."""
+    # An error that a library logs it raises too, and here it is told in one line.
+    logging.set_verbosity(logging.FATAL)
     # Heavy imports wait until the command line is known to be right.
     import jax
 

@@ -5,32 +5,46 @@ is opened and any array is made.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from vqvae_jax.errors import UserError, require
 
 T = TypeVar("T")
 
+# Sizes and counts are int32 in many places below.
+_MAX_INT = 2**31 - 1
+_MAX_SHOWN = 60
 
-def section(cls: type[T], values: Mapping[str, Any], *, name: str, **given: Any) -> T:
+
+def section(
+    cls: type[T],
+    values: Any,
+    *,
+    name: str,
+    check: Callable[[T], None] = lambda made: None,
+    **given: Any,
+) -> T:
     """Make the dataclass `cls` of the section `name` of a config.
 
     Args:
       cls: a dataclass whose `__post_init__` raises UserError with a message that starts
         with the field's name.
-      values: the section.
+      values: the section, a mapping if it is right.
       name: put before the field's name in messages.
+      check: refuses, as `__post_init__` does, what was made.
       **given: fields that the config does not set.
 
     Raises:
       UserError: a key is unknown, missing or of the wrong type, or `cls` refuses it.
     """
+    require_section(values, name=name)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in given}
-    unknown = sorted(set(values) - set(fields))
+    unknown = [shown(key)[1:-1] for key in values if key not in fields]
     require(
         not unknown,
-        f"{name}.{unknown[0] if unknown else ''} is not an option; there are "
+        f"{name}.{min(unknown, default='')} is not an option; there are "
         f"{', '.join(sorted(fields))}",
     )
     for key, field in fields.items():
@@ -42,9 +56,11 @@ def section(cls: type[T], values: Mapping[str, Any], *, name: str, **given: Any)
                 f"{name}.{key} is missing from the config",
             )
     try:
-        return cls(**values, **given)
+        made = cls(**values, **given)
+        check(made)
     except UserError as error:
         raise UserError(f"{name}.{error}") from error
+    return made
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -58,11 +74,36 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def require_section(values: Any, *, name: str) -> None:
+    """Raise UserError unless a config has a section where one is expected."""
+    require(
+        isinstance(values, Mapping),
+        f"{name} must be a section of options, got {shown(values)}",
+    )
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: not at any length."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
 def _require_type(key: str, value: Any, expected: Any) -> None:
+    if expected == tuple[float, float]:
+        is_pair = isinstance(value, tuple | list) and len(value) == 2
+        require(is_pair, f"{key} must be two numbers, got {shown(value)}")
+        for each in value:
+            _require_type(key, each, float)
     if expected not in (int, float, bool, str):
         return
     accepted = (int, float) if expected is float else (expected,)
     is_right = isinstance(value, accepted)
     if isinstance(value, bool) and expected is not bool:
         is_right = False
-    require(is_right, f"{key} must be of type {expected.__name__}, got {value!r}")
+    require(is_right, f"{key} must be of type {expected.__name__}, got {shown(value)}")
+    if expected is int:
+        require(abs(value) <= _MAX_INT, f"{key} is too large: {shown(value)}")
+    if expected is float:
+        # An int may be too large for a float.
+        is_finite = -_MAX_INT <= value <= _MAX_INT and math.isfinite(value)
+        require(is_finite, f"{key} must be a finite number, got {shown(value)}")

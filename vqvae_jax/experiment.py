@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vqvae_jax import distributed
-from vqvae_jax.config import section
+from vqvae_jax.config import require_section, section, shown
 from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.pipeline import TrainBatches, eval_batches, train_batches
 from vqvae_jax.data.source import Batch, Example, Source
@@ -17,8 +17,9 @@ from vqvae_jax.data.utterances import Utterances, utterance_batches
 from vqvae_jax.errors import require
 from vqvae_jax.models import second as second_lib
 from vqvae_jax.models.first import KINDS, Shapes, second_of
+from vqvae_jax.models.options import require_buildable
 from vqvae_jax.models.prior import Prior
-from vqvae_jax.training.config import TrainingConfig
+from vqvae_jax.training.config import MAX_BATCH, TrainingConfig
 
 _SECTIONS = ("seed", "data", "model", "training", "samples", "evaluation")
 # Until the data are open nobody knows who speaks.
@@ -51,6 +52,7 @@ class SamplesConfig:
         for name in ("num_samples", "batch_size", "temperature"):
             value = getattr(self, name)
             require(value > 0, f"{name} must be above 0, got {value}")
+            require(value <= MAX_BATCH, f"{name} is too large: {value}")
         for name in ("top_k", "guidance"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {value}")
@@ -91,6 +93,9 @@ class EvaluationConfig:
     def __post_init__(self):
         """Check every option."""
         require(self.batch_size >= 1, f"batch_size must be >= 1, got {self.batch_size}")
+        require(
+            self.batch_size <= MAX_BATCH, f"batch_size is too large: {self.batch_size}"
+        )
         require(
             self.train_grids >= 0,
             f"train_grids must not be negative, got {self.train_grids}",
@@ -139,7 +144,7 @@ class Experiment:
         Raises:
           UserError: a key is unknown, missing or has a value that cannot be.
         """
-        kind = _kind(config)
+        kind = kind_of(config)
         second = second_of(kind, config)
         of_training = second and second_lib.training_section(second)
         names = _SECTIONS + ((second, of_training) if second else ())
@@ -148,12 +153,13 @@ class Experiment:
         for name in config:
             require(
                 name in names,
-                f"{name} is not a section of a {kind}'s config; there are "
+                f"{shown(name)} is not a section of a {kind}'s config; there are "
                 f"{', '.join(names)}",
             )
         seed = config["seed"]
         require(
-            type(seed) is int and seed >= 0, f"seed must be an int >= 0, got {seed!r}"
+            type(seed) is int and 0 <= seed < 2**32,
+            f"seed must be an int from 0 to 2**32 - 1, got {shown(seed)}",
         )
         if kind == "speech":
             data = section(SpeechDataConfig, config["data"], name="data")
@@ -163,12 +169,20 @@ class Experiment:
             given = {"image_shape": (data.image_size, data.image_size, data.channels)}
         if kind == "pixelcnn":
             given["class_names"] = ()
+        if second is not None:
+            require_section(config[second], name=second)
         options = {k: v for k, v in config["model"].items() if k != "kind"}
         experiment = cls(
             seed=seed,
             data=data,
             kind=kind,
-            model=section(KINDS[kind].model, options, name="model", **given),
+            model=section(
+                KINDS[kind].model,
+                options,
+                name="model",
+                check=require_buildable,
+                **given,
+            ),
             training=section(TrainingConfig, config["training"], name="training"),
             second=second,
             second_options=dict(config[second]) if second else None,
@@ -313,11 +327,17 @@ class Experiment:
         return self.make_second(facts)["prior"]
 
 
-def _kind(config: Mapping[str, Any]) -> str:
+def kind_of(config: Mapping[str, Any]) -> str:
+    """Return what kind of model a config is of.
+
+    Raises:
+      UserError: it is of none that there is.
+    """
     require("model" in config, "model is missing from the config")
+    require_section(config["model"], name="model")
     kind = config["model"].get("kind")
     require(
-        kind in KINDS,
-        f"model.kind must be one of {', '.join(KINDS)}, got {kind!r}",
+        isinstance(kind, str) and kind in KINDS,
+        f"model.kind must be one of {', '.join(KINDS)}, got {shown(kind)}",
     )
     return kind

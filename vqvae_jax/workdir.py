@@ -1,9 +1,9 @@
 """A run's directory: what is where, written whole or not at all, and read back."""
 
+import dataclasses
 import functools
 import hashlib
 import io
-import json
 import os
 import tempfile
 import uuid
@@ -15,10 +15,10 @@ import jax
 import numpy as np
 
 from vqvae_jax import config as config_lib
-from vqvae_jax import distributed
-from vqvae_jax.data.codes import CodesSource
+from vqvae_jax import distributed, files, forms
+from vqvae_jax.data.codes import CodesMetadata, CodesSource
 from vqvae_jax.errors import UserError, require
-from vqvae_jax.experiment import Experiment
+from vqvae_jax.experiment import Experiment, kind_of
 from vqvae_jax.models import speech as speech_lib
 from vqvae_jax.models import vqvae as vqvae_lib
 from vqvae_jax.models.prior import Prior
@@ -62,6 +62,15 @@ class Workdir:
         """Return where a second stage keeps the metadata of the codes it is for."""
         return self.path / f"{second}.json"
 
+    def read_facts(self, second: str) -> CodesMetadata:
+        """Read the metadata of the codes that a second stage was trained on.
+
+        Raises:
+          UserError: they are missing or damaged.
+        """
+        place = self.facts(second)
+        return CodesMetadata.from_json(self.read_json(place), where=place)
+
     def codes_directory(self, split: str) -> Path:
         """Return where the codes of a split are."""
         return self.path / "codes" / split
@@ -82,7 +91,7 @@ class Workdir:
         """Raise UserError unless the second stage is of this VQ-VAE's codes."""
         second = self.experiment().second
         facts = self.facts(second)
-        theirs, ours = self.read_json(facts)["fingerprint"], fingerprint(params)
+        theirs, ours = self.read_facts(second).fingerprint, fingerprint(params)
         stages = SECOND_STAGES[second].trained
         places = [self.path / "codes", facts, *map(self.checkpoints, stages)]
         require(
@@ -99,10 +108,9 @@ class Workdir:
           UserError: there is no run here, or its config is not of this version.
         """
         config = self.read_json(self.config)
-        if config.get("model", {}).get("kind") != "speech":
+        if kind_of(config) != "speech":
             return Experiment.from_config(config)
-        names = self.read_json(self.speakers)["speaker_names"]
-        return Experiment.from_config(config, speaker_names=tuple(names))
+        return Experiment.from_config(config, speaker_names=self._speaker_names())
 
     def keep_speakers(self, names: Sequence[str]) -> None:
         """Write who speaks in the data, or see that they are those of the run.
@@ -113,13 +121,21 @@ class Workdir:
         if not self.speakers.exists():
             self.write_json(self.speakers, {"speaker_names": list(names)})
         distributed.barrier("speakers")
-        before = self.read_json(self.speakers)["speaker_names"]
+        before = self._speaker_names()
         require(
-            before == list(names),
+            before == tuple(names),
             f"{self.path} was trained on the speech of {len(before)} speakers "
             f"({', '.join(before[:3])} ...), and the data now has {len(names)} "
             f"({', '.join(names[:3])} ...): choose another --workdir",
         )
+
+    def _speaker_names(self) -> tuple[str, ...]:
+        names = self.read_json(self.speakers).get("speaker_names")
+        require(
+            isinstance(names, list) and all(isinstance(name, str) for name in names),
+            f"{self.speakers} is damaged: it has no list speaker_names",
+        )
+        return tuple(names)
 
     def require_usable(self, config: Mapping[str, Any]) -> None:
         """Make the directory, or see that it is empty or holds this config's run.
@@ -179,14 +195,29 @@ class Workdir:
         require(
             path.exists(), f"{path} does not exist: is {self.path} a run's workdir?"
         )
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is damaged: {error}") from error
+        return files.read_json(path)
+
+    def read_samples(
+        self, expected: files.Forms = forms.IMAGES
+    ) -> dict[str, np.ndarray]:
+        """Read the samples: as `forms` has them of images, clips or conversions.
+
+        Raises:
+          UserError: they are missing or damaged.
+        """
+        return files.read_arrays(self.samples, expected)
+
+    def read_reconstructions(self) -> dict[str, np.ndarray]:
+        """Read the images made from global codes, and which frames they are of.
+
+        Raises:
+          UserError: they are missing or damaged.
+        """
+        return files.read_arrays(self.reconstructions, forms.RECONSTRUCTIONS)
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all."""
-        self.write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
+        files.write_json(path, values)
 
     def write_arrays(self, path: Path, **arrays: Any) -> None:
         """Write an npz file of arrays, whole or not at all."""
@@ -200,16 +231,8 @@ class Workdir:
         Raises:
           UserError: the disk is full or the like.
         """
-        if not distributed.is_first():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+        if distributed.is_first():
+            files.write_bytes(path, content)
 
 
 def restore(workdir: str | os.PathLike) -> tuple[Any, Any]:
@@ -260,7 +283,8 @@ def restore_second(workdir: str | os.PathLike, stage: str) -> tuple[Any, Any]:
         f"there is no {stage} in {run.path}: its {experiment.kind} is followed by "
         f"{follows}",
     )
-    model = experiment.make_second(run.read_json(run.facts(experiment.second)))[stage]
+    facts = dataclasses.asdict(run.read_facts(experiment.second))
+    model = experiment.make_second(facts)[stage]
     abstract = jax.eval_shape(
         model.init, jax.random.key(0), SECOND_STAGES[follows].batch(model)
     )

@@ -15,6 +15,9 @@ from vqvae_jax.errors import UserError, require
 # Shorter than any word: such a file is a mistake.
 MIN_SECONDS = 0.2
 
+# A gigabyte of them: a longer file is a mistake, or says what is not true.
+_MAX_SAMPLES = 2**28
+
 _FULL_SCALE = 2**15
 # Some tools overshoot a little; what goes further has another scale.
 _MAX_PEAK = 2.0
@@ -105,6 +108,11 @@ def _check_header(path: str, file: Any) -> None:
         file.channels == 1,
         f"{path} has {file.channels} channels; expected mono. Keep one of them, or mix "
         "them",
+    )
+    require(
+        file.frames <= _MAX_SAMPLES,
+        f"{path} claims {file.frames} samples, more than {_MAX_SAMPLES}; cut it up or "
+        "remove it",
     )
     seconds = file.frames / file.samplerate
     require(

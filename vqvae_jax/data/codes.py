@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxtyping import Int
 
 from vqvae_jax.data.source import Example, cached, read_many
 from vqvae_jax.errors import UserError, require
+from vqvae_jax.files import read_json
 
 _RECORDS = "codes.array_record"
 _METADATA = "metadata.json"
@@ -43,6 +45,30 @@ class CodesMetadata:
     num_examples: int
     columns: tuple[str, ...] = ("label",)
     action_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], *, where: Path) -> "CodesMetadata":
+        """Check what JSON says: the metadata of codes, or those that a prior kept.
+
+        Raises:
+            UserError: a field is missing, surplus or cannot be; `where` is named.
+        """
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        try:
+            metadata = cls(**fields)
+        except TypeError as error:
+            raise UserError(f"{where} is damaged: {error}") from error
+        for name, is_right in (
+            ("num_codes", _is_count(metadata.num_codes, 1)),
+            ("grid", _are(metadata.grid, lambda size: _is_count(size, 1))),
+            ("class_names", _are(metadata.class_names, _is_text)),
+            ("fingerprint", _is_text(metadata.fingerprint)),
+            ("num_examples", _is_count(metadata.num_examples, 0)),
+            ("columns", _are(metadata.columns, _is_text)),
+            ("action_names", _are(metadata.action_names, _is_text)),
+        ):
+            require(is_right, f"{where} is damaged: its {name} cannot be")
+        return metadata
 
     @property
     def dtype(self) -> np.dtype:
@@ -162,6 +188,7 @@ class _Records:
     """The records behind `CodesSource`, decoded on access."""
 
     def __init__(self, directory: Path, metadata: CodesMetadata):
+        self._directory = directory
         self._metadata = metadata
         try:
             self._records = array_record_data_source.ArrayRecordDataSource(
@@ -179,15 +206,24 @@ class _Records:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
-        return self._decode(self._records[index])
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-        return [self._decode(r) for r in self._records.__getitems__(list(indices))]
+        try:
+            records = self._records.__getitems__(list(indices))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _damaged(self._directory, str(error)) from error
+        return [self._decode(record) for record in records]
 
     def _decode(self, record: bytes) -> Example:
         names = self._metadata.columns
+        dtype, size = self._metadata.dtype, math.prod(self._metadata.grid)
+        if len(record) != 4 * len(names) + dtype.itemsize * size:
+            raise _damaged(self._directory, f"a record has {len(record)} bytes")
         values = np.frombuffer(record, "<i4", count=len(names))
-        codes = np.frombuffer(record, self._metadata.dtype, offset=values.nbytes)
+        codes = np.frombuffer(record, dtype, offset=values.nbytes)
+        if size and not 0 <= codes.min() <= codes.max() < self._metadata.num_codes:
+            raise _damaged(self._directory, f"a code is {codes.max()}")
         return {
             "codes": codes.astype(np.int32).reshape(self._metadata.grid),
             **{name: values[i].reshape(()) for i, name in enumerate(names)},
@@ -226,12 +262,21 @@ def _read_metadata(directory: Path) -> CodesMetadata:
         f"there are no finished codes in {directory}; run the stage that extracts them",
     )
     try:
-        fields = json.loads(path.read_text())
-        return CodesMetadata(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        )
-    except (ValueError, TypeError, KeyError) as error:
-        raise _damaged(directory, f"{_METADATA} cannot be read") from error
+        return CodesMetadata.from_json(read_json(path), where=path)
+    except UserError as error:
+        raise _damaged(directory, str(error)) from error
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value < 2**31
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are(values: Any, is_right: Callable[[Any], bool]) -> bool:
+    return isinstance(values, tuple) and all(map(is_right, values))
 
 
 def _damaged(directory: Path, why: str) -> UserError:

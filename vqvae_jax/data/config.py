@@ -4,6 +4,10 @@ import dataclasses
 
 from vqvae_jax.errors import require
 
+# Of images that networks can be trained on: a larger one is a mistake.
+_MAX_SIZE = 4096
+MAX_WORKERS = 1024
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -56,8 +60,8 @@ class DataConfig:
             "that holds train/<class>/*.jpg",
         )
         require(
-            self.image_size >= 1,
-            f"image_size is {self.image_size}; expected at least 1",
+            1 <= self.image_size <= _MAX_SIZE,
+            f"image_size is {self.image_size}; expected 1 to {_MAX_SIZE}",
         )
         require(
             self.channels in (1, 3),
@@ -69,6 +73,6 @@ class DataConfig:
             "more than 0 and less than 0.5",
         )
         require(
-            self.num_workers >= 0,
-            f"num_workers is {self.num_workers}; expected 0 (threads) or more",
+            0 <= self.num_workers <= MAX_WORKERS,
+            f"num_workers is {self.num_workers}; expected 0 (threads) to {MAX_WORKERS}",
         )

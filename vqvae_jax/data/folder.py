@@ -123,12 +123,22 @@ def split_folders(base: Path) -> dict[str, Path]:
 
 
 def subfolders(path: Path) -> list[Path]:
-    """Return the folders in `path`, in alphabetical order, without hidden ones."""
-    return sorted(
+    """Return the folders in `path`, in alphabetical order, without hidden ones.
+
+    Raises:
+        UserError: the name of one is no text.
+    """
+    found = sorted(
         entry
         for entry in path.iterdir()
         if entry.is_dir() and not entry.name.startswith(".")
     )
+    for entry in found:
+        require(
+            entry.name.isprintable(),
+            f"{path} has a folder {entry.name!r}, which cannot be shown; rename it",
+        )
+    return found
 
 
 def _list_images(

@@ -21,7 +21,7 @@ from vqvae_jax.data.source import (
     read_many,
     stack,
 )
-from vqvae_jax.errors import require
+from vqvae_jax.errors import UserError, require
 
 
 def train_batches(
@@ -112,7 +112,16 @@ class TrainBatches(Iterator[Batch]):
     def __next__(self) -> Batch:
         if not self._running:
             self._running.append(self._start())
-        batch = next(self._running[0])
+        try:
+            batch = next(self._running[0])
+        except RuntimeError as error:
+            if "Worker process was terminated" not in str(error):
+                raise
+            raise UserError(
+                f"a process that reads the data was ended from outside: "
+                f"{str(error).split('. ')[0]}. Perhaps memory ran out; the same "
+                "command goes on from the last checkpoint, with fewer data.num_workers"
+            ) from error
         self._next_batch += 1
         return batch
 

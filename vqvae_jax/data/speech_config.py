@@ -2,7 +2,11 @@
 
 import dataclasses
 
+from vqvae_jax.data.config import MAX_WORKERS
 from vqvae_jax.errors import require
+
+# Minutes of sound: a longer crop is a mistake.
+_MAX_CROP = 2**24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,8 +56,8 @@ class SpeechDataConfig:
             "train/<speaker>/*.wav",
         )
         require(
-            self.crop_samples >= 1,
-            f"crop_samples is {self.crop_samples}; expected at least 1",
+            1 <= self.crop_samples <= _MAX_CROP,
+            f"crop_samples is {self.crop_samples}; expected 1 to {_MAX_CROP}",
         )
         require(
             4_000 <= self.sample_rate <= 48_000,
@@ -65,6 +69,6 @@ class SpeechDataConfig:
             "and less than 0.5",
         )
         require(
-            self.num_workers >= 0,
-            f"num_workers is {self.num_workers}; expected 0 (threads) or more",
+            0 <= self.num_workers <= MAX_WORKERS,
+            f"num_workers is {self.num_workers}; expected 0 (threads) to {MAX_WORKERS}",
         )

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from vqvae_jax import forms
 from vqvae_jax.data.source import Example, read_many
 from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.data.utterances import UNKNOWN, Utterances
@@ -28,8 +29,7 @@ def of_conversions(
     (others' codes tell what is chance), and where it is near, after warping, to how the
     target says the same sentence.
     """
-    with np.load(workdir.samples, allow_pickle=False) as file:
-        samples = {name: file[name] for name in file.files}
+    samples = workdir.read_samples(forms.CONVERSIONS)
     test = read_many(dataset.test, samples["index"].tolist())
     own, changed = (
         [

@@ -152,8 +152,7 @@ def reconstruction_quality(workdir: Workdir, test: Source) -> Results:
     Beside that of the first VQ-VAE on the same frames, and of other test frames: what
     an image has that is from the maze, but not of this place.
     """
-    with np.load(workdir.reconstructions, allow_pickle=False) as file:
-        arrays = dict(file)
+    arrays = workdir.read_reconstructions()
     originals = stack(read_many(test, arrays["frames"].tolist()))["image"]
     others = originals[derangement(len(originals))]
     compared = {

@@ -1,6 +1,5 @@
 """The figures of a run: what `results.json` holds."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,16 +9,21 @@ import numpy as np
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import Source, Subset, first_examples, permutation
+from vqvae_jax.errors import require
 from vqvae_jax.evaluation import bounds, classifier, usage
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.second import SECOND_STAGES
 from vqvae_jax.models.vqvae import VQVAE
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.logs import read_entries
 from vqvae_jax.training.state import Model
 from vqvae_jax.workdir import SPLITS, Workdir, restore, restore_prior
 
 Results = dict[str, float | int]
+
+# What samples of all kinds have.
+_SPEED = {"samples_per_second": "f"}
 
 
 class OfSecond(NamedTuple):
@@ -157,8 +161,7 @@ def _drawn(source: Source, n: int) -> Source:
 
 def of_samples(workdir: Workdir) -> Results:
     """Samples a second, where there was more than the batch that compiles."""
-    with np.load(workdir.samples, allow_pickle=False) as samples:
-        speed = float(samples["samples_per_second"])
+    speed = float(workdir.read_samples(_SPEED)["samples_per_second"])
     return {"samples_per_second": speed} if math.isfinite(speed) else {}
 
 
@@ -166,8 +169,8 @@ def _of_classes(workdir: Workdir, dataset: Dataset) -> Results:
     """How many samples, and how many real test images, a classifier recognises."""
     train = first_examples(dataset.train, len(dataset.train))
     test = first_examples(dataset.test, len(dataset.test))
-    with np.load(workdir.samples, allow_pickle=False) as samples:
-        drawn = samples["images"], samples["labels"]
+    samples = workdir.read_samples()
+    drawn = samples["images"], samples["labels"]
     return {
         name: classifier.class_accuracy(train["image"], train["label"], *those)
         for name, those in (
@@ -189,12 +192,16 @@ def of_training(workdir: Workdir, experiment: Experiment, *, counted: str) -> Re
         (experiment.kind, "", f"train_{counted}"),
         *((name, f"{name}_", f"{name}_train_grids") for name in trained),
     )
-    entries = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
+    entries = read_entries(workdir.metrics)
     results: Results = {}
     for stage, prefix, speed in stages:
         train, validation = (
             [e for e in entries if (e["stage"], e["split"]) == (stage, split)]
             for split in ("train", "validation")
+        )
+        require(
+            bool(train and validation),
+            f"{workdir.metrics} is damaged: it has no steps of {stage}",
         )
         results[f"{prefix}train_steps"] = validation[-1]["step"]
         # Of equal ones the newest, which is the one that `restore` reads.

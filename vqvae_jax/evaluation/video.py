@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vqvae_jax import image_quality
+from vqvae_jax import forms, image_quality
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.data.clips import ClipsSource
 from vqvae_jax.data.dataset import Dataset
@@ -74,8 +74,7 @@ def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSe
     bits = [copying_bits(copying, codes) for codes in _codes_of(test, batch_size=16)]
     results["copying_bits_per_frame"] = float(np.concatenate(bits).mean())
     results["copying_equal_codes_train"] = copying.same
-    with np.load(workdir.samples, allow_pickle=False) as samples:
-        arrays = {name: samples[name] for name in samples.files}
+    arrays = workdir.read_samples(forms.CLIPS)
     results |= of_clips(arrays, _true_images(arrays, dataset), video)
     return OfSecond(results)
 

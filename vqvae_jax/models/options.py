@@ -7,6 +7,12 @@ from jaxtyping import PRNGKeyArray
 
 from vqvae_jax.errors import require
 
+# 65 536 pixels to one.
+_MAX_STAGES = 16
+# Each layer is traced, compiled and kept in memory by itself.
+_MAX_DEPTH = 1000
+_DEPTHS = ("layers", "stacks", "residual_blocks", "cell_layers", "context_layers")
+
 
 class TrainedByGradient:
     """The part of the training loop's protocol of models without a codebook."""
@@ -21,6 +27,15 @@ class TrainedByGradient:
         return params
 
 
+def require_buildable(model: Any) -> None:
+    """Raise UserError if a model has more layers than any machine can compile."""
+    for name in _DEPTHS:
+        depth = getattr(model, name, 0)
+        require(
+            depth <= _MAX_DEPTH, f"{name} must be at most {_MAX_DEPTH}, got {depth}"
+        )
+
+
 def require_dtype(dtype: str) -> None:
     """Raise UserError unless networks can compute in `dtype`."""
     require(
@@ -32,6 +47,9 @@ def require_dtype(dtype: str) -> None:
 def require_halvable(image_shape: tuple[int, int, int], *, stages: int) -> None:
     """Raise UserError unless the sides of an image can be halved `stages` times."""
     height, width, _ = image_shape
+    require(
+        stages <= _MAX_STAGES, f"stages must be at most {_MAX_STAGES}, got {stages}"
+    )
     factor = 2**stages
     require(
         height % factor == 0 and width % factor == 0,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from vqvae_jax.config import section
 from vqvae_jax.models.hierarchy import Hierarchy
 from vqvae_jax.models.hierarchy_vae import HierarchyVAE
+from vqvae_jax.models.options import require_buildable
 from vqvae_jax.models.prior import Prior
 from vqvae_jax.models.sequence_prior import SequencePrior
 from vqvae_jax.models.video import Video
@@ -123,5 +124,5 @@ def models_of(name: str, options: Mapping[str, Any], facts: Facts) -> dict[str, 
         key: tuple(facts[key]) if isinstance(facts[key], list) else facts[key]
         for key in row.given
     }
-    model = section(row.model, options, name=name, **given)
+    model = section(row.model, options, name=name, check=require_buildable, **given)
     return {stage: make(model) for stage, make in row.trained.items()}

@@ -1,6 +1,5 @@
 """The report of a run, from what its stages left in the workdir."""
 
-import json
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +13,7 @@ from vqvae_jax.report.page import Picture, Section, render
 from vqvae_jax.report.paper import paper_section
 from vqvae_jax.report.reconstructions import sections_of_codes
 from vqvae_jax.report.results import readable
+from vqvae_jax.training.logs import read_entries
 from vqvae_jax.workdir import Workdir, restore
 
 # A page of a thousand classes would take minutes to load; `samples/` has them all.
@@ -112,9 +112,9 @@ def _samples(workdir: Workdir, *, is_decoded: bool) -> Section:
 
 def samples_section(workdir: Workdir, text: str) -> Section:
     """Show the samples, a picture of each class, below what they are."""
-    with np.load(workdir.samples, allow_pickle=False) as samples:
-        images, labels = samples["images"], samples["labels"]
-        class_names = samples["class_names"]
+    samples = workdir.read_samples()
+    images, labels = samples["images"], samples["labels"]
+    class_names = samples["class_names"]
     # Two rows, which a phone shows large enough.
     columns = max(1, tiles.columns_for(images.shape[1:]) // 2)
     cards = []
@@ -129,7 +129,7 @@ def samples_section(workdir: Workdir, text: str) -> Section:
 
 def learning_curves(workdir: Workdir) -> list[Section]:
     """Show what each stage that trains has logged."""
-    entries = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
+    entries = read_entries(workdir.metrics)
     sections = []
     for stage, name in NAMES.items():
         # The codebook's and the commitment loss are one number with two gradients.

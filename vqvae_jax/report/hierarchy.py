@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import read_many, spread, stack
 from vqvae_jax.experiment import Experiment
@@ -64,8 +62,7 @@ def latent_use(results: Mapping[str, float]) -> Section:
 
 
 def _reconstructions(workdir, dataset: Dataset, results) -> Section:
-    with np.load(workdir.reconstructions, allow_pickle=False) as file:
-        arrays = dict(file)
+    arrays = workdir.read_reconstructions()
     frames = arrays.pop("frames")
     columns = tiles.columns_for(dataset.image_shape)
     chosen = spread(len(frames), _ROWS * columns)

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from vqvae_jax import forms
 from vqvae_jax.data.source import read_many
 from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.files import read_arrays
 from vqvae_jax.report import figures, sound
 from vqvae_jax.report.build import NAMES, learning_curves
 from vqvae_jax.report.codebook import codebook_section
@@ -27,8 +29,7 @@ def build_speech(
     Raises:
       UserError: an earlier stage has not left its results.
     """
-    with np.load(workdir.samples, allow_pickle=False) as file:
-        samples = {name: file[name] for name in file.files}
+    samples = workdir.read_samples(forms.CONVERSIONS)
     config, results = (workdir.read_json(p) for p in (workdir.config, workdir.results))
     model, params = restore(workdir.path)
     sections = [
@@ -155,8 +156,8 @@ def _heard(
 
 
 def _phonemes(workdir: Workdir) -> Section:
-    with np.load(workdir.phones, allow_pickle=False) as file:
-        counts, names = file["confusion"], file["phone_names"].tolist()
+    arrays = read_arrays(workdir.phones, {"confusion": "i P P", "phone_names": "U P"})
+    counts, names = arrays["confusion"], arrays["phone_names"].tolist()
     said = counts.sum(axis=1) > 0
     kept = [name for name, is_said in zip(names, said, strict=True) if is_said]
     picture = Picture(

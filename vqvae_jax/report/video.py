@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from vqvae_jax import forms
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import read_many, stack
 from vqvae_jax.experiment import Experiment
@@ -15,12 +16,12 @@ def sections_of_video(
 ) -> list[Section]:
     """Show clips: what was filmed, and what was drawn under each action."""
     del experiment
-    with np.load(workdir.samples, allow_pickle=False) as samples:
-        codes, given = samples["codes"], int(samples["given_frames"])
-        names = ("filmed", *map(str, samples["class_names"]))
-        shape = samples["images"].shape[1:]
-        images = samples["images"].reshape(*codes.shape[:3], *shape)
-        starts = samples["frame"][: film.SHOWN].tolist()
+    samples = workdir.read_samples(forms.CLIPS)
+    codes, given = samples["codes"], int(samples["given_frames"])
+    names = ("filmed", *map(str, samples["class_names"]))
+    shape = samples["images"].shape[1:]
+    images = samples["images"].reshape(*codes.shape[:3], *shape)
+    starts = samples["frame"][: film.SHOWN].tolist()
     animations, strips = [], []
     for drawn, start in zip(images, starts, strict=False):
         filmed = stack(read_many(dataset.test, range(start, start + codes.shape[2])))

@@ -134,7 +134,7 @@ def train_on_codes(
     validation = examples(workdir.codes("validation"), model, split="validation")
     place = workdir.facts(experiment.second)
     if place.exists():
-        before = workdir.read_json(place)["fingerprint"]
+        before = workdir.read_facts(experiment.second).fingerprint
         require(
             before == facts["fingerprint"],
             f"{workdir.checkpoints(stage)} was trained on the codes of another "

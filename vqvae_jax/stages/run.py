@@ -12,18 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import rich
+from rich.markup import escape
 
 from vqvae_jax import distributed
 from vqvae_jax.data.dataset import open_dataset
 from vqvae_jax.data.speech_dataset import open_speech
 from vqvae_jax.errors import require
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.locks import locked
 from vqvae_jax.models.second import training_section
 from vqvae_jax.stages.codes import extract_codes
 from vqvae_jax.stages.samples import sample_images
 from vqvae_jax.stages.second import SECOND_STAGES
 from vqvae_jax.stages.stage import Context, Stage, last_stages, train_model
-from vqvae_jax.training import sharding, weights_and_biases
+from vqvae_jax.training import interruption, sharding, weights_and_biases
 from vqvae_jax.training.ending import is_marked
 from vqvae_jax.workdir import Workdir, without_machine_keys
 
@@ -66,17 +68,20 @@ def run(
     )
     place = Workdir(workdir)
     place.require_usable(config)
-    pending = _pending(chosen, all_stages, place)
-    if not pending:
-        rich.print(f"{workdir}: {', '.join(chosen)} finished before; nothing to do")
-        return
-    context = _opened(place, experiment)
-    # Written last: a config in a workdir is one that a run has started with.
-    place.begin(config, command=command)
-    for name in pending:
-        rich.print(f"[bold]{name}[/bold]")
-        all_stages[name].run(context)
-        distributed.barrier(name)
+    with locked(place.path):
+        pending = _pending(chosen, all_stages, place)
+        if not pending:
+            done = f"{workdir}: {', '.join(chosen)} finished before; nothing to do"
+            rich.print(escape(done))
+            return
+        context = _opened(place, experiment)
+        # Written last: a config in a workdir is one that a run has started with.
+        place.begin(config, command=command)
+        for name in pending:
+            interruption.check()
+            rich.print(f"[bold]{name}[/bold]")
+            all_stages[name].run(context)
+            distributed.barrier(name)
 
 
 def _opened(workdir: Workdir, experiment: Experiment) -> Context:

@@ -143,4 +143,5 @@ def rows_to_draw(
 def file_name(class_names: Sequence[str], label: int) -> str:
     name = class_names[label] if class_names else "samples"
     safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-    return f"{label:04d}_{safe}"[:100]
+    # File systems count bytes.
+    return f"{label:04d}_{safe}".encode()[:100].decode(errors="ignore")

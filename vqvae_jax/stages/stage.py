@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import rich
+from rich.markup import escape
 
 from vqvae_jax import distributed
 from vqvae_jax.data.dataset import Dataset
@@ -88,7 +89,7 @@ def write_page(context: Context, *, build: Callable[..., str]) -> None:
         return
     page = build(workdir, experiment, dataset)
     workdir.write_bytes(workdir.report, page.encode())
-    rich.print(f"report: {workdir.report}")
+    rich.print(escape(f"report: {workdir.report}"))
 
 
 def last_stages(

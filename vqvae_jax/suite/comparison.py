@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import rich
 import rich.table
+from rich.markup import escape
 
 from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.data.source import first_examples
@@ -58,7 +59,7 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     page = _page(place, config, experiments, dataset, table)
     place.write_bytes(place.report, page.encode())
     _print(table)
-    rich.print(f"report: {place.report}")
+    rich.print(escape(f"report: {place.report}"))
 
 
 def _in_order(systems: Mapping[str, Any]) -> list[str]:
@@ -80,8 +81,7 @@ def _trained(run_of_seed: Workdir, experiment: Experiment, real: np.ndarray) -> 
     dims = int(np.prod(model.image_shape))
     if not run_of_seed.results.exists():
         return Trained({}, {}, latents, dims)
-    with np.load(run_of_seed.samples, allow_pickle=False) as samples:
-        sharpness = sharpness_ratios(samples["images"], real)
+    sharpness = sharpness_ratios(run_of_seed.read_samples()["images"], real)
     return Trained(run_of_seed.read_json(run_of_seed.results), sharpness, latents, dims)
 
 
@@ -117,10 +117,8 @@ def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
     for name, title in zip(experiments, titles, strict=True):
         run_of_seed = runs.run_of(place, name, 0)
         if run_of_seed.samples.exists():
-            with np.load(run_of_seed.samples, allow_pickle=False) as samples:
-                drawn = tiles.image_grid(
-                    samples["images"][: 2 * columns], columns=columns
-                )
+            images = run_of_seed.read_samples()["images"][: 2 * columns]
+            drawn = tiles.image_grid(images, columns=columns)
             pictures.append(Picture(drawn, f"Samples of the {title}", title))
     text = (
         f"Means over {config['seeds']} seeds; each cell is measured on the test split."

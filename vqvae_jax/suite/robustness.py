@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import rich
 import rich.table
+from rich.markup import escape
 
 from vqvae_jax import metrics
 from vqvae_jax.data.dataset import Dataset, open_dataset
@@ -88,7 +89,7 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     page = _page(place, config, measured, names, table)
     place.write_bytes(place.report, page.encode())
     _print(table)
-    rich.print(f"report: {place.report}")
+    rich.print(escape(f"report: {place.report}"))
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

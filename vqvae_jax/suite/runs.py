@@ -3,14 +3,17 @@
 workdir/<name>/<seed>/     a run each, as `stages.run` leaves it
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import rich
+from rich.markup import escape
 
 from vqvae_jax import stages
 from vqvae_jax.errors import DivergedError, require
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.locks import locked
 from vqvae_jax.workdir import Workdir
 
 Config = Mapping[str, Any]
@@ -44,15 +47,18 @@ def run_all(
       configs: by name.
       seeds: how many, counted from each config's own.
       only: stages, all by default.
+
+    Raises:
+      UserError: another process works in one of the directories.
     """
-    for seed in range(seeds):
-        for name, config in configs.items():
-            rich.print(f"[bold]{name}[/bold], seed {seed}")
+    with locked(place.path):
+        for seed, (name, config) in itertools.product(range(seeds), configs.items()):
+            rich.print(f"[bold]{escape(name)}[/bold], seed {seed}")
             of_seed = {**config, "seed": config["seed"] + seed}
             try:
                 stages.run(of_seed, str(run_of(place, name, seed).path), only)
             except DivergedError as error:
-                rich.print(f"{name}, seed {seed}: {error}")
+                rich.print(escape(f"{name}, seed {seed}: {error}"))
 
 
 def run_of(place: Workdir, name: str, seed: int) -> Workdir:

@@ -3,9 +3,11 @@
 Each step keeps three items apart: `params`, which is all that a user of the model
 reads, the moving average where there is one; `training`, the optimiser, key and step
 and, beside an average, the parameters themselves; and `data`, the place in the data.
+Checksums of all of them go with them, as Orbax has none of the arrays.
 """
 
 import contextlib
+import dataclasses
 import math
 import warnings
 from pathlib import Path
@@ -16,6 +18,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vqvae_jax.errors import UserError
+from vqvae_jax.training import digests
 from vqvae_jax.training.shapes import require_same_shapes, shapes_of
 from vqvae_jax.training.state import TrainState
 
@@ -28,7 +31,11 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one stage: the last `keep`, and the best by validation."""
+    """The checkpoints of one stage: the last `keep`, and the best by validation.
+
+    One that was saved without a validation, where training was interrupted, stays as
+    long as it is the newest, and takes no other's place.
+    """
 
     def __init__(self, directory: Path, *, keep: int):
         """Open or create the directory; remains of interrupted saves are removed."""
@@ -42,7 +49,7 @@ class Checkpoints:
             ]
         )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
+            preservation_policy=_OfValidated(policy),
             best_fn=_validation_loss,
             best_mode="min",
             cleanup_tmp_directories=True,
@@ -73,8 +80,16 @@ class Checkpoints:
         """The step of the lowest validation loss, of equal ones the newest."""
         return self._manager.best_step()
 
-    def save(self, state: TrainState, data: dict, *, validation_loss: float) -> None:
+    def is_validated(self, step: int) -> bool:
+        """Say whether a validation loss was saved with the checkpoint of a step."""
+        return self._manager.metrics(step) is not None
+
+    def save(
+        self, state: TrainState, data: dict, *, validation_loss: float | None
+    ) -> None:
         """Start to write a checkpoint; the step after it may go on at once.
+
+        One of the same step that was saved without a `validation_loss` is replaced.
 
         Raises:
           UserError: this or the previous checkpoint could not be written.
@@ -82,15 +97,16 @@ class Checkpoints:
         # Given a typed key, the array handler below returns bare numbers for it.
         training = _without_result(state, key=jax.random.key_data(state.key))
         items = ocp.args.Composite(
-            params=ocp.args.PyTreeSave(state.result),
-            training=ocp.args.PyTreeSave(training),
+            params=_save_args(state.result),
+            training=_save_args(training, data_checksum=digests.checksum(data)),
             data=ocp.args.JsonSave(data),
         )
         step = int(state.step)
+        metrics = None if validation_loss is None else _metrics(validation_loss)
         with _told_in_one_line(f"checkpoint {step} in {self._directory}"):
-            self._manager.save(
-                step, args=items, metrics={"validation_loss": validation_loss}
-            )
+            if step == self.last_step and not self.is_validated(step):
+                self._manager.delete(step)
+            self._manager.save(step, args=items, metrics=metrics)
 
     def wait(self) -> None:
         """Wait until what was saved is on disk.
@@ -122,11 +138,12 @@ class Checkpoints:
         )
         damaged = []
         for step in steps:
-            self._manager.require_same_shapes(
-                step, params=abstract.result, training=training
-            )
             try:
-                found = self._manager.restore(step, args=items)
+                found = self._manager.restore_intact(
+                    step, items, params=abstract.result, training=training
+                )
+            except UserError:
+                raise
             except Exception as error:
                 _warn_damaged(self._directory / str(step), error)
                 damaged.append(step)
@@ -184,9 +201,11 @@ def restore_params(directory: Path, abstract_params: Any) -> Any:
 
         items = ocp.args.Composite(params=_restore_args(abstract_params))
         for step in sorted(manager.all_steps(), key=best_first):
-            manager.require_same_shapes(step, params=abstract_params)
             try:
-                return manager.restore(step, args=items)["params"]
+                found = manager.restore_intact(step, items, params=abstract_params)
+                return found["params"]
+            except UserError:
+                raise
             except Exception as error:
                 _warn_damaged(directory / str(step), error)
     raise UserError(f"no checkpoint in {directory} can be read: train this stage first")
@@ -200,27 +219,64 @@ def on_devices(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Takes a checkpoint with damaged metrics as one without, where Orbax fails."""
+    """Sees that what was written is what is read."""
 
     def metrics(self, step: int) -> dict | None:
+        """Take damaged metrics as none, where Orbax fails or does not see it."""
         try:
-            return super().metrics(step)
+            found = super().metrics(step)
         except ValueError:
             return None
+        if found is None or "checksum" not in found:
+            return found  # Without a checksum: of an earlier version.
+        is_intact = found == _metrics(found.get("validation_loss"))
+        return found if is_intact else None
 
-    def require_same_shapes(self, step: int, **items: Any) -> None:
-        """Raise UserError if a checkpoint holds other arrays than abstract items do.
+    def restore_intact(
+        self, step: int, args: ocp.args.Composite, **abstract: Any
+    ) -> ocp.args.Composite:
+        """Restore items of a checkpoint; the abstract ones are pytrees.
 
-        Orbax finds out only while it reads, and then as if the files were damaged.
+        Raises:
+          UserError: a checkpoint holds other arrays than abstract items do.
+          Exception: it is damaged.
         """
-        for name, abstract in items.items():
-            try:
-                stored = shapes_of(self.item_metadata(step)[name].tree)
-            except Exception:
-                # What is damaged is found, and told, when the arrays are read.
-                continue
+        metadata = self.item_metadata(step)
+        notes = {name: metadata[name].custom_metadata for name in abstract}
+        for name, note in notes.items():
+            # One of an earlier version has no record: Orbax's own shapes must do.
+            stored = (
+                shapes_of(metadata[name].tree)
+                if note is None
+                else digests.shapes_in(note["record"])
+            )
             where = str(self.directory / str(step))
-            require_same_shapes(stored, shapes_of(abstract), where=where)
+            require_same_shapes(stored, shapes_of(abstract[name]), where=where)
+        found = self.restore(step, args=args)
+        for name, note in notes.items():
+            if note is not None:
+                digests.require_intact(found[name], note["record"])
+                if "data_checksum" in note:
+                    digests.require_same(found["data"], note["data_checksum"])
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfValidated(preservation_policy.PreservationPolicy):
+    """A policy for checkpoints with a validation; of the others the newest stays."""
+
+    policy: preservation_policy.AnyPreservationPolicy
+
+    def should_preserve(self, checkpoints, *, context):
+        validated = [info for info in checkpoints if info.metrics is not None]
+        decisions = self.policy.should_preserve(validated, context=context)
+        steps = {
+            info.step
+            for info, is_kept in zip(validated, decisions, strict=True)
+            if is_kept
+        }
+        steps |= {info.step for info in checkpoints[-1:]}
+        return [info.step in steps for info in checkpoints]
 
 
 def _without_result(state: TrainState, *, key: Any) -> TrainState:
@@ -246,11 +302,21 @@ def _item_handlers() -> dict[str, ocp.CheckpointHandler]:
     }
 
 
+def _save_args(tree: Any, **notes: Any) -> ocp.args.PyTreeSave:
+    notes["record"] = digests.record_of(tree)
+    return ocp.args.PyTreeSave(tree, custom_metadata=notes)
+
+
 def _restore_args(abstract: Any) -> ocp.args.PyTreeRestore:
     return ocp.args.PyTreeRestore(
         item=abstract,
         restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
     )
+
+
+def _metrics(validation_loss: Any) -> dict[str, Any]:
+    checksum = digests.checksum(validation_loss)
+    return {"validation_loss": validation_loss, "checksum": checksum}
 
 
 def _validation_loss(metrics: dict) -> float:

@@ -4,6 +4,9 @@ import dataclasses
 
 from vqvae_jax.errors import require
 
+# More examples than that are never in memory at once.
+MAX_BATCH = 2**20
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -60,6 +63,12 @@ class TrainingConfig:
         for name in at_least_1:
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")
+        together = self.batch_size * self.init_batches
+        require(
+            together <= MAX_BATCH,
+            f"init_batches={self.init_batches} of batch_size={self.batch_size} are "
+            f"{together} examples at once, more than {MAX_BATCH}",
+        )
         require(
             self.batch_size % self.accumulate == 0,
             f"batch_size must be a multiple of accumulate, got {self.batch_size} and "

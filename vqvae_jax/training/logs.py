@@ -12,10 +12,10 @@ from pathlib import Path
 
 import rich
 import rich.progress
-from tensorboardX import SummaryWriter
 
 from vqvae_jax import distributed
 from vqvae_jax.errors import UserError
+from vqvae_jax.training.tensorboard import EventFile
 from vqvae_jax.training.weights_and_biases import WandbRun
 
 
@@ -41,8 +41,8 @@ class MetricsLog:
                 _drop_after(self._path, stage, start_step)
             path = self._path if is_kept else Path(os.devnull)
             self._file = path.open("a", encoding="utf-8")
-            self._tensorboard = SummaryWriter(
-                str(tensorboard), purge_step=start_step + 1, write_to_disk=is_kept
+            self._tensorboard = (
+                EventFile(tensorboard, purge_step=start_step + 1) if is_kept else None
             )
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
@@ -52,7 +52,7 @@ class MetricsLog:
         with self._told_in_one_line():
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-            for name, value in values.items():
+            for name, value in values.items() if self._tensorboard else ():
                 self._tensorboard.add_scalar(f"{split}/{name}", value, step)
 
     def __enter__(self):
@@ -63,7 +63,8 @@ class MetricsLog:
         try:
             with self._told_in_one_line(), contextlib.ExitStack() as both:
                 both.callback(self._file.close)
-                both.callback(self._tensorboard.close)
+                if self._tensorboard:
+                    both.callback(self._tensorboard.close)
         except UserError:
             # What ended the training says more than what it left half-written.
             if error is None:
@@ -78,6 +79,37 @@ class MetricsLog:
                 f"cannot write {self._path} and its TensorBoard events: "
                 f"{error.strerror}; the same command goes on from the last checkpoint"
             ) from error
+
+
+def read_entries(path: Path) -> list[dict]:
+    """Return the lines of a `metrics.jsonl` that are whole.
+
+    That is not the last line of a run that was killed while it wrote. Each of the
+    others has a "stage", a "split", a "step" and numbers by name.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    return [entry for line in text.splitlines() if (entry := _entry(line)) is not None]
+
+
+def _entry(line: str) -> dict | None:
+    try:
+        entry = json.loads(line)
+        names = entry["stage"], entry["split"]
+        numbers = entry.keys() - {"stage", "split"}
+        is_whole = (
+            all(isinstance(name, str) for name in names)
+            and type(entry["step"]) is int
+            and all(type(entry[name]) in (int, float) for name in numbers)
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    return entry if is_whole else None
 
 
 class Progress:
@@ -134,14 +166,11 @@ class Progress:
 def _drop_after(path: Path, stage: str, start_step: int) -> None:
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # The last line of a run that was killed while writing.
-            continue
-        if entry["stage"] != stage or entry["step"] <= start_step:
-            kept.append(line + "\n")
+    kept = [
+        json.dumps(entry) + "\n"
+        for entry in read_entries(path)
+        if entry["stage"] != stage or entry["step"] <= start_step
+    ]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)

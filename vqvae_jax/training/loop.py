@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 import optax
 import rich
 
+from vqvae_jax import distributed
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.errors import DivergedError, UserError
-from vqvae_jax.training import ending, sharding
+from vqvae_jax.training import ending, interruption, sharding
 from vqvae_jax.training.checkpoints import Checkpoints, on_devices
 from vqvae_jax.training.config import TrainingConfig
 from vqvae_jax.training.evaluate import HostBatch, make_evaluation
@@ -65,9 +67,11 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
     """Train to `config.steps`, going on from the newest checkpoint if there is one.
 
     It ends earlier after `config.patience` validations without a new best. How it ended
-    is marked beside the checkpoints.
+    is marked beside the checkpoints. If the process is told to end, a checkpoint of the
+    last step that was taken is the last thing written.
 
     Raises:
+      Interrupted: the process was told to end.
       UserError: a loss term became NaN or infinite, the batch does not split over the
         devices, or a checkpoint cannot be written or read.
     """
@@ -81,9 +85,13 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
     directory = checkpoint_directory(run.workdir, run.stage)
     with Checkpoints(directory, keep=config.keep) as checkpoints:
         state, optimizer = _start(model, config, run, mesh, checkpoints)
-        if not _is_over(config, int(state.step), checkpoints):
+        step = int(state.step)
+        if _owes_validation(config, step, checkpoints) or not _is_over(
+            config, step, checkpoints
+        ):
             ending.remove_mark(directory)
-            _train(model, optimizer, config, run, mesh, checkpoints, state)
+            with interruption.deferred():
+                _train(model, optimizer, config, run, mesh, checkpoints, state)
         checkpoints.wait()
         last, best = checkpoints.last_step, checkpoints.best_step
         if last < config.steps:
@@ -124,25 +132,71 @@ def _train(
         MetricsLog(run.workdir, run.stage, start_step=step) as log,
         Progress(run.stage, step, config.steps, config.batch_size) as progress,
     ):
-        for batch, place in _prefetch(run.train, mesh):
-            state, metrics = train_step(state, batch)
-            window.append(metrics)
-            step += 1
-            is_due = step == config.steps or step % config.checkpoint_every == 0
-            if is_due or step % config.log_every == 0:
-                values = _window_values(window, step, run, checkpoints)
-                window = []
-                values["examples_per_second"] = progress.advance(step, values)
-                log.write(step, "train", values)
-            if is_due:
-                with progress.paused():
-                    sums = evaluation(state.result, run.validation())
-                    values = metrics_lib.compute(sums)
-                    _require_finite(values, step, run, checkpoints)
-                    log.write(step, "validation", values)
-                    checkpoints.save(state, place, validation_loss=values["loss"])
-                if _is_over(config, step, checkpoints):
-                    break
+
+        def validate(state: TrainState, place: dict, step: int) -> None:
+            with progress.paused():
+                batches = run.validation()
+                if jax.process_count() == 1:
+                    batches = interruption.checked(batches)
+                values = metrics_lib.compute(evaluation(state.result, batches))
+                _require_finite(values, step, run, checkpoints)
+                log.write(step, "validation", values)
+                checkpoints.save(state, place, validation_loss=values["loss"])
+
+        place, batches = run.train.get_state(), _prefetch(run.train, mesh)
+        try:
+            if _owes_validation(config, step, checkpoints):
+                validate(state, place, step)
+            while not _is_over(config, step, checkpoints):
+                batch, place = next(batches)
+                state, metrics = train_step(state, batch)
+                window.append(metrics)
+                step += 1
+                is_due = _is_due(config, step)
+                is_logged = is_due or step % config.log_every == 0
+                is_interrupted = _is_interrupted(is_logged=is_logged)
+                if is_logged or is_interrupted:
+                    values = _window_values(window, step, run, checkpoints)
+                    window = []
+                    values["examples_per_second"] = progress.advance(step, values)
+                    log.write(step, "train", values)
+                if is_interrupted:
+                    raise interruption.Interrupted
+                if is_due:
+                    validate(state, place, step)
+        except interruption.Interrupted as interrupted:
+            if step != checkpoints.last_step:
+                checkpoints.save(state, place, validation_loss=None)
+            checkpoints.wait()
+            raise interruption.Interrupted(
+                f"{run.stage} is saved at step {step} of {config.steps}"
+            ) from interrupted
+
+
+def _is_interrupted(*, is_logged: bool) -> bool:
+    """Say whether this process or another one of the run was told to end.
+
+    Several agree on it where they log: to do so at each step would slow them down.
+    """
+    is_told = interruption.has_come()
+    if jax.process_count() == 1:
+        return is_told
+    return is_logged and bool(distributed.whole(np.array([is_told])).any())
+
+
+def _is_due(config: TrainingConfig, step: int) -> bool:
+    return step == config.steps or step % config.checkpoint_every == 0
+
+
+def _owes_validation(
+    config: TrainingConfig, step: int, checkpoints: Checkpoints
+) -> bool:
+    """Say whether the checkpoint of a step was saved in place of a validation."""
+    return (
+        step == checkpoints.last_step
+        and _is_due(config, step)
+        and not checkpoints.is_validated(step)
+    )
 
 
 def _is_over(config: TrainingConfig, step: int, checkpoints: Checkpoints) -> bool:

@@ -1,0 +1,88 @@
+"""Any change of a config is accepted or told in one line, before work starts."""
+
+import copy
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vqvae_jax.errors import UserError
+from vqvae_jax.experiment import Experiment
+
+NAMES = (
+    "digits",
+    "cifar",
+    "imagenet",
+    "maze",
+    "maze_video",
+    "speech:small",
+    "an4:unconditional_small",
+)
+# What JSON can hold, and numbers at the edges of what computers count with.
+EDGES = (0, -1, 1, 2**31, 2**63, 10**400, 1e-300, 1e300, float("nan"), float("inf"))
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.sampled_from(EDGES),
+    st.text(max_size=100),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def configs(make_config):
+    """One of each kind, as JSON."""
+    return [json.dumps(make_config(name, {})) for name in NAMES]
+
+
+def refusal(config) -> str:
+    """Return why a config is refused, "" if it is not."""
+    try:
+        Experiment.from_config(config)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def changed(config: dict, data) -> None:
+    """Set, remove or add a value at a place of a config."""
+    place = config
+    key = data.draw(st.sampled_from(sorted(config)))
+    if isinstance(config[key], dict) and config[key] and data.draw(st.booleans()):
+        place = config[key]
+        key = data.draw(st.sampled_from(sorted(place)))
+    match data.draw(st.sampled_from(("set", "remove", "add"))):
+        case "set":
+            place[key] = data.draw(VALUES)
+        case "remove":
+            del place[key]
+        case "add":
+            place[data.draw(st.text(max_size=20))] = data.draw(VALUES)
+
+
+@given(st.data())
+def test_a_changed_config_is_accepted_or_told_in_one_line(configs, data):
+    config = json.loads(data.draw(st.sampled_from(configs)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        if config:
+            changed(config, data)
+    before = copy.deepcopy(config)
+    told = refusal(config)
+    assert len(told.splitlines()) <= 1
+    assert len(told) < 1500
+    assert repr(config) == repr(before)
+
+
+@given(st.dictionaries(st.text(max_size=8), VALUES, max_size=4))
+def test_what_is_no_config_is_told_in_one_line(config):
+    assert len(refusal(config).splitlines()) == 1
