@@ -196,7 +196,7 @@ def _make_small(config: ConfigDict) -> None:
 
 
 def _make_fast(config: ConfigDict) -> None:
-    """The same architecture in a tenth of the steps; in 20 000 it has been trained."""
+    """The same architecture in a tenth of the steps."""
     config.model.update({"codebook_update": "ema", "restart_below": 0.1})
     config.training.update(
         {
