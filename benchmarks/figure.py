@@ -1,5 +1,6 @@
 """The figures of a report as a picture."""
 
+import io
 import math
 from typing import Any
 
@@ -30,7 +31,12 @@ def draw(report: dict[str, Any]) -> bytes:
     axes.set_yticks(range(len(outcomes)), [_label(o) for o in reversed(outcomes)])
     axes.set_xscale("log")
     axes.axvline(1, color=figures.INK, linewidth=1)
-    axes.set_xlabel("measured over goal; quartiles as a line", color=figures.INK)
+    axes.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
+    axes.xaxis.set_minor_formatter(lambda ratio, _: f"{ratio:g}")
+    axes.tick_params(axis="x", which="both", colors=figures.INK, labelsize=8)
+    axes.set_xlabel(
+        "measured over goal; quartiles as a line", color=figures.INK, fontsize=8
+    )
     machine = report["machine"]
     axes.set_title(
         f"{machine['processor']}, {machine['cores']} cores, {machine['device']}, "
@@ -38,7 +44,9 @@ def draw(report: dict[str, Any]) -> bytes:
         fontsize=8,
         color=figures.INK,
     )
-    return figures.rendered(canvas)
+    with io.BytesIO() as picture:
+        canvas.savefig(picture, format="png", dpi=150, facecolor="white")
+        return picture.getvalue()
 
 
 _SPREAD = ("median", "lower_quartile", "upper_quartile")

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "vqvae_jax"
 ROOMS = (
     "compilation",
     "errors",
+    "files",
     "distributed",
     "arrays",
     "config",
@@ -28,15 +29,19 @@ ROOMS = (
     "networks",
     "sampling",
     "models",
+    "codec",
     "data",
     "training",
     "experiment",
     "workdir",
+    "pretrained",
     "evaluation",
     "report",
     "stages",
     "suite",
     "command",
+    "commands",
+    "__main__",
 )
 LONGEST = 350
 

@@ -149,7 +149,7 @@ def test_a_cluster_is_seen_by_its_variables(variables, is_one_of_several, monkey
         ({"num_processes": 0}, r"--num_processes must be at least 1, got 0"),
         (
             {"num_processes": 2, "process_id": 2},
-            r"--process_id must be in 0 \.\.\. 1, .* got 2",
+            r"--process_id must be in 0 \.\.\. 1 .*, got 2",
         ),
         ({"num_processes": 2, "process_id": -1}, r"--process_id must be .* got -1"),
     ],

@@ -1,6 +1,8 @@
 """The command line, as a process: exit codes, messages, kill -9 and resumption."""
 
+import html
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -80,6 +82,7 @@ def test_help_says_what_to_type_and_names_the_flags_and_the_stages():
         capture_output=True,
         text=True,
     )
+    assert (found.returncode, found.stderr) == (0, "")
     assert "launch.py --config experiments/digits.py\n" in found.stdout
     for word in ("--config", "--workdir", "--stages", "evaluate", "--coordinator"):
         assert f"  {word}" in found.stdout or f",{word}" in found.stdout
@@ -143,7 +146,9 @@ def test_killed_in_every_stage_it_ends_where_it_would_have(
     args = ("digits.py", tiny_changes | {"data.data_dir": digits_dir})
     run_with_kills(args, tmp_path / "run", STAGES)
     assert_same_run(tmp_path / "run", finished_run)
-    assert (tmp_path / "run" / "report.html").exists()
+    words = command(*args, f"--workdir={tmp_path / 'run'}")[1:]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"<code>{html.escape(shlex.join(['python', *words]))}</code>" in page
 
 
 @pytest.mark.slow

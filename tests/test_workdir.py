@@ -114,6 +114,15 @@ def test_a_workdir_that_cannot_be_written_to(tmp_path):
         Workdir(tmp_path / "file" / "run").require_usable({})
 
 
+def test_the_command_is_that_of_the_first_time(tmp_path):
+    workdir = Workdir(tmp_path)
+    assert workdir.read_command() == ""
+    for command in ("", "python launch.py --config 'a b'", "another"):
+        workdir.begin({"seed": 0}, command=command)
+    assert workdir.read_command() == "python launch.py --config 'a b'"
+    assert workdir.read_json(workdir.config) == {"seed": 0}
+
+
 def test_speakers_are_written_once_and_others_refused(tmp_path):
     place = Workdir(tmp_path)
     place.keep_speakers(["ann", "bob"])

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from vqvae_jax.models.video import Video
     from vqvae_jax.models.vimco import VIMCO
     from vqvae_jax.models.vqvae import VQVAE
-    from vqvae_jax.workdir import restore, restore_prior, restore_second
+    from vqvae_jax.pretrained import (
+        restore,
+        restore_prior,
+        restore_second,
+        save_pretrained,
+    )
 
 __all__ = [
     "GAN",
@@ -37,6 +42,7 @@ __all__ = [
     "restore",
     "restore_prior",
     "restore_second",
+    "save_pretrained",
 ]
 
 _HOMES = {
@@ -50,9 +56,10 @@ _HOMES = {
     "VIMCO": "models.vimco",
     "VQVAE": "models.vqvae",
     "Video": "models.video",
-    "restore": "workdir",
-    "restore_prior": "workdir",
-    "restore_second": "workdir",
+    "restore": "pretrained",
+    "restore_prior": "pretrained",
+    "restore_second": "pretrained",
+    "save_pretrained": "pretrained",
 }
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +23,8 @@ def parse(argv: list[str]) -> list[str]:
         if rest[1:]:
             raise flags.Error(f"{rest[1]!r} is no flag; flags start with --")
         flags.FLAGS.config.lock()
+    except SystemExit:  # After --help, which absl takes for a failure.
+        sys.exit(0)
     except AttributeError as error:  # What ml_collections raises for an unknown key.
         key = re.search(r"\w+", str(error)).group()
         override = next((a for a in argv if key in re.split(r"[.=]", a)), key)
@@ -74,12 +77,13 @@ def main(argv: list[str]) -> None:
     file, _, variant = given["config"].config_filename.partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
     config, workdir = given.config.to_dict(), given.workdir or f"runs/{name}"
+    typed = shlex.join(["python", *sys.argv])
     _join_others()
     try:
         if suite.is_suite(config):
-            suite.run(config, workdir)
+            suite.run(config, workdir, command=typed)
         else:
-            stages.run(config, workdir, given.stages)
+            stages.run(config, workdir, given.stages, command=typed)
     except UserError as error:
         tell(error)
         distributed.leave(_MISTAKE)

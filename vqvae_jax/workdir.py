@@ -42,6 +42,7 @@ class Workdir:
         """Name a directory; nothing is read or written."""
         self.path = Path(path)
         self.config = self.path / "config.json"
+        self.command = self.path / "command.txt"
         self.speakers = self.path / "speakers.json"
         self.prior = self.facts("prior")
         self.metrics = self.path / "metrics.jsonl"
@@ -142,6 +143,18 @@ class Workdir:
             ) from error
         if self.config.exists():
             _require_same(self.read_json(self.config), config, self.path)
+
+    def begin(self, config: Mapping[str, Any], *, command: str = "") -> None:
+        """Write what the run is made with; the command only the first time."""
+        if command and not self.command.exists():
+            self.write_bytes(self.command, f"{command}\n".encode())
+        self.write_json(self.config, config)
+
+    def read_command(self) -> str:
+        """Return what was typed to start the run; "" if that is not known."""
+        if not self.command.exists():
+            return ""
+        return self.command.read_text(encoding="utf-8").strip()
 
     def _require_shared(self) -> None:
         """See that all processes read what the first one writes here."""

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import pathlib
 import pickle
 import socket
@@ -223,3 +224,46 @@ assert "tensorflow" not in sys.modules
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout + result.stderr == ""
+
+
+_PREPARE_IMAGES = """
+import numpy as np
+import tensorflow_datasets as tfds
+from vqvae_jax.data import tfds_source
+
+class Tiny(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+    pkg_dir_path = tfds.core.Path(".")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(8, 8, 3))}
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features)
+        )
+
+    def _split_generators(self, dl_manager):
+        image = np.zeros((8, 8, 3), np.uint8)
+        return {"train": ((i, {"image": image}) for i in range(4))}
+
+    def _generate_examples(self):
+        raise NotImplementedError
+
+tfds_source._prepare(Tiny(data_dir="prepared"))
+"""
+
+
+@pytest.mark.slow
+def test_tensorflow_writes_images_without_noise(tmp_path):
+    """Neither what TensorFlow tells on import nor a bar that no terminal shows."""
+    pytest.importorskip("tensorflow")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+    found = subprocess.run(
+        [sys.executable, "-c", _PREPARE_IMAGES],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stderr == ""
+    assert list((tmp_path / "prepared" / "tiny").glob("*/*.array_record*"))

@@ -69,7 +69,7 @@ def test_sums_to_one_for_each_class(log_probs):
 
 def test_bits_per_dim_is_the_sum_of_the_conditionals(params, batch, log_probs):
     """[10, 13] Straight from the network, for the examples whose mask is True."""
-    logits = jax.jit(MODEL._prior._network.apply)(
+    logits = jax.jit(MODEL._prior.network.apply)(
         params,
         jnp.asarray(batch["image"], jnp.int32),
         MODEL._prior._condition_of(batch),

@@ -1,95 +1,12 @@
-"""Pictures: sizes, pixels, and no trace in matplotlib's settings."""
+"""Plots: sizes, pixels, colours of the theme, and no trace in matplotlib's settings."""
 
-import io
+import re
 
 import matplotlib
 import numpy as np
 import pytest
-from PIL import Image
 
 from vqvae_jax.report import figures
-
-
-def pixels(png):
-    picture = Image.open(io.BytesIO(png))
-    assert (picture.format, picture.mode) == ("PNG", "RGBA")
-    return np.asarray(picture)
-
-
-def draw(shape):
-    return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
-
-
-class TestImageGrid:
-    def test_grey_is_enlarged_with_transparent_gaps(self):
-        """Three 8x8 images in two columns, each pixel a square of 8x8."""
-        images = draw((3, 8, 8, 1))
-        grid = pixels(figures.image_grid(images, columns=2, gap=4))
-        assert grid.shape == (64 + 4 + 64, 64 + 4 + 64, 4)
-        places = [(0, 0), (0, 68), (68, 0)]
-        for image, (top, left) in zip(images, places, strict=True):
-            tile = grid[top : top + 64, left : left + 64]
-            for i, j in np.ndindex(8, 8):
-                square = tile[8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
-                assert (square == [*[image[i, j, 0]] * 3, 255]).all()
-        shown = np.zeros(grid.shape[:2], bool)
-        for top, left in places:
-            shown[top : top + 64, left : left + 64] = True
-        np.testing.assert_array_equal(grid[..., 3], np.where(shown, 255, 0))
-
-    def test_colours_and_other_shapes(self):
-        """The longer side decides: 64 // 10 = 6."""
-        images = draw((2, 5, 10, 3))
-        grid = pixels(figures.image_grid(images, columns=2, gap=1))
-        assert grid.shape == (30, 60 + 1 + 60, 4)
-        np.testing.assert_array_equal(grid[::6, :60:6, :3], images[0])
-        np.testing.assert_array_equal(grid[5::6, 66::6, :3], images[1])
-        assert (grid[:, 60] == 0).all()
-
-    def test_large_images_keep_their_size(self):
-        images = draw((1, 70, 40, 3))
-        grid = pixels(figures.image_grid(images, columns=1))
-        np.testing.assert_array_equal(grid[..., :3], images[0])
-
-    def test_a_short_row_keeps_the_columns(self):
-        assert pixels(figures.image_grid(draw((1, 64, 64, 1)), columns=3)).shape == (
-            64,
-            3 * 64 + 2 * 4,
-            4,
-        )
-
-
-@pytest.mark.parametrize(
-    ("shape", "columns"),
-    [
-        ((8, 8, 1), 16),
-        ((32, 32, 3), 16),
-        ((64, 64, 3), 16),
-        # 33 pixels are not enlarged; more than 16 would be hard to see.
-        ((33, 33, 3), 16),
-        ((128, 128, 3), 8),
-        # The longer side decides on the enlargement, the width on the columns.
-        ((64, 256, 3), 4),
-        ((256, 64, 3), 16),
-        ((2048, 2048, 3), 1),
-    ],
-)
-def test_columns_fill_a_row(shape, columns):
-    assert figures.columns_for(shape) == columns
-    width = shape[1] * max(1, 64 // max(shape[:2]))
-    assert columns == 16 or (columns + 1) * width > 1024 or columns == 1
-
-
-def test_reconstructions_lie_below_their_originals():
-    """In a short last row too."""
-    originals, decoded = draw((2, 3, 64, 64, 1))
-    grid = pixels(figures.reconstructions(originals, decoded, columns=2))
-    rows = [originals[:2], decoded[:2], originals[2:], decoded[2:]]
-    for i, row in enumerate(rows):
-        for j, image in enumerate(row):
-            tile = grid[68 * i : 68 * i + 64, 68 * j : 68 * j + 64]
-            np.testing.assert_array_equal(tile[..., :1], image)
-
 
 ENTRIES = [
     {"stage": stage, "split": split, "step": step, "examples_per_second": 9.0}
@@ -104,65 +21,152 @@ COUNTS = np.array([[3.0, 0.0, 9.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0
 @pytest.mark.parametrize(
     ("plot", "inches"),
     [
-        # Four terms in rows of three.
-        (lambda: figures.learning_curves(ENTRIES, "prior"), (3 * 3.4, 2 * 2.3)),
-        (lambda: figures.codebook_usage(COUNTS), (7.0, 2.6)),
-        (lambda: figures.codebook_usage(COUNTS[:1]), (7.0, 2.6)),
+        (lambda: figures.learning_curves(ENTRIES, "prior")["loss"], (3.6, 2.1)),
+        (lambda: figures.codebook_usage(COUNTS), (4.0, 3.0)),
+        (lambda: figures.codebook_usage(COUNTS[:1]), (4.0, 3.0)),
     ],
 )
-def test_plots_are_pictures_and_leave_matplotlib_alone(plot, inches):
+def test_plots_are_pictures_and_leave_matplotlib_alone(plot, inches, pixels_of):
     # Settings of the user's own, which no earlier plot can have made.
     with matplotlib.rc_context({"axes.prop_cycle": matplotlib.cycler(color=["red"])}):
         before = dict(matplotlib.rcParams)
-        picture = pixels(plot())
+        picture = pixels_of(plot())
+        figures.svg(plot())
         assert dict(matplotlib.rcParams) == before
     height, width, _ = picture.shape
     assert (width, height) == pytest.approx([144 * x for x in inches], abs=1)
-    colours = {tuple(c) for c in picture.reshape(-1, 4)[:, :3].tolist()}
+    colours = {tuple(c) for c in picture.reshape(-1, 3).tolist()}
     assert len(colours) > 10
-    first = tuple(bytes.fromhex(figures._COLOURS[0][1:]))
+    first = tuple(bytes.fromhex(figures.COLOURS[0][1:]))
     assert first in colours
 
 
-class TestConfusion:
-    def draw(self, counts):
-        names = [f"P{i}" for i in range(len(counts))]
-        return pixels(figures.confusion(np.array(counts), names))[..., :3]
+class TestSvg:
+    def test_colours_are_those_of_the_theme(self):
+        """No colour of the plots is left, and nothing is white behind them."""
+        text = figures.svg(figures.codebook_usage(COUNTS)).decode()
+        assert text.startswith("<svg")
+        assert text.endswith("</svg>")
+        assert not [colour for colour in figures.VARIABLES if colour in text]
+        assert "var(--soft)" in text
+        assert "var(--series-1)" in text
+        assert "#ffffff" not in text
+        assert "share of all codes" in text
 
-    def dark(self, counts):
+    def test_ids_are_its_own_and_referred_to(self):
+        first, second = (
+            figures.svg(figures.codebook_usage(c)).decode()
+            for c in (COUNTS, COUNTS[:1])
+        )
+        ids = [set(re.findall(r'\bid="([^"]*)"', text)) for text in (first, second)]
+        assert ids[0]
+        assert not ids[0] & ids[1]
+        for text, own in zip((first, second), ids, strict=True):
+            assert set(re.findall(r'(?:url\(#|href="#)([^")]*)', text)) == own
+
+    def test_the_same_plot_is_the_same_text(self):
+        texts = {figures.svg(figures.codebook_usage(COUNTS)) for _ in range(2)}
+        assert len(texts) == 1
+
+
+class TestMap:
+    def test_each_code_is_in_its_colour_and_larger_where_used_more(self, pixels_of):
+        places = np.array([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]])
+        colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], "u1")
+        counts = np.array([[10.0, 1.0, 0.0, 5.0]])
+        plot = figures.codebook_map(places, np.array([[0.7, 0.2]]), counts, colours)
+        picture = pixels_of(plot)
+        red, green, blue = ((picture == c).all(axis=2) for c in colours[0, :3])
+        assert red.sum() > 4 * green.sum() > 0
+        # A code that never occurs is a cross in the ink's colour.
+        assert not blue.any()
+        where = [np.argwhere(mask).mean(axis=0) for mask in (red, green)]
+        assert where[0][1] < where[1][1] - 50
+        assert where[0][0] == pytest.approx(where[1][0], abs=3)
+        assert "70% of the variance" in figures.svg(plot).decode()
+
+    def test_many_codes_are_one_picture(self):
+        rng = np.random.default_rng(0)
+        colours = np.zeros((2, 500, 3), np.uint8)
+        text = figures.svg(
+            figures.codebook_map(
+                rng.normal(size=(2, 500, 2)),
+                np.full((2, 2), 0.3),
+                np.ones((2, 500)),
+                colours,
+            )
+        )
+        assert text.count(b"<image") == 2
+        assert text.count(b"<use") < 200
+
+
+class TestConfusion:
+    @pytest.fixture
+    def draw(self, pixels_of):
+        def draw(counts):
+            names = [f"P{i}" for i in range(len(counts))]
+            return pixels_of(figures.confusion(np.array(counts), names))
+
+        return draw
+
+    def dark(self, picture):
         """The middle of the darkest cell, as parts of the width and the height."""
-        picture = self.draw(counts)
         height, width, _ = picture.shape
         rows, columns = np.nonzero((picture == (8, 48, 107)).all(axis=-1))
         # The scale beside it has that colour too, in a few columns at the right.
         is_cell = columns < 0.8 * width
         return columns[is_cell].mean() / width, rows[is_cell].mean() / height
 
-    def test_rows_are_true_classes_from_the_top(self):
+    def test_rows_are_true_classes_from_the_top(self, draw):
         """All of class 0 is taken for 2: in the upper row, and not at the left."""
-        across, down = self.dark([[0, 0, 5, 0], *[[2, 2, 2, 2]] * 3])
+        across, down = self.dark(draw([[0, 0, 5, 0], *[[2, 2, 2, 2]] * 3]))
         assert 0.4 < across < 0.65
         assert 0.05 < down < 0.25
 
-    def test_rows_are_parts(self):
+    def test_rows_are_parts(self, draw):
         """However many a class has, and a class that has none is no error."""
         counts = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 2]])
-        once = self.draw(counts)
-        np.testing.assert_array_equal(self.draw(counts * [[1], [5], [70]]), once)
-        assert (self.draw(counts[:, [1, 0, 2]]) != once).any()
+        once = draw(counts)
+        np.testing.assert_array_equal(draw(counts * [[1], [5], [70]]), once)
+        assert (draw(counts[:, [1, 0, 2]]) != once).any()
         assert (once == (226, 232, 240)).all(axis=-1).mean() > 0.05
 
-    def test_grows_with_the_classes(self):
-        few, some, many = (self.draw(np.eye(n, dtype=int)) for n in (2, 10, 41))
+    def test_grows_with_the_classes(self, draw):
+        few, some, many = (draw(np.eye(n, dtype=int)) for n in (2, 10, 41))
         assert few.shape == some.shape
         # Names of 8 points below each other.
         assert len(many) / 144 > 41 * 8 * 1.2 / 72
 
 
-def test_curves_are_of_one_stage_and_one_split_each():
-    """Another stage's entries change nothing; those of this stage do."""
-    own = [entry for entry in ENTRIES if entry["stage"] == "vqvae"]
-    whole = figures.learning_curves(ENTRIES, "vqvae")
-    assert figures.learning_curves(own, "vqvae") == whole
-    train = [entry for entry in own if entry["split"] == "train"]
-    assert figures.learning_curves(train, "vqvae") != whole
+class TestCurves:
+    def of(self, entries, stage="vqvae"):
+        plots = figures.learning_curves(entries, stage)
+        return {name: figures.svg(plot) for name, plot in plots.items()}
+
+    def test_each_term_has_a_plot_of_one_stage_and_both_splits(self):
+        """Another stage's entries change nothing; those of this stage do."""
+        own = [entry for entry in ENTRIES if entry["stage"] == "vqvae"]
+        whole = self.of(ENTRIES)
+        assert list(whole) == ["loss", "psnr_db", "perplexity", "gradient"]
+        assert self.of(own) == whole
+        train = [entry for entry in own if entry["split"] == "train"]
+        assert self.of(train)["loss"] != whole["loss"]
+
+    def test_the_loss_comes_first(self):
+        entry = {"stage": "vqvae", "split": "train", "step": 1}
+        entries = [entry | {"codebook": 1.0, "bits": 2.0, "loss": 3.0}]
+        assert list(self.of(entries)) == ["loss", "codebook", "bits"]
+
+    def test_a_long_run_is_thinned_between_its_ends(self):
+        entry = {"stage": "vqvae", "split": "train"}
+        long = [entry | {"step": i, "loss": (7 * i) % 11} for i in range(1, 50_001)]
+        assert len(self.of(long)["loss"]) < 40_000
+        axes = figures.learning_curves(long, "vqvae")["loss"].axes[0]
+        steps = axes.lines[0].get_xdata()
+        assert (steps[0], steps[-1], len(steps)) == (1, 50_000, 400)
+
+    def test_a_single_point_is_seen(self, pixels_of):
+        plot = figures.learning_curves(ENTRIES[:1], "vqvae")["loss"]
+        plot.axes[0].get_legend().remove()
+        colour = tuple(bytes.fromhex(figures.COLOURS[0][1:]))
+        assert (pixels_of(plot) == colour).all(axis=2).any()

@@ -1,84 +1,89 @@
-"""The page: well-formed, self-contained, escaped, with readable names and numbers."""
+"""The page: well-formed, self-contained, escaped, and fit for every reader."""
 
 import base64
-import html.parser
+import io
+import re
+import tomllib
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from vqvae_jax.report.page import Picture, Section, Sound, render
+from vqvae_jax.report import tiles
+from vqvae_jax.report.page import Picture, Section, Sound, Widget, asset, render
 
-VOID = {"meta", "img", "br", "link"}
+ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('x & y')</script> \"quoted\""
 
 
-class Reader(html.parser.HTMLParser):
-    """Collects tags, attributes and text; fails where tags do not nest."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.open, self.tags, self.texts = [], [], {}
-        self.feed(page)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open:
-            self.texts.setdefault(self.open[-1], []).append(data)
-
-    def of(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
+def png(width=2, value=0):
+    return tiles.png(np.full((1, width, 1), value, np.uint8))
 
 
-def make_page(results=None, title="VQ-VAE: run", sections=(), config=None):
+PNG = png()
+
+
+def make_page(results=None, title="VQ-VAE: run", sections=(), config=None, **options):
     return render(
-        title, results=results or {}, sections=sections, config=config or {"seed": 0}
+        title,
+        results=results or {},
+        sections=sections,
+        config=config or {"seed": 0},
+        **options,
     )
 
 
-def shown(results):
-    """Return {name: number} as a reader sees them."""
-    texts = Reader(make_page(results)).texts
-    return dict(zip(texts["th"], texts["td"], strict=True))
+@pytest.fixture
+def of_page(read):
+    """The function that reads the page of some arguments."""
+    return lambda *args, **options: read(make_page(*args, **options))
 
 
-def test_is_well_formed_and_needs_nothing_else():
-    pictures = [Picture(b"one", "A first", "caption"), Picture(b"two", "A second")]
+def test_is_well_formed_and_needs_nothing_else(read):
+    contents = [png(value=1), png(value=2)]
+    pictures = [
+        Picture(contents[0], "A first", "caption"),
+        Picture(contents[1], "A second"),
+    ]
     page = make_page(
         {"test_loss": 0.5},
-        sections=[Section("Samples", "Some text.", pictures), Section("None", "", [])],
+        sections=[Section("Samples", "Some text.", pictures), Section("None", "")],
+        summary="What it is.",
     )
     assert page.startswith("<!doctype html>")
-    reader = Reader(page)
-    assert reader.texts["h2"] == ["Results", "Samples", "None", "Config"]
-    assert reader.texts["p"] == ["Some text."]
+    reader = read(page)
+    assert reader.texts["h2"] == ["Results", "Samples", "None"]
+    assert reader.texts["p"] == ["What it is.", "Some text."]
     assert reader.texts["figcaption"] == ["caption"]
     images = reader.of("img")
     assert [image["alt"] for image in images] == ["A first", "A second"]
     prefix = "data:image/png;base64,"
     assert all(image["src"].startswith(prefix) for image in images)
-    contents = [base64.b64decode(image["src"][len(prefix) :]) for image in images]
-    assert contents == [b"one", b"two"]
-    assert not {"script", "link", "iframe", "object"} & {t for t, _ in reader.tags}
-    assert not any("href" in attrs for _, attrs in reader.tags)
+    found = [base64.b64decode(image["src"][len(prefix) :]) for image in images]
+    assert found == contents
+    assert not {"iframe", "object", "base", "form"} & {t for t, _ in reader.tags}
+    addresses = [
+        value
+        for _, attrs in reader.tags
+        for name, value in attrs.items()
+        if name in ("href", "src", "srcset")
+    ]
+    assert all(address.startswith(("data:", "#")) for address in addresses)
     assert "url(" not in page
     assert "@import" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    (policy,) = (a["content"] for a in reader.of("meta") if "http-equiv" in a)
+    assert policy.startswith("default-src 'none';")
     assert reader.of("html") == [{"lang": "en"}]
     assert {"charset": "utf-8"} in reader.of("meta")
+    viewport = "width=device-width, initial-scale=1"
+    assert {"name": "viewport", "content": viewport} in reader.of("meta")
 
 
-def test_each_sound_has_a_named_player_with_the_whole_file_in_it():
+def test_each_sound_has_a_named_player_with_the_whole_file_in_it(of_page):
     sounds = [Sound(bytes(range(256)), "First", "caption"), Sound(b"two", "Second")]
-    page = make_page(sections=[Section("Sounds", "", [], sounds=sounds)])
-    reader = Reader(page)
+    reader = of_page(sections=[Section("Sounds", "", sounds=sounds)])
     players = reader.of("audio")
     assert [player["aria-label"] for player in players] == ["First", "Second"]
     assert all("controls" in player for player in players)
@@ -92,21 +97,22 @@ def test_each_sound_has_a_named_player_with_the_whole_file_in_it():
     assert [attrs.get("class") for attrs in reader.of("div")] == ["sounds"]
 
 
-def test_a_section_without_sounds_has_no_place_for_them():
-    page = make_page(sections=[Section("None", "", [])])
-    assert not Reader(page).of("div")
+def test_a_section_without_sounds_has_no_place_for_them(of_page):
+    assert not of_page(sections=[Section("None", "")]).of("div")
 
 
-def test_a_section_goes_from_its_text_over_table_and_sounds_to_the_pictures():
+def test_a_section_goes_from_its_text_over_table_and_sounds_to_the_pictures(of_page):
     section = Section(
-        "All", "Text.", [Picture(b"", "")], [("head",), ("row",)], [Sound(b"", "")]
+        "All", "Text.", [Picture(PNG, "")], [("head",), ("row",)], [Sound(b"", "")]
     )
-    tags = [tag for tag, _ in Reader(make_page(sections=[section])).tags]
+    tags = [tag for tag, _ in of_page(sections=[section]).tags]
     places = [tags.index(tag) for tag in ("h2", "p", "table", "audio", "img")]
     assert places == sorted(places)
 
 
-def test_everything_is_escaped():
+def test_everything_is_escaped(read):
+    picture = Picture(PNG, HOSTILE, HOSTILE)
+    plot = Picture(b'<svg width="9pt"></svg>', HOSTILE, HOSTILE)
     page = make_page(
         {HOSTILE: 1},
         title=HOSTILE,
@@ -114,70 +120,135 @@ def test_everything_is_escaped():
             Section(
                 HOSTILE,
                 HOSTILE,
-                [Picture(b"", HOSTILE, HOSTILE)],
-                sounds=[Sound(b"", HOSTILE, HOSTILE)],
+                [picture, picture._replace(image=png(2000)), plot],
+                [(HOSTILE,), (HOSTILE, HOSTILE)],
+                [Sound(b"", HOSTILE, HOSTILE)],
+                [picture],
             )
         ],
         config={"data": {"name": HOSTILE}},
+        summary=HOSTILE,
+        command=HOSTILE,
     )
-    reader = Reader(page)
-    assert "<script" not in page
-    for tag in ("title", "h1", "p", "figcaption", "th"):
-        assert HOSTILE in reader.texts[tag]
-    assert HOSTILE in reader.texts["h2"]
-    assert reader.texts["figcaption"] == [HOSTILE, HOSTILE]
-    assert [image["alt"] for image in reader.of("img")] == [HOSTILE]
+    reader = read(page)
+    # The page has one script, its own.
+    assert page.count("<script") == 1
+    for tag in ("title", "h1", "h2", "p", "a", "code", "figcaption", "th", "td"):
+        assert HOSTILE in reader.texts[tag], tag
+    assert HOSTILE in reader.texts["caption"]
+    assert reader.texts["figcaption"] == [HOSTILE] * 5
+    assert [image["alt"] for image in reader.of("img")] == [HOSTILE] * 3
+    assert [plot["aria-label"] for plot in reader.of("svg")] == [HOSTILE]
     assert [player["aria-label"] for player in reader.of("audio")] == [HOSTILE]
     assert "<script>alert('x & y')" in reader.texts["pre"][0]
 
 
-@pytest.mark.parametrize(
-    ("name", "title"),
-    [
-        ("test_psnr_db", "Test PSNR (dB)"),
-        ("test_loss", "Test loss"),
-        ("test_ssim", "Test SSIM"),
-        ("compression_ratio", "Compression"),
-        ("prior_train_grids_evaluated", "Prior training grids evaluated"),
-        ("test_bits_per_dim_uniform_prior", "Test bits/dim, uniform prior"),
-        ("test_bits_per_dim_learned_prior", "Test bits/dim, learned prior"),
-        ("codebook_perplexity", "Codebook perplexity"),
-        ("codebook_active_codes", "Codes in use (test)"),
-        ("codebook_codes", "Codebook size"),
-        ("prior_bits_per_code", "Prior bits per code (test)"),
-        ("prior_bits_per_code_validation", "Prior bits per code (validation)"),
-        ("prior_bits_per_code_train", "Prior bits per code (train)"),
-        ("train_images_per_second", "Training images per second"),
-        ("prior_train_steps", "Prior training steps"),
-        ("sample_class_accuracy", "Sample class accuracy"),
-        ("novel", "Novel"),
-    ],
-)
-def test_names_read_well(name, title):
-    assert list(shown({name: 1.5})) == [title]
+def test_header_has_the_command_if_it_is_known(of_page):
+    command = "python launch.py --config experiments/digits.py"
+    assert of_page(command=command).texts["code"] == [command]
+    assert not of_page().of("code")
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0"),
-        (250_000, "250,000"),
-        (64.0, "64"),
-        (31.41592, "31.42"),
-        (0.000123456, "0.0001235"),
-        (-2.5, "-2.5"),
-        (12_345.678, "12,346"),
-        (float("nan"), "nan"),
-    ],
-)
-def test_numbers_are_rounded(value, text):
-    assert list(shown({"test_loss": value}).values()) == [text]
+def test_results_are_a_table_with_a_name(of_page):
+    reader = of_page({"test_psnr_db": 22.0, "novel": 2.5})
+    assert reader.texts["caption"] == ["Results"]
+    assert reader.texts["th"] == ["Test PSNR (dB)", "Novel"]
+    assert reader.texts["td"] == ["22", "2.5"]
+    assert reader.texts["dt"] == ["Test PSNR (dB)"]
+    assert reader.texts["summary"] == ["Config", "All 2 results"]
 
 
-def test_accuracies_are_percentages():
-    values = {"sample_class_accuracy": 0.9275, "real_class_accuracy": 1.0}
-    assert list(shown(values).values()) == ["92.8%", "100.0%"]
+def test_tables_are_named_after_their_section_and_have_heads(of_page):
+    table = [("", "ours"), ("loss", "1")]
+    reader = of_page(sections=[Section("Comparison", "", table=table)])
+    assert reader.texts["caption"] == ["Comparison"]
+    scopes = [attrs["scope"] for attrs in reader.of("th")]
+    assert scopes == ["col", "row"]
+    assert reader.texts["th"] == ["ours", "loss"]
 
 
-def test_results_keep_their_order():
-    assert list(shown({"b": 1, "a": 2, "c": 3})) == ["B", "A", "C"]
+def test_links_lead_to_all_sections_whatever_they_are_called(of_page):
+    headings = ("Samples", "Samples", "results", "?", "What is it?")
+    sections = [Section(heading, "") for heading in headings]
+    reader = of_page({"loss": 1.0}, sections=sections)
+    ids = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]
+    assert len(set(ids)) == len(ids)
+    links = [attrs["href"][1:] for attrs in reader.of("a")]
+    assert links[0] == "main"
+    assert links[1:] == [attrs["id"] for attrs in reader.of("section")]
+    assert links[2] == "samples"
+    assert links[-1] == "what-is-it"
+    assert reader.texts["a"][1:] == ["Results", *headings]
+
+
+def test_headings_are_in_order_and_one_is_the_first(of_page):
+    sections = [Section("A", "", [Picture(PNG, "a")]), Section("B", "")]
+    tags = [tag for tag, _ in of_page({"loss": 1.0}, sections=sections).tags]
+    assert [tag for tag in tags if re.fullmatch("h[1-6]", tag)] == ["h1", *["h2"] * 3]
+
+
+def test_a_plot_stands_in_the_page_with_its_alternative(of_page):
+    plot = Picture(b'<svg width="10pt"><text>inside</text></svg>', "What it shows")
+    reader = of_page(sections=[Section("A", "", cards=[plot])])
+    (svg,) = reader.of("svg")
+    named = {"role": "img", "aria-label": "What it shows", "width": "10pt"}
+    assert svg == {**named, "style": "max-width: min(44rem, 15pt)"}
+    assert reader.texts["text"] == ["inside"]
+
+
+def test_a_wide_picture_scrolls_and_is_reached_by_the_keyboard(of_page):
+    pictures = [Picture(png(width), "A strip") for width in (1200, 1201)]
+    narrow, wide = of_page(sections=[Section("A", "", pictures)]).of("figure")
+    assert narrow == {}
+    expected = {"class": "wide", "tabindex": "0", "role": "group"}
+    assert wide == {**expected, "aria-label": "A strip"}
+
+
+def test_a_wide_plot_does_too(of_page):
+    plots = [
+        Picture(f'<svg x="" width="{width}pt"></svg>'.encode(), "Plot")
+        for width in ("480", "480.5")
+    ]
+    narrow, wide = of_page(sections=[Section("A", "", plots)]).of("figure")
+    assert narrow == {"class": "plot"}
+    expected = {"class": "plot wide", "tabindex": "0", "role": "group"}
+    assert wide == {**expected, "aria-label": "Plot"}
+
+
+def test_a_film_stands_still_where_motion_is_not_wanted(of_page):
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ("#ff0000", "#0000ff")]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], loop=0)
+    reader = of_page(sections=[Section("A", "", [Picture(buffer.getvalue(), "moves")])])
+    (source,) = reader.of("source")
+    assert source["media"] == "(prefers-reduced-motion: reduce)"
+    still = base64.b64decode(source["srcset"].removeprefix("data:image/png;base64,"))
+    with Image.open(io.BytesIO(still)) as image:
+        assert image.size == (4, 3)
+        assert image.getpixel((0, 0)) == (255, 0, 0)
+    (film,) = reader.of("img")
+    assert film["alt"] == "moves"
+    gif = base64.b64decode(film["src"].removeprefix("data:image/gif;base64,"))
+    assert gif == buffer.getvalue()
+    assert "Pause" in reader.texts["button"]
+
+
+def test_a_widget_has_its_markup_and_its_script_after_the_pages_own(read):
+    widget = Widget("<p>markup</p>", "const widget = 1;")
+    reader = read(make_page(sections=[Section("A", "", widget=widget)]))
+    assert reader.texts["p"] == ["markup"]
+    assert [text.strip() for text in reader.texts["script"]] == [
+        asset("page.js").strip(),
+        "const widget = 1;",
+    ]
+
+
+def test_what_lies_beside_the_code_is_installed_with_it():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["vqvae_jax"]
+    package = ROOT / "vqvae_jax"
+    installed = {path for pattern in patterns for path in package.glob(pattern)}
+    files = {path for path in package.rglob("*") if path.is_file()}
+    others = {p for p in files if p.suffix not in (".py", ".pyc")}
+    assert others == installed
+    assert {path.name for path in others} >= {"style.css", "page.js", "playground.js"}

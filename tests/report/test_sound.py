@@ -7,7 +7,6 @@ import matplotlib
 import numpy as np
 import pytest
 import soundfile
-from PIL import Image
 
 from vqvae_jax.errors import UserError
 from vqvae_jax.report import sound
@@ -24,23 +23,29 @@ def tone(hertz, *, seconds=1.0, amplitude=0.5):
 SILENCE = np.zeros(RATE, np.int16)
 
 
-def pixels(png):
-    picture = Image.open(io.BytesIO(png))
-    assert picture.format == "PNG"
-    return np.asarray(picture.convert("RGB"), np.int32)
+@pytest.fixture
+def draw(pixels_of):
+    """The function from clips to the pixels of their spectrograms."""
+
+    def draw(clips, titles):
+        return pixels_of(sound.spectrograms(clips, titles, rate=RATE))
+
+    return draw
 
 
-def panel(clip):
-    """The inside of a clip's spectrogram: brightness `[frequency, time]`."""
-    silent, ours = (
-        pixels(sound.spectrograms([x], ["title"], rate=RATE)).sum(axis=2)
-        for x in (SILENCE, clip)
-    )
-    # All of it is dark where nothing is heard.
-    rows, columns = (
-        np.flatnonzero((silent < 10).mean(axis=axis) > 0.5) for axis in (1, 0)
-    )
-    return ours[rows[0] : rows[-1], columns[0] : columns[-1]][::-1]
+@pytest.fixture
+def panel(draw):
+    """The function from a clip to its spectrogram alone, `[frequency, time]`."""
+
+    def panel(clip):
+        silent, ours = (draw([x], ["title"]).sum(axis=2) for x in (SILENCE, clip))
+        # All of it is dark where nothing is heard.
+        rows, columns = (
+            np.flatnonzero((silent < 10).mean(axis=axis) > 0.5) for axis in (1, 0)
+        )
+        return ours[rows[0] : rows[-1], columns[0] : columns[-1]][::-1]
+
+    return panel
 
 
 class TestWav:
@@ -68,7 +73,7 @@ class TestWav:
 
 class TestSpectrograms:
     @pytest.mark.parametrize("hertz", [1000, 3000, 6500])
-    def test_a_tone_is_a_bright_line_at_its_frequency(self, hertz):
+    def test_a_tone_is_a_bright_line_at_its_frequency(self, hertz, panel):
         """Of 0 ... 8 kHz from below; silence is dark everywhere."""
         brightness = panel(tone(hertz)).mean(axis=1)
         place = brightness.argmax() / len(brightness)
@@ -83,7 +88,7 @@ class TestSpectrograms:
         spectrum = sound._decibels(tone(1000, amplitude=amplitude), 512)
         np.testing.assert_allclose(spectrum[32, 4:-4], decibels, atol=0.01)
 
-    def test_time_goes_to_the_right(self):
+    def test_time_goes_to_the_right(self, panel):
         second_half = np.concatenate([SILENCE[: RATE // 2], tone(1000, seconds=0.5)])
         brightest = panel(second_half).max(axis=0)
         place = np.argmax(brightest > 100) / len(brightest)
@@ -91,36 +96,27 @@ class TestSpectrograms:
         assert (brightest[: int(0.4 * len(brightest))] < 10).all()
         assert (brightest[int(0.6 * len(brightest)) :] > 100).all()
 
-    def test_a_quieter_clip_is_darker_than_the_loud_one_beside_it(self):
+    def test_a_quieter_clip_is_darker_than_the_loud_one_beside_it(self, draw):
         """Colours mean the same dB in all of a picture."""
         loud = tone(1000)
         pair = [[loud, tone(1000, amplitude=a)] for a in (0.5, 0.005)]
-        ours, quieter = (
-            pixels(sound.spectrograms(clips, ["one", "two"], rate=RATE))
-            for clips in pair
-        )
+        ours, quieter = (draw(clips, ["one", "two"]) for clips in pair)
         middle = len(ours) // 2
         # Under the first title nothing differs, as the loudest is the same.
         np.testing.assert_array_equal(ours[: middle - 40], quieter[: middle - 40])
         assert ours[middle:].sum() > quieter[middle:].sum()
 
-    def test_clips_of_any_length_have_a_row_each(self):
+    def test_clips_of_any_length_have_a_row_each(self, draw):
         clips = [tone(500, seconds=s) for s in (1.5, 0.3, 0.001, 0.0)]
         titles = ["long", "short", "shorter than a window", "nothing"]
-        heights = [
-            len(pixels(sound.spectrograms(clips[:n], titles[:n], rate=RATE)))
-            for n in (1, 2, 4)
-        ]
+        heights = [len(draw(clips[:n], titles[:n])) for n in (1, 2, 4)]
         per_row = heights[1] - heights[0]
         assert heights[2] == pytest.approx(heights[0] + 3 * per_row, abs=2)
 
-    def test_a_long_title_is_cut_where_the_picture_ends(self):
+    def test_a_long_title_is_cut_where_the_picture_ends(self, draw):
         """At 56 letters; up to there each of them is shown."""
         letters = ["ab" * 28 + "cd" * 20, "ab" * 28 + "ef" * 20, "ab" * 28]
-        long, as_long, fits = (
-            pixels(sound.spectrograms([SILENCE], [title], rate=RATE))
-            for title in letters
-        )
+        long, as_long, fits = (draw([SILENCE], [title]) for title in letters)
         np.testing.assert_array_equal(long, as_long)
         assert (long != fits).any()
 

@@ -55,13 +55,14 @@ def test_rows_are_what_was_filmed_and_what_was_drawn(sections):
     clips = np.concatenate([filmed[None], images[1]])
     names = ("filmed", "left", "right")
     assert strips.pictures[1].image == film.strips(clips, names, given=2)
-    assert animations.pictures[1].image == film.animation(clips, names, given=2)
-    assert len(strips.pictures) == len(animations.pictures) == film.SHOWN
+    assert animations.cards[1].image == film.animation(clips, names, given=2)
+    assert len(strips.pictures) == len(animations.cards) == film.SHOWN
 
 
 def test_a_page_holds_animations_as_what_they_are(sections):
     page = render("Video", results={}, sections=sections[0], config={})
     assert page.count("data:image/gif;base64,R0lGOD") == film.SHOWN
-    assert page.count("data:image/png;base64,iVBOR") == film.SHOWN
-    with Image.open(io.BytesIO(sections[0][0].pictures[0].image)) as image:
+    # A strip each, and what stands still where motion is not wanted.
+    assert page.count("data:image/png;base64,iVBOR") == 2 * film.SHOWN
+    with Image.open(io.BytesIO(sections[0][0].cards[0].image)) as image:
         assert image.n_frames == FRAMES

@@ -4,13 +4,10 @@ import json
 import re
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
 
-import vqvae_jax
 from vqvae_jax import stages
 from vqvae_jax.data.speech_dataset import open_speech
 from vqvae_jax.data.utterances import utterance_batches
@@ -105,18 +102,15 @@ class TestRun:
         assert page.count("<audio") == 3 * 3 + 3
         assert "Phonemes from codes" in page
 
-    def test_the_readmes_conversion_runs(self, run, tmp_path, monkeypatch):
-        readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-        (block,) = [
-            block
-            for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-            if "runs/speech" in block
-        ]
+    def test_the_pages_conversion_runs(self, run, tmp_path, monkeypatch):
+        page = Path(__file__).parents[2] / "docs" / "speech.md"
+        text = page.read_text(encoding="utf-8")
+        (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
         (tmp_path / "runs").mkdir()
         (tmp_path / "runs" / "speech-small").symlink_to(run.path)
         monkeypatch.chdir(tmp_path)
-        namespace = {"jax": jax, "jnp": jnp, "vqvae_jax": vqvae_jax}
-        exec(compile(block, "README.md", "exec"), namespace)
+        namespace = {}
+        exec(compile(block, str(page), "exec"), namespace)
         (said,) = namespace["said"]
         length = len(namespace["audio"])
         assert length <= len(said) < length + run.experiment().model.downsampling

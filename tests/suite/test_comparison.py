@@ -49,7 +49,7 @@ def test_all_systems_and_seeds_end_in_one_table(config, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(stages, "run", run)
     assert suite.is_suite(config)
-    suite.run(config, str(tmp_path))
+    suite.run(config, str(tmp_path), command="python launch.py --x")
     kinds = ("gan", "vae", "pixelcnn", "vqvae")
     assert trained == [(kind, seed) for seed in (0, 1) for kind in kinds]
     results = json.loads((tmp_path / "results.json").read_text())
@@ -71,6 +71,7 @@ def test_all_systems_and_seeds_end_in_one_table(config, tmp_path, monkeypatch, c
     # Real images, and samples of each system.
     assert page.count("data:image/png;base64,") == 5
     assert "1 of 2 seeds diverged" in page
+    assert "<code>python launch.py --x</code>" in page
     assert "vae, seed 1: vae: loss is nan" in capsys.readouterr().out
 
 

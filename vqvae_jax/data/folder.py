@@ -13,7 +13,7 @@ from vqvae_jax.data import images
 from vqvae_jax.data.source import Example, Splits
 from vqvae_jax.errors import UserError, require
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _SPLIT_FOLDERS = {
     "train": ("train",),
     "validation": ("val", "validation"),
@@ -48,7 +48,7 @@ def open_folder(
     sources = {}
     for role, path in folders.items():
         files, labels = _list_images(path, class_names)
-        bad = _unreadable(files)
+        bad = unreadable(files)
         if bad and not skip_corrupt:
             first = min(bad)
             raise UserError(
@@ -146,12 +146,12 @@ def _list_images(
         found = _image_files(split / name)
         require(
             bool(found) or split.name != "train",
-            f"{split / name} has no images ({', '.join(_SUFFIXES)}); add some or "
+            f"{split / name} has no images ({', '.join(SUFFIXES)}); add some or "
             "remove the folder",
         )
         files += found
         labels += [label] * len(found)
-    require(bool(files), f"{split} has no images ({', '.join(_SUFFIXES)})")
+    require(bool(files), f"{split} has no images ({', '.join(SUFFIXES)})")
     return files, labels
 
 
@@ -162,13 +162,14 @@ def _image_files(path: Path) -> list[str]:
         return sorted(
             entry.path
             for entry in entries
-            if entry.name.lower().endswith(_SUFFIXES)
+            if entry.name.lower().endswith(SUFFIXES)
             and not entry.name.startswith(".")
             and entry.is_file()
         )
 
 
-def _unreadable(files: Sequence[str]) -> dict[int, str]:
+def unreadable(files: Sequence[str]) -> dict[int, str]:
+    """Return by index what is wrong with those files that are no readable image."""
     # Filters are global, so they are set once around all threads.
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")

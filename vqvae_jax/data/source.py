@@ -137,6 +137,11 @@ def stack(examples: Sequence[Example]) -> Batch:
     return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
 
 
+def spread(count: int, n: int) -> list[int]:
+    """Return `n` of 0 ... count - 1, evenly spaced from first to last; all if fewer."""
+    return np.linspace(0, count - 1, min(n, count)).round().astype(int).tolist()
+
+
 def first_examples(source: Source, n: int) -> Batch:
     """Stack the first `n` examples of `source`, or all if there are fewer.
 

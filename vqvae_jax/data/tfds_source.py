@@ -3,12 +3,13 @@
 import contextlib
 import difflib
 import io
+import os
 import socket
 import sys
 import urllib.parse
 import urllib.request
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -206,10 +207,13 @@ def _prepare(builder: Any) -> None:
     import tensorflow_datasets as tfds
 
     _check_reachable(builder)
-    # What takes a second needs no progress bar; a real download does.
+    # What takes a second needs no progress bar; a real download does, on a terminal.
     quiet = builder.name == "digits"
-    with contextlib.redirect_stdout(io.StringIO() if quiet else sys.stdout):
-        tfds.display_progress_bar(not quiet)
+    with (
+        contextlib.redirect_stdout(io.StringIO() if quiet else sys.stdout),
+        _silent_tensorflow(),
+    ):
+        tfds.display_progress_bar(not quiet and sys.stderr.isatty())
         try:
             builder.download_and_prepare(
                 file_format="array_record",
@@ -217,6 +221,19 @@ def _prepare(builder: Any) -> None:
             )
         finally:
             tfds.display_progress_bar(True)
+
+
+@contextlib.contextmanager
+def _silent_tensorflow() -> Iterator[None]:
+    """Let TensorFlow, if it is first imported inside, not tell how it was built."""
+    values = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    added = {name: v for name, v in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def _check_reachable(builder: Any) -> None:

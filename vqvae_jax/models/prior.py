@@ -83,7 +83,7 @@ class Prior(TrainedByGradient):
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Any:
         """Initialise the PixelCNN at random; of the batch only shapes matter."""
         first = {name: array[:1] for name, array in batch.items()}
-        return self._network.init(key, first["codes"], self._condition_of(first))
+        return self.network.init(key, first["codes"], self._condition_of(first))
 
     def loss(
         self, params: Any, key: PRNGKeyArray, batch: Mapping[str, Array]
@@ -140,7 +140,7 @@ class Prior(TrainedByGradient):
         """
         self._check_params(params)
         self._check_codes("codes", codes, lowest=0)
-        condition = self._condition(labels, vector, features, codes.shape[0])
+        condition = self.condition(codes.shape[0], labels, vector, features)
         log_p = self._log_p(params, jnp.asarray(codes), condition, dropout_key)
         if given is not None:
             self._check_codes("given", given, lowest=sampling.FREE)
@@ -195,7 +195,7 @@ class Prior(TrainedByGradient):
         self._check_params(params)
         sampling.require_drawable(temperature=temperature, top_k=top_k, top_p=top_p)
         batch = common_size(num_samples, labels, vector, features, given, leading)
-        condition = self._condition(labels, vector, features, batch)
+        condition = self.condition(batch, labels, vector, features)
         if given is not None:
             self._check_codes("given", given, lowest=sampling.FREE, batch=batch)
         if leading is not None:
@@ -236,7 +236,7 @@ class Prior(TrainedByGradient):
             )
 
         return sampling.cached(
-            self._network,
+            self.network,
             params,
             key,
             shape=(batch, *self.grid),
@@ -249,7 +249,8 @@ class Prior(TrainedByGradient):
         )
 
     @property
-    def _network(self) -> PixelCNN:
+    def network(self) -> PixelCNN:
+        """The PixelCNN that it is."""
         # One more class for labels that are withheld.
         withheld = 1 if self.num_classes and self.label_dropout else 0
         return PixelCNN(
@@ -271,7 +272,7 @@ class Prior(TrainedByGradient):
         self, params, codes, condition, dropout_key=None
     ) -> Float[Array, "B H W C"]:
         rngs = {} if dropout_key is None else {"dropout": dropout_key}
-        logits = self._network.apply(params, codes, condition, rngs=rngs)
+        logits = self.network.apply(params, codes, condition, rngs=rngs)
         chosen = jnp.take_along_axis(logits, codes[..., None], axis=-1)[..., 0]
         return chosen - jax.nn.logsumexp(logits, axis=-1)
 
@@ -285,7 +286,14 @@ class Prior(TrainedByGradient):
             features=batch.get("features"),
         )
 
-    def _condition(self, labels, vector, features, batch: int) -> Condition:
+    def condition(
+        self, batch: int, labels=None, vector=None, features=None
+    ) -> Condition:
+        """Return what a batch of grids depends on, as the PixelCNN takes it.
+
+        Raises:
+          UserError: labels are missing, not wanted, or not classes.
+        """
         if labels is None and self.num_classes:
             require(
                 self.label_dropout > 0,

@@ -36,9 +36,10 @@ from vqvae_jax.networks.autoencoder import Encoder
 class Params(NamedTuple):
     """Everything that a trained VQ-VAE is.
 
-    encoder: the encoder's parameters.
-    decoder: the decoder's parameters.
-    codebook: `quantizer.Codebook`.
+    Attributes:
+      encoder: the encoder's parameters.
+      decoder: the decoder's parameters.
+      codebook: `quantizer.Codebook`.
     """
 
     encoder: Any
@@ -99,7 +100,7 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
         codebook = self._bottleneck.init(
             codebook_key,
             kmeans_key,
-            lambda: self._z_e(params, images),
+            lambda: self.z_e(params, images),
             self._cell_mask(batch["mask"]),
         )
         return params._replace(codebook=codebook)
@@ -140,6 +141,16 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
             )
         return results
 
+    def z_e(
+        self, params: Params, images: UInt8[AnyArray, "B H W C"]
+    ) -> Float[Array, "B h w GD"]:
+        """Return the encoder's output for images, before it is quantized.
+
+        Raises:
+          UserError: the images are not of image_shape.
+        """
+        return self._encoder.apply(params.encoder, self._as_input(images))
+
     def encode(
         self, params: Params, images: UInt8[AnyArray, "B H W C"]
     ) -> Int[Array, "B h w G"]:
@@ -148,7 +159,7 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
         Raises:
           UserError: the images are not of image_shape.
         """
-        return quantizer.quantize(params.codebook, self._z_e(params, images)).codes
+        return quantizer.quantize(params.codebook, self.z_e(params, images)).codes
 
     def decode(
         self, params: Params, codes: Int[AnyArray, "B h w G"]
@@ -179,7 +190,7 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
     def _forward(self, params, batch):
         """Encode, quantize and decode; terms are for each example, unweighted."""
         images = batch["image"]
-        z_e = self._z_e(params, images)
+        z_e = self.z_e(params, images)
         cell_mask = self._cell_mask(batch["mask"])
         quantized = quantizer.quantize(params.codebook, z_e, cell_mask)
         outputs = self._decoder.apply(params.decoder, quantized.z_q)
@@ -205,9 +216,6 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
         }
         used = metrics.code_usage(quantized.codes, num_codes=self.num_codes, mask=mask)
         return {**means, "usage": used}
-
-    def _z_e(self, params: Params, images) -> Float[Array, "B h w GD"]:
-        return self._encoder.apply(params.encoder, self._as_input(images))
 
     def _cell_mask(self, mask: Bool[Array, " B"]) -> Bool[Array, "B h w"]:
         return jnp.broadcast_to(mask[:, None, None], (mask.shape[0], *self.grid[:2]))

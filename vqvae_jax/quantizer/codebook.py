@@ -14,9 +14,10 @@ from vqvae_jax.quantizer.sums import sum_by_code
 class Codebook(NamedTuple):
     """The embedding tables and the running statistics of the EMA variant.
 
-    embeddings: `[G, K, D]` float32, the rows e_k of each of the G codebooks.
-    counts: `[G, K]` float32, N_i of equation 6, how often each code was used lately.
-    sums: `[G, K, D]` float32, m_i of equation 7: e_i = m_i / N_i.
+    Attributes:
+      embeddings: `[G, K, D]` float32, the rows e_k of each of the G codebooks.
+      counts: `[G, K]` float32, N_i of equation 6, how often each code was used lately.
+      sums: `[G, K, D]` float32, m_i of equation 7: e_i = m_i / N_i.
     """
 
     embeddings: Float[Array, "G K D"]
@@ -27,13 +28,14 @@ class Codebook(NamedTuple):
 class Quantized(NamedTuple):
     """What `quantize` returns.
 
-    z_q: `[..., G*D]`, equal to the nearest rows; its gradient goes straight to z_e.
-    codes: `[..., G]` int32, the nearest rows' indices (equation 1).
-    codebook_loss: `[..., G]`, |sg[z_e] - e|^2, the second term of equation 3. The norm
-      sums over D; average it over the N latents. Its gradient reaches the codebook
-      only.
-    commitment_loss: `[..., G]`, |z_e - sg[e]|^2, the third term without its beta. Its
-      gradient reaches z_e only.
+    Attributes:
+      z_q: `[..., G*D]`, equal to the nearest rows; its gradient goes straight to z_e.
+      codes: `[..., G]` int32, the nearest rows' indices (equation 1).
+      codebook_loss: `[..., G]`, `|sg[z_e] - e|^2`, the second term of equation 3. The
+        norm sums over D; average it over the N latents. Its gradient reaches the
+        codebook only.
+      commitment_loss: `[..., G]`, `|z_e - sg[e]|^2`, the third term without its beta.
+        Its gradient reaches z_e only.
     """
 
     z_q: Float[Array, "*batch GD"]

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.data.source import read_many, stack
-from vqvae_jax.evaluation.usage import count_codes
+from vqvae_jax.data.source import spread
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.report import figures
+from vqvae_jax.report import figures, tiles
+from vqvae_jax.report.codebook import codebook_section
 from vqvae_jax.report.page import Picture, Section, render
+from vqvae_jax.report.paper import paper_section
+from vqvae_jax.report.reconstructions import sections_of_codes
+from vqvae_jax.report.results import readable
 from vqvae_jax.workdir import Workdir, restore
 
 # A page of a thousand classes would take minutes to load; `samples/` has them all.
@@ -50,19 +52,42 @@ def build(
       UserError: an earlier stage has not left its results.
     """
     of_second = of_second or _sections_of_images
+    config, results = (workdir.read_json(p) for p in (workdir.config, workdir.results))
+    model, params = restore(workdir.path)
     sections = [
+        *paper_section(config, results),
         # A PixelCNN and a GAN have no code to reconstruct from.
-        *([_reconstructions(workdir, dataset)] if _reconstructs(experiment) else []),
+        *(
+            sections_of_codes(model, params, dataset)
+            if hasattr(model, "reconstruct")
+            else []
+        ),
         *of_second(workdir, experiment, dataset),
-        *([codebook_section(workdir, experiment)] if experiment.second else []),
+        *([codebook_section(workdir, params)] if experiment.second else []),
         *learning_curves(workdir),
     ]
     return render(
         f"{NAMES[experiment.kind]}: {workdir.path.resolve().name}",
-        results=workdir.read_json(workdir.results),
+        results=results,
         sections=sections,
-        config=workdir.read_json(workdir.config),
+        config=config,
+        summary=_summary(experiment),
+        command=workdir.read_command(),
     )
+
+
+def _summary(experiment: Experiment) -> str:
+    """Say in a sentence what the model is of."""
+    model, data = experiment.model, experiment.data
+    name = data.name if data.source == "tfds" else "a folder"
+    images = f"Images of {name}, {_sizes(model.image_shape)}"
+    if not hasattr(model, "num_codes"):
+        return f"{images}."
+    return f"{images}, as {_sizes(model.grid)} codes of K = {model.num_codes}."
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
 
 
 def sections_of_prior(
@@ -80,25 +105,6 @@ def _sections_of_images(
     return [_samples(workdir, is_decoded=False)]
 
 
-def _reconstructions(workdir: Workdir, dataset: Dataset) -> Section:
-    model, params = restore(workdir.path)
-    columns = figures.columns_for(dataset.image_shape)
-    # A folder is sorted by class: its first images would all be of one.
-    chosen = spread(len(dataset.test), 2 * columns)
-    originals = stack(read_many(dataset.test, chosen))["image"]
-    decoded = np.asarray(jax.jit(model.reconstruct)(params, originals))
-    picture = Picture(
-        figures.reconstructions(originals, decoded, columns=columns),
-        "Rows of test images, each above the row of its reconstructions",
-    )
-    text = "Test images; below each row, what the decoder makes of its codes."
-    return Section("Reconstructions", text, [picture])
-
-
-def _reconstructs(experiment: Experiment) -> bool:
-    return hasattr(experiment.model, "reconstruct")
-
-
 def _samples(workdir: Workdir, *, is_decoded: bool) -> Section:
     text = "Codes drawn from the prior, decoded." if is_decoded else ""
     return samples_section(workdir, text)
@@ -109,44 +115,31 @@ def samples_section(workdir: Workdir, text: str) -> Section:
     with np.load(workdir.samples, allow_pickle=False) as samples:
         images, labels = samples["images"], samples["labels"]
         class_names = samples["class_names"]
-    columns = figures.columns_for(images.shape[1:])
-    pictures = []
+    # Two rows, which a phone shows large enough.
+    columns = max(1, tiles.columns_for(images.shape[1:]) // 2)
+    cards = []
     present = np.unique(labels)
     for label in present[spread(len(present), _CLASSES)]:
-        row = images[labels == label][:columns]
+        of_class = images[labels == label][: 2 * columns]
         name = str(class_names[label]) if len(class_names) else ""
-        png = figures.image_grid(row, columns=columns)
-        pictures.append(Picture(png, f"Samples {name}".strip(), name))
-    return Section("Samples", text, pictures)
-
-
-def spread(count: int, n: int) -> list[int]:
-    """Return `n` of 0 ... count - 1, evenly spaced from first to last; all if fewer."""
-    return np.linspace(0, count - 1, min(n, count)).round().astype(int).tolist()
-
-
-def codebook_section(workdir: Workdir, experiment: Experiment) -> Section:
-    """Show how often each code is used."""
-    counts = count_codes(workdir.codes("test"), num_codes=experiment.model.num_codes)
-    picture = Picture(figures.codebook_usage(counts), "Code usage, most used first")
-    text = "How often each code occurs in the test split. The dotted line is even use."
-    return Section("Codebook usage", text, [picture])
+        png = tiles.image_grid(of_class, columns=columns)
+        cards.append(Picture(png, f"Samples {name}".strip(), name))
+    return Section("Samples", text, cards=cards)
 
 
 def learning_curves(workdir: Workdir) -> list[Section]:
     """Show what each stage that trains has logged."""
     entries = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
-    return [
-        Section(
-            f"Learning curves of the {name}",
-            "",
-            [
-                Picture(
-                    figures.learning_curves(entries, stage),
-                    f"Each logged term of the {name} against the step",
-                )
-            ],
-        )
-        for stage, name in NAMES.items()
-        if any(entry["stage"] == stage for entry in entries)
-    ]
+    sections = []
+    for stage, name in NAMES.items():
+        # The codebook's and the commitment loss are one number with two gradients.
+        terms: dict[bytes, list[str]] = {}
+        for term, plot in figures.learning_curves(entries, stage).items():
+            terms.setdefault(figures.svg(plot), []).append(readable(term))
+        cards = [
+            Picture(plot, f"{', '.join(of)} of the {name}, by step", ", ".join(of))
+            for plot, of in terms.items()
+        ]
+        if cards:
+            sections.append(Section(f"Learning curves of the {name}", "", cards=cards))
+    return sections

@@ -1,90 +1,128 @@
-"""Pictures of a run, as PNG bytes."""
+"""Plots of a run, and their way into a page whose theme they follow."""
 
+import hashlib
 import io
-import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
+
+# Those of matplotlib, whose import takes seconds: a run spends them at its figures.
+Figure = Axes = Any
 
 INK = "#4a5568"
-_COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#b83280", "#6b46c1", "#718096")
-# Small images are enlarged by whole factors up to about this many pixels a side, and
-# sixteen such fill a row.
-_TILE = 64
-_ROW = 16 * _TILE
+COLOURS = ("#2b6cb0", "#c05621", "#2f855a", "#b83280", "#6b46c1", "#5f6b7a")
+# Behind cells that have no value.
+_NOTHING = "#e2e8f0"
+# The variables of style.css that take the place of colours in a page.
+VARIABLES = {
+    INK: "soft",
+    _NOTHING: "line",
+    **{colour: f"series-{i}" for i, colour in enumerate(COLOURS, start=1)},
+}
+# A line of more points is no longer to be told from one of these.
+_POINTS = 400
+# More marks than this are a picture, not a shape each.
+_SHAPES = 128
+# Of matplotlib, and none of it is for readers.
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def columns_for(image_shape: tuple[int, int, int]) -> int:
-    """Return how many images a row of the page holds: 16 small ones, 8 of 128x128."""
-    height, width, _ = image_shape
-    return max(1, min(16, _ROW // (width * _enlargement(height, width))))
-
-
-def image_grid(
-    images: UInt8[np.ndarray, "N H W C"], *, columns: int, gap: int = 4
-) -> bytes:
-    """Lay images out in rows; pixels are enlarged by a whole factor, never smoothed."""
-    return _grid_of_rows(_in_rows(images, columns), columns, gap)
-
-
-def reconstructions(
-    originals: UInt8[np.ndarray, "N H W C"],
-    decoded: UInt8[np.ndarray, "N H W C"],
-    *,
-    columns: int,
-    gap: int = 4,
-) -> bytes:
-    """Lay out rows of originals, each with the row of its reconstructions below."""
-    pairs = zip(_in_rows(originals, columns), _in_rows(decoded, columns), strict=True)
-    return _grid_of_rows([row for pair in pairs for row in pair], columns, gap)
-
-
-def learning_curves(entries: Sequence[Mapping[str, Any]], stage: str) -> bytes:
-    """Plot the terms that a stage logged, on train and validation."""
+def learning_curves(
+    entries: Sequence[Mapping[str, Any]], stage: str
+) -> dict[str, Figure]:
+    """Plot each term that a stage logged, on train and validation; the loss first."""
     entries = [e for e in entries if e["stage"] == stage]
     skip = {"stage", "split", "step", "examples_per_second"}
     names = [n for n in dict.fromkeys(n for e in entries for n in e) if n not in skip]
-    columns = min(3, len(names))
-    rows = math.ceil(len(names) / columns)
-    figure = new_figure(3.4 * columns, 2.3 * rows)
-    for place, name in enumerate(names, start=1):
-        axes = _axes(figure, rows, columns, place)
-        for split, colour in zip(("train", "validation"), _COLOURS, strict=False):
-            points = [
-                (e["step"], e[name])
-                for e in entries
-                if e["split"] == split and name in e
-            ]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=colour, label=split)
-        axes.set_title(name.replace("_", " "), fontsize=10, color=INK)
-        if place == 1:
-            axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    return rendered(figure)
+    names.sort(key=lambda name: name != "loss")
+    return {name: _curve(entries, name) for name in names}
 
 
-def codebook_usage(counts: Float[np.ndarray, "G K"]) -> bytes:
+def _curve(entries: Sequence[Mapping[str, Any]], name: str) -> Figure:
+    figure = new_figure(3.6, 2.1)
+    axes = _axes(figure)
+    for split, colour in zip(("train", "validation"), COLOURS, strict=False):
+        points = [
+            (e["step"], e[name]) for e in entries if e["split"] == split and name in e
+        ]
+        if points:
+            kept = np.linspace(0, len(points) - 1, min(len(points), _POINTS))
+            steps, values = np.array(points, float)[kept.round().astype(int)].T
+            mark = "o" if len(steps) == 1 else ""
+            axes.plot(steps, values, color=colour, label=split, marker=mark)
+    axes.locator_params(nbins=5)
+    axes.set_xlabel("step", color=INK, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return figure
+
+
+def codebook_usage(counts: Float[np.ndarray, "G K"]) -> Figure:
     """Plot how often each code is used, most used first, a line a codebook."""
-    figure = new_figure(7.0, 2.6)
+    figure = new_figure(4.0, 3.0)
     axes = _axes(figure)
     for row in counts:
         share = np.sort(row)[::-1] / max(row.sum(), 1.0)
         axes.fill_between(np.arange(1, len(row) + 1), share, step="mid", alpha=0.25)
         axes.step(np.arange(1, len(row) + 1), share, where="mid", linewidth=1)
-    axes.set_xlabel("codes, most used first", color=INK)
-    axes.set_ylabel("share of all codes", color=INK)
+    axes.set_xlabel("codes, most used first", color=INK, fontsize=8)
+    axes.set_ylabel("share of all codes", color=INK, fontsize=8)
     axes.axhline(1 / counts.shape[1], color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlim(1, max(2, counts.shape[1]))
     axes.set_ylim(bottom=0)
-    return rendered(figure)
+    return figure
+
+
+def codebook_map(
+    places: Float[np.ndarray, "G K 2"],
+    shares: Float[np.ndarray, "G 2"],
+    counts: Float[np.ndarray, "G K"],
+    colours: UInt8[np.ndarray, "G K 3"],
+) -> Figure:
+    """Plot where the codes of each codebook lie, larger where they are used more.
+
+    Codes that are never used are crosses.
+
+    Args:
+      places: of the codes on the two axes.
+      shares: of the variance that is along each axis.
+      counts: how often each code is used.
+      colours: of the codes.
+    """
+    books = len(places)
+    columns = min(books, 4)
+    rows = -(-books // columns)
+    width = 4.0 if books == 1 else 1.6
+    figure = new_figure(columns * width, rows * 0.75 * width)
+    for book in range(books):
+        axes = _axes(figure, rows, columns, book + 1)
+        used = counts[book] > 0
+        x, y = places[book].T
+        area = 12 + 140 * counts[book] / max(counts[book].max(), 1)
+        axes.scatter(
+            x[used],
+            y[used],
+            s=area[used] * (width / 4.0),
+            c=colours[book][used] / 255,
+            edgecolors=INK,
+            linewidths=0.5,
+            rasterized=places[..., 0].size > _SHAPES,
+        )
+        axes.scatter(x[~used], y[~used], s=12, c=INK, marker="x", linewidths=0.8)
+        axes.set_aspect("equal", "datalim")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        first, second = shares[book]
+        axes.set_xlabel(f"{first:.0%} of the variance", color=INK, fontsize=8)
+        axes.set_ylabel(f"{second:.0%}", color=INK, fontsize=8)
+    return figure
 
 
 def settings(
     measured: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]],
-) -> bytes:
+) -> Figure:
     """Plot figures over the values of options: a column an option, a row a figure.
 
     Args:
@@ -118,20 +156,22 @@ def settings(
         row[0].set_ylabel(name, color=INK, fontsize=8)
     for axes, option in zip(grid[0], options, strict=True):
         axes.set_title(option.replace("_", " "), fontsize=9, color=INK)
-    return rendered(figure)
+    return figure
 
 
-def new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Figure:
     """Make a figure of so many inches."""
-    # Here: the import takes seconds, which a run spends when it comes to its figures.
-    from matplotlib.figure import Figure
+    import matplotlib.figure
 
-    return Figure(figsize=(width, height), dpi=144, layout="constrained")
+    return matplotlib.figure.Figure(
+        figsize=(width, height), dpi=144, layout="constrained"
+    )
 
 
-def style(axes: Any) -> None:
+def style(axes: Axes) -> None:
     """Give axes the look of all plots of a page."""
-    axes.set_prop_cycle(color=_COLOURS)
+    axes.set_prop_cycle(color=COLOURS)
+    axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, labelsize=8)
     for side in ("left", "bottom"):
@@ -139,14 +179,36 @@ def style(axes: Any) -> None:
     axes.grid(alpha=0.2)
 
 
-def rendered(figure: Any) -> bytes:
-    """Return a figure as a PNG."""
+def svg(figure: Figure) -> bytes:
+    """Return a figure as SVG to stand inside a page, in the colours of its theme.
+
+    `VARIABLES` says which; text stays text, and ids are those of no other figure.
+    """
+    import matplotlib
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
-    return buffer.getvalue()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "page"}):
+        figure.savefig(buffer, format="svg", facecolor="none", metadata=_NO_METADATA)
+    text = buffer.getvalue().decode()
+    text = text[text.index("<svg") :].strip()
+    for colour, variable in VARIABLES.items():
+        text = text.replace(colour, f"var(--{variable})")
+    return _with_own_ids(text).encode()
 
 
-def confusion(counts: Int[np.ndarray, "P P"], names: Sequence[str]) -> bytes:
+def _with_own_ids(text: str) -> str:
+    """Keep the ids that something refers to, and make them this figure's own."""
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
+    own = hashlib.sha256(text.encode()).hexdigest()[:8]
+    text = re.sub(
+        r' id="([^"]*)"',
+        lambda found: f' id="{own}-{found[1]}"' if found[1] in used else "",
+        text,
+    )
+    return re.sub(r'(url\(#|href="#)', rf"\g<1>{own}-", text)
+
+
+def confusion(counts: Int[np.ndarray, "P P"], names: Sequence[str]) -> Figure:
     """Show which classes are taken for which, as parts of all of the true class.
 
     A class that has none is grey.
@@ -160,7 +222,7 @@ def confusion(counts: Int[np.ndarray, "P P"], names: Sequence[str]) -> bytes:
     side = 1.2 + 0.19 * max(len(names), 10)
     figure = new_figure(side + 0.7, side)
     axes = _axes(figure)
-    axes.set_facecolor("#e2e8f0")
+    axes.set_facecolor(_NOTHING)
     # From 0 to 1 in all figures, so that two of them can be compared.
     image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     places = np.arange(len(names))
@@ -178,42 +240,10 @@ def confusion(counts: Int[np.ndarray, "P P"], names: Sequence[str]) -> bytes:
     bar.set_label("part of the row", color=INK, fontsize=8)
     bar.ax.tick_params(colors=INK, labelsize=8)
     bar.outline.set_visible(False)
-    return rendered(figure)
+    return figure
 
 
-def _enlargement(height: int, width: int) -> int:
-    return max(1, _TILE // max(height, width))
-
-
-def _in_rows(images: np.ndarray, columns: int) -> list[np.ndarray]:
-    return [images[i : i + columns] for i in range(0, len(images), columns)]
-
-
-def _grid_of_rows(rows: Sequence[np.ndarray], columns: int, gap: int) -> bytes:
-    """Lay out rows of up to `columns` images; what is not an image is transparent."""
-    _, height, width, channels = rows[0].shape
-    factor = _enlargement(height, width)
-    height, width = height * factor, width * factor
-    canvas = np.zeros(
-        (len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8
-    )
-    for i, row in enumerate(rows):
-        enlarged = row.repeat(factor, axis=1).repeat(factor, axis=2)
-        for j, image in enumerate(enlarged):
-            top, left = i * (height + gap), j * (width + gap)
-            tile = canvas[top : top + height, left : left + width]
-            tile[..., :3] = image if channels == 3 else image[..., :1]
-            tile[..., 3] = 255
-    return _png(Image.fromarray(canvas, "RGBA"))
-
-
-def _axes(figure: Any, *place: int) -> Any:
+def _axes(figure: Figure, *place: int) -> Axes:
     axes = figure.add_subplot(*place)
     style(axes)
     return axes
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

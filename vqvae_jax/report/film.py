@@ -11,10 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 SHOWN = 4
 
 _GAP = 3
-_LABEL = 64
+_LABEL = 104
+_LINE = 20
 _BAR = 4
 _SIDE = 84
 _GIVEN, _DRAWN = "#dd6b20", "#2b6cb0"
+# Pixels of letters: a page shows a strip at about half of its size.
+_OF_STRIP, _OF_ANIMATION = 22, 15
 _INK, _PAPER = "#4a5568", "#ffffff"
 _MILLISECONDS = 160
 
@@ -43,7 +46,7 @@ def strips(
         draw.rectangle((left, 0, left + width - 1, _BAR - 1), fill=colour)
     for row, (clip, name) in enumerate(zip(clips, names, strict=True)):
         top = _BAR + _GAP + row * (height + _GAP)
-        _write(draw, name, 0, top + height // 2)
+        _write(draw, name, 0, top + height // 2, size=_OF_STRIP)
         for t, frame in enumerate(clip):
             canvas.paste(_image(frame), (_LABEL + t * (width + _GAP), top))
     return _saved(canvas, "PNG", optimize=True)
@@ -55,8 +58,7 @@ def animation(
     """Play clips side by side, for ever, as a GIF; an orange bar marks given frames."""
     rows, time = clips.shape[:2]
     height, width = _tile(clips)
-    line = 16
-    size = (rows * (width + _GAP) - _GAP, line + _BAR + height)
+    size = (rows * (width + _GAP) - _GAP, _LINE + _BAR + height)
     frames = []
     for t in range(time):
         canvas = Image.new("RGB", size, _PAPER)
@@ -64,10 +66,10 @@ def animation(
         colour = _GIVEN if t < given else _DRAWN
         for row, name in enumerate(names):
             left = row * (width + _GAP)
-            _write(draw, name, left, line // 2)
-            draw.rectangle((left, line, left + width - 1, line + _BAR - 1), fill=colour)
-            frame = _image(clips[row, t])
-            canvas.paste(frame, (left, line + _BAR))
+            _write(draw, name, left, _LINE // 2, size=_OF_ANIMATION)
+            bar = (left, _LINE, left + width - 1, _LINE + _BAR - 1)
+            draw.rectangle(bar, fill=colour)
+            canvas.paste(_image(clips[row, t]), (left, _LINE + _BAR))
         frames.append(canvas.quantize(128, dither=Image.Dither.NONE))
     # The last frame rests, so that the eye sees where it begins again.
     durations = [_MILLISECONDS] * (time - 1) + [5 * _MILLISECONDS]
@@ -96,8 +98,10 @@ def _image(frame: UInt8[np.ndarray, "H W C"]) -> Image.Image:
     return Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame)
 
 
-def _write(draw: ImageDraw.ImageDraw, text: str, left: int, middle: int) -> None:
-    font = ImageFont.load_default(size=11)
+def _write(
+    draw: ImageDraw.ImageDraw, text: str, left: int, middle: int, *, size: int
+) -> None:
+    font = ImageFont.load_default(size=size)
     draw.text((left, middle), text, fill=_INK, font=font, anchor="lm")
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.data.source import read_many, stack
+from vqvae_jax.data.source import read_many, spread, stack
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.report import figures
-from vqvae_jax.report.build import samples_section, spread
+from vqvae_jax.report import tiles
+from vqvae_jax.report.build import samples_section
 from vqvae_jax.report.page import Picture, Section
 from vqvae_jax.workdir import Workdir
 
@@ -67,7 +67,7 @@ def _reconstructions(workdir, dataset: Dataset, results) -> Section:
     with np.load(workdir.reconstructions, allow_pickle=False) as file:
         arrays = dict(file)
     frames = arrays.pop("frames")
-    columns = figures.columns_for(dataset.image_shape)
+    columns = tiles.columns_for(dataset.image_shape)
     chosen = spread(len(frames), _ROWS * columns)
     originals = stack(read_many(dataset.test, frames[chosen].tolist()))["image"]
     first_bits, bits = results["code_bits"], results["global_bits_per_frame"]
@@ -80,7 +80,7 @@ def _reconstructions(workdir, dataset: Dataset, results) -> Section:
     rows = {"test frames": originals}
     rows |= {captions[name]: images[chosen] for name, images in arrays.items()}
     pictures = [
-        Picture(figures.image_grid(images, columns=columns), caption, caption)
+        Picture(tiles.image_grid(images, columns=columns), caption, caption)
         for caption, images in rows.items()
     ]
     text = (

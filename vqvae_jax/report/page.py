@@ -2,38 +2,28 @@
 
 import base64
 import html
+import importlib.resources
+import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Results whose names need more than their words.
-_TITLES = {
-    "codebook_active_codes": "Codes in use (test)",
-    "codebook_codes": "Codebook size",
-    "code_bits": "Bits of an image's codes",
-    "code_bits_learned_prior": "Bits of an image's codes, learned prior (test)",
-    "compression_ratio": "Compression",
-    "compression_ratio_learned_prior": "Compression, learned prior (test)",
-    "image_bits": "Bits of an image",
-    "marginal_bits_per_code": "Bits per code by frequency alone (test)",
-    "prior_bits_per_code": "Prior bits per code (test)",
-    "test_bits_per_dim_learned_prior": "Test bits/dim, learned prior",
-    "test_bits_per_dim_uniform_prior": "Test bits/dim, uniform prior",
-}
-_WORDS = {
-    "db": "(dB)",
-    "kl": "KL",
-    "mcd": "MCD",
-    "psnr": "PSNR",
-    "ssim": "SSIM",
-    "train": "training",
-    "vae": "VAE",
-}
-_SPLITS = ("train", "validation", "test")
+from PIL import Image
+
+from vqvae_jax.report.results import highlights, rows
+
+# Pixels, and points of a plot, across; what is wider scrolls on a small screen.
+_WIDE, _WIDE_PLOT = 1200, 480
+# Nothing is fetched, whatever a name or a script says.
+_POLICY = (
+    "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+)
 
 
 class Picture(NamedTuple):
-    """A PNG or GIF of the page, with its text alternative."""
+    """A PNG, GIF or, as `figures.svg` makes it, SVG, with its text alternative."""
 
     image: bytes
     alt: str
@@ -51,17 +41,27 @@ class Sound(NamedTuple):
     caption: str = ""
 
 
-class Section(NamedTuple):
-    """A heading, a sentence below it, rows of a table, sounds and pictures.
+class Widget(NamedTuple):
+    """HTML and the script that makes it live; names in the HTML are escaped."""
 
-    The first row of the table is its head.
+    markup: str
+    script: str
+
+
+class Section(NamedTuple):
+    """A heading, a sentence below it, and what there is to read, hear, see and touch.
+
+    The first row of the table is its head. Cards are pictures that stand beside each
+    other as far as there is room, the others below each other.
     """
 
     heading: str
     text: str
-    pictures: Sequence[Picture]
+    pictures: Sequence[Picture] = ()
     table: Sequence[Sequence[str]] = ()
     sounds: Sequence[Sound] = ()
+    cards: Sequence[Picture] = ()
+    widget: Widget | None = None
 
 
 def render(
@@ -70,132 +70,208 @@ def render(
     results: Mapping[str, float | int],
     sections: Sequence[Section],
     config: Mapping[str, Any],
+    summary: str = "",
+    command: str = "",
 ) -> str:
-    """Return the page as HTML with its pictures and sounds inside."""
-    shown = [(_readable(name), _formatted(name, v)) for name, v in results.items()]
-    body = "\n".join(_section(section) for section in sections)
-    if shown:
-        body = f"<section>\n<h2>Results</h2>\n{_table(shown)}\n</section>\n{body}"
-    config_text = html.escape(json.dumps(config, indent=2))
+    """Return the page as HTML with its pictures, sounds and scripts inside.
+
+    Args:
+      title: of the page.
+      results: shown as a table, the most sought ones above it.
+      sections: in order.
+      config: shown on demand.
+      summary: a sentence on what was run.
+      command: what was typed to run it.
+    """
+    anchors = _anchors(sections)
+    body = "\n".join(map(_section, sections, anchors))
+    scripts = [asset("page.js"), *(s.widget.script for s in sections if s.widget)]
+    of_results = _results(results) if results else ""
+    links = [("results", "Results")] if results else []
+    links += [(a, s.heading) for a, s in zip(anchors, sections, strict=True)]
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>{html.escape(title)}</title>
-<style>{_STYLE}</style>
+<link rel="icon" href="data:,">
+<style>
+{asset("style.css")}</style>
 </head>
 <body>
-<main>
+<a class="skip" href="#main">To the content</a>
+<header>
+<button type="button" id="theme" aria-pressed="false" hidden>Dark theme</button>
 <h1>{html.escape(title)}</h1>
-{body}
-<section>
-<h2>Config</h2>
-<details><summary>config.json</summary><pre>{config_text}</pre></details>
-</section>
+{_paragraph(summary)}{_command(command)}{_config(config)}{_navigation(links)}</header>
+<main id="main" tabindex="-1">
+{of_results}{body}
 </main>
-</body>
+{"".join(f"<script>{chr(10)}{script}</script>{chr(10)}" for script in scripts)}</body>
 </html>
 """
 
 
-def _section(section: Section) -> str:
-    pictures = "\n".join(_figure(picture) for picture in section.pictures)
-    text = f"<p>{html.escape(section.text)}</p>" if section.text else ""
-    table = ""
-    if section.table:
-        head = "".join(f"<th scope=col>{html.escape(x)}</th>" for x in section.table[0])
-        table = _table(section.table[1:], f"<tr>{head}</tr>\n", "wide")
-    sounds = ""
-    if section.sounds:
-        players = "\n".join(_player(sound) for sound in section.sounds)
-        sounds = f"<div class=sounds>\n{players}\n</div>\n"
+def asset(name: str) -> str:
+    """Return the text of a file that lies beside this module."""
+    return importlib.resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _anchors(sections: Sequence[Section]) -> list[str]:
+    """Return a name for each section, that an address may end with; all differ."""
+    names = [re.sub(r"\W+", "-", s.heading.lower()).strip("-") for s in sections]
+    taken = {"", "main", "results", "theme"}
+    return [
+        name if name not in taken and name not in names[:i] else f"{name}-{i}"
+        for i, name in enumerate(names)
+    ]
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>\n" if text else ""
+
+
+def _command(command: str) -> str:
+    text = html.escape(command)
+    return f'<pre class="command"><code>{text}</code></pre>\n' if command else ""
+
+
+def _config(config: Mapping[str, Any]) -> str:
+    text = html.escape(json.dumps(config, indent=2))
+    return f"<details><summary>Config</summary><pre>{text}</pre></details>\n"
+
+
+def _navigation(links: Sequence[tuple[str, str]]) -> str:
+    items = "".join(
+        f'<li><a href="#{anchor}">{html.escape(heading)}</a></li>'
+        for anchor, heading in links
+    )
+    return f'<nav aria-label="Sections"><ul>{items}</ul></nav>\n' if links else ""
+
+
+def _results(results: Mapping[str, float | int]) -> str:
+    tiles = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(number)}</dd></div>"
+        for name, number in highlights(results)
+    )
+    tiles = f'<dl class="tiles">{tiles}</dl>\n' if tiles else ""
     return (
-        f"<section>\n<h2>{html.escape(section.heading)}</h2>\n{text}\n{table}"
-        f"{sounds}{pictures}\n</section>"
+        f'<section id="results">\n<h2>Results</h2>\n{tiles}'
+        f"<details><summary>All {len(results)} results</summary>\n"
+        f"{_table(rows(results), caption='Results')}</details>\n</section>\n"
     )
 
 
-def _table(rows: Sequence[Sequence[str]], head: str = "", style: str = "") -> str:
+def _section(section: Section, anchor: str) -> str:
+    table = sounds = cards = ""
+    if section.table:
+        head = "".join(
+            f'<th scope="col">{html.escape(x)}</th>'
+            if x
+            # A head without a word is no head.
+            else "<td></td>"
+            for x in section.table[0]
+        )
+        table = _table(
+            section.table[1:],
+            head=f"<thead><tr>{head}</tr></thead>\n",
+            caption=section.heading,
+            style="wide",
+        )
+    if section.sounds:
+        players = "\n".join(_player(sound) for sound in section.sounds)
+        sounds = f'<div class="sounds">\n{players}\n</div>\n'
+    if section.cards:
+        figures = "\n".join(_figure(picture) for picture in section.cards)
+        cards = f'<div class="cards">\n{figures}\n</div>\n'
+    pictures = "".join(f"{_figure(picture)}\n" for picture in section.pictures)
+    widget = section.widget.markup if section.widget else ""
+    return (
+        f'<section id="{anchor}">\n<h2>{html.escape(section.heading)}</h2>\n'
+        f"{_paragraph(section.text)}{table}{sounds}{cards}{pictures}{widget}</section>"
+    )
+
+
+def _table(
+    rows: Sequence[Sequence[str]], *, caption: str, head: str = "", style: str = ""
+) -> str:
     body = "\n".join(
-        f"<tr><th scope=row>{html.escape(row[0])}</th>"
+        f'<tr><th scope="row">{html.escape(row[0])}</th>'
         + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
         + "</tr>"
         for row in rows
     )
     of_style = f' class="{style}"' if style else ""
-    return f"<div class=scroll><table{of_style}>\n{head}{body}\n</table></div>\n"
+    name = html.escape(caption)
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="Table: {name}">'
+        f'<table{of_style}>\n<caption class="unseen">{name}</caption>\n{head}'
+        f"<tbody>{body}\n</tbody></table></div>\n"
+    )
 
 
 def _figure(picture: Picture) -> str:
-    data = base64.b64encode(picture.image).decode("ascii")
-    kind = "gif" if picture.image.startswith(b"GIF") else "png"
+    alt, caption = html.escape(picture.alt), _caption(picture.caption)
+    if picture.image.startswith(b"<svg"):
+        return _plot(picture.image.decode(), alt, caption)
+    if picture.image.startswith(b"GIF"):
+        return _film(picture.image, alt, caption)
+    with Image.open(io.BytesIO(picture.image)) as image:
+        width, height = image.size
+    size = f'width="{width}" height="{height}"'
     return (
-        f'<figure>{_caption(picture.caption)}<img src="data:image/{kind};base64,{data}"'
-        f' alt="{html.escape(picture.alt)}"></figure>'
+        f"<figure{_attributes('', alt, width > _WIDE)}>{caption}"
+        f'<img src="{_data("image/png", picture.image)}" alt="{alt}" {size}></figure>'
+    )
+
+
+def _plot(svg: str, alt: str, caption: str) -> str:
+    """Show a plot, enlarged by half at most where there is room."""
+    width = float(re.match(r'<svg[^>]* width="([\d.]+)pt"', svg)[1])
+    style = f"max-width: min(44rem, {1.5 * width:g}pt)"
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{alt}" style="{style}"', 1)
+    attributes = _attributes("plot", alt, width > _WIDE_PLOT)
+    return f"<figure{attributes}>{caption}{svg}</figure>"
+
+
+def _attributes(style: str, alt: str, is_wide: bool) -> str:
+    """Return the class of a figure, and what a reader needs where it scrolls."""
+    styles = " ".join(filter(None, (style, "wide" if is_wide else "")))
+    of_style = f' class="{styles}"' if styles else ""
+    # A region that scrolls is to be reached by the keyboard.
+    reached = f' tabindex="0" role="group" aria-label="{alt}"' if is_wide else ""
+    return of_style + reached
+
+
+def _film(gif: bytes, alt: str, caption: str) -> str:
+    """Show an animation, or its first frame to those who want no motion."""
+    still = io.BytesIO()
+    with Image.open(io.BytesIO(gif)) as film:
+        film.convert("RGB").save(still, "PNG", optimize=True)
+    return (
+        f'<figure class="film">{caption}<picture><source '
+        'media="(prefers-reduced-motion: reduce)" '
+        f'srcset="{_data("image/png", still.getvalue())}">'
+        f'<img src="{_data("image/gif", gif)}" alt="{alt}"></picture>'
+        '<button type="button" hidden>Pause</button></figure>'
     )
 
 
 def _player(sound: Sound) -> str:
-    data = base64.b64encode(sound.wav).decode("ascii")
     # Metadata is enough to show how long the sound is.
     return (
-        f"<figure>{_caption(sound.caption)}<audio controls preload=metadata "
-        f'aria-label="{html.escape(sound.label)}" src="data:audio/wav;base64,{data}">'
-        "</audio></figure>"
+        f'<figure>{_caption(sound.caption)}<audio controls preload="metadata" '
+        f'aria-label="{html.escape(sound.label)}" '
+        f'src="{_data("audio/wav", sound.wav)}"></audio></figure>'
     )
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _caption(text: str) -> str:
     return f"<figcaption>{html.escape(text)}</figcaption>" if text else ""
-
-
-def _readable(name: str) -> str:
-    if name in _TITLES:
-        return _TITLES[name]
-    *words, last = name.split("_")
-    words.append(f"({last})" if last in _SPLITS else last)
-    text = " ".join(_WORDS.get(word, word) for word in words)
-    return text[:1].upper() + text[1:]
-
-
-def _formatted(name: str, value: float | int) -> str:
-    return f"{value:.1%}" if name.endswith("_accuracy") else _number(value)
-
-
-def _number(value: float | int) -> str:
-    if isinstance(value, int) or float(value).is_integer():
-        return f"{int(value):,}"
-    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1a202c; --paper: #fdfdfc; --line: #d9dde3;
-  --soft: #4a5568; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --paper: #14171c;
-  --line: #333a45; --soft: #a3adba; } }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 56rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.7rem; margin: 0 0 1rem; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
-p { color: var(--soft); margin: 0 0 1rem; max-width: 42rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem 1.5rem .3rem 0;
-  text-align: left; font-weight: 400; }
-td { text-align: right; padding-right: 0; }
-.scroll { overflow-x: auto; }
-.wide th, .wide td { text-align: left; vertical-align: top; padding-right: 1rem;
-  font-size: .9rem; }
-.wide th[scope=col] { font-weight: 600; }
-figure { margin: 0 0 .75rem; overflow-x: auto; }
-figcaption { color: var(--soft); font-size: .9rem; }
-img { max-width: 100%; height: auto; border-radius: 4px; display: block; }
-.sounds { display: grid; gap: .75rem 1.25rem; margin-bottom: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); }
-.sounds figure { display: flex; flex-direction: column; justify-content: flex-end;
-  gap: .25rem; margin: 0; min-width: 0; }
-.scroll + .sounds { margin-top: 1rem; }
-audio { width: 100%; height: 2.5rem; }
-pre { overflow-x: auto; font-size: .8rem; }
-"""

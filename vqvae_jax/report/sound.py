@@ -37,8 +37,8 @@ def wav(audio: Int16[np.ndarray, " T"], *, rate: int) -> bytes:
 
 def spectrograms(
     clips: Sequence[Int16[np.ndarray, " _"]], titles: Sequence[str], *, rate: int
-) -> bytes:
-    """Plot clips below each other, time against frequency, as a PNG.
+) -> figures.Figure:
+    """Plot clips below each other, time against frequency.
 
     All share the time axis and the colours of dB, in which a sine at full scale has 0.
 
@@ -82,7 +82,7 @@ def spectrograms(
     bar.set_label("dB", fontsize=8, color=figures.INK)
     bar.ax.tick_params(colors=figures.INK, labelsize=8)
     bar.outline.set_visible(False)
-    return figures.rendered(figure)
+    return figure
 
 
 def _cut(title: str) -> str:

@@ -7,11 +7,12 @@ import numpy as np
 from vqvae_jax.data.source import read_many
 from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.report import sound
-from vqvae_jax.report.build import NAMES, codebook_section, learning_curves
-from vqvae_jax.report.figures import confusion
+from vqvae_jax.report import figures, sound
+from vqvae_jax.report.build import NAMES, learning_curves
+from vqvae_jax.report.codebook import codebook_section
 from vqvae_jax.report.page import Picture, Section, Sound, render
-from vqvae_jax.workdir import Workdir
+from vqvae_jax.report.paper import paper_section
+from vqvae_jax.workdir import Workdir, restore
 
 # A minute of speech on the page is two megabytes; `samples/` has all of it.
 _SHOWN = 4
@@ -28,21 +29,27 @@ def build_speech(
     """
     with np.load(workdir.samples, allow_pickle=False) as file:
         samples = {name: file[name] for name in file.files}
-    results = workdir.read_json(workdir.results)
+    config, results = (workdir.read_json(p) for p in (workdir.config, workdir.results))
+    model, params = restore(workdir.path)
     sections = [
+        *paper_section(config, results),
         _codes_matter(results),
         *([_voices(results)] if "speaker_chance_accuracy" in results else []),
         *_utterances(samples, dataset),
         *([_drawn(samples, dataset)] if "drawn_audio" in samples else []),
         *([_phonemes(workdir)] if workdir.phones.exists() else []),
-        codebook_section(workdir, experiment),
+        codebook_section(workdir, params),
         *learning_curves(workdir),
     ]
     return render(
         f"{NAMES[experiment.kind]}: {workdir.path.resolve().name}",
         results=results,
         sections=sections,
-        config=workdir.read_json(workdir.config),
+        config=config,
+        summary=f"Speech of {len(dataset.speaker_names)} speakers; a code of "
+        f"K = {model.num_codes} for {model.downsampling} samples at "
+        f"{dataset.sample_rate:,} Hz.",
+        command=workdir.read_command(),
     )
 
 
@@ -137,7 +144,8 @@ def _heard(
 ) -> Section:
     """Return a section of clips to be played and seen."""
     picture = Picture(
-        sound.spectrograms(clips, titles, rate=rate), f"Spectrograms: {alt}"
+        figures.svg(sound.spectrograms(clips, titles, rate=rate)),
+        f"Spectrograms: {alt}",
     )
     players = [
         Sound(sound.wav(clip, rate=rate), title, title)
@@ -152,7 +160,7 @@ def _phonemes(workdir: Workdir) -> Section:
     said = counts.sum(axis=1) > 0
     kept = [name for name, is_said in zip(names, said, strict=True) if is_said]
     picture = Picture(
-        confusion(counts[said][:, said], kept),
+        figures.svg(figures.confusion(counts[said][:, said], kept)),
         "Confusion of phonemes: a row a true one, a column what its codes mean",
     )
     text = (

@@ -37,6 +37,6 @@ def sections_of_video(
         "drawn after them, all codes first, and decoded at once."
     )
     return [
-        Section("Video", text, animations),
+        Section("Video", text, cards=animations),
         Section("Video, frame by frame", "A column a step, a row an action.", strips),
     ]

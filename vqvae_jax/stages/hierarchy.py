@@ -4,9 +4,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from vqvae_jax.data.source import read_many, stack
+from vqvae_jax.data.source import read_many, spread, stack
 from vqvae_jax.evaluation.latent_use import encode_all
-from vqvae_jax.report.build import spread
 from vqvae_jax.stages.samples import keep
 from vqvae_jax.stages.stage import Context
 from vqvae_jax.workdir import restore, restore_second

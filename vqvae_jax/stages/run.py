@@ -23,22 +23,30 @@ from vqvae_jax.stages.codes import extract_codes
 from vqvae_jax.stages.samples import sample_images
 from vqvae_jax.stages.second import SECOND_STAGES
 from vqvae_jax.stages.stage import Context, Stage, last_stages, train_model
-from vqvae_jax.training import sharding
+from vqvae_jax.training import sharding, weights_and_biases
 from vqvae_jax.training.ending import is_marked
 from vqvae_jax.workdir import Workdir, without_machine_keys
 
 
-def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> None:
+def run(
+    config: Mapping[str, Any],
+    workdir: str,
+    stages: Sequence[str] = (),
+    *,
+    command: str = "",
+) -> None:
     """Bring a workdir to the end of the given stages, all by default.
 
     Args:
       config: an experiment's config as nested dicts.
       workdir: made if it does not exist; a run that was interrupted there goes on.
       stages: some of those that the model's kind has.
+      command: what was typed to start it, kept for the report.
 
     Raises:
       UserError: the config, the data or the workdir cannot be used.
     """
+    weights_and_biases.require_available()
     experiment = Experiment.from_config(config)
     all_stages = stages_of(experiment.kind, experiment.second)
     for name in stages:
@@ -64,7 +72,7 @@ def run(config: Mapping[str, Any], workdir: str, stages: Sequence[str] = ()) -> 
         return
     context = _opened(place, experiment)
     # Written last: a config in a workdir is one that a run has started with.
-    place.write_json(place.config, config)
+    place.begin(config, command=command)
     for name in pending:
         rich.print(f"[bold]{name}[/bold]")
         all_stages[name].run(context)

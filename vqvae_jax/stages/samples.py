@@ -13,7 +13,7 @@ import rich.progress
 
 from vqvae_jax import distributed
 from vqvae_jax.models.pixels import PixelModel
-from vqvae_jax.report import figures
+from vqvae_jax.report import tiles
 from vqvae_jax.stages.stage import Context
 from vqvae_jax.training import sharding
 from vqvae_jax.workdir import Workdir, restore, restore_prior
@@ -105,9 +105,9 @@ def keep(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
 
 def _write(workdir: Workdir, arrays, labels, class_names, speed) -> None:
     images = arrays["images"]
-    columns = figures.columns_for(images.shape[1:])
+    columns = tiles.columns_for(images.shape[1:])
     for label in np.unique(labels):
-        row = figures.image_grid(images[labels == label][:columns], columns=columns)
+        row = tiles.image_grid(images[labels == label][:columns], columns=columns)
         name = file_name(class_names, int(label))
         workdir.write_bytes(workdir.pictures / f"{name}.png", row)
     workdir.write_arrays(

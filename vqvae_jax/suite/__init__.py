@@ -14,7 +14,7 @@ def is_suite(config: Mapping[str, Any]) -> bool:
     return any(name in config for name in _SUITES)
 
 
-def run(config: Mapping[str, Any], workdir: str) -> None:
+def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     """Do all of a config's runs, and write `results.json` and `report.html`.
 
     Each run has its own workdir inside; what is finished is not done again.
@@ -22,4 +22,6 @@ def run(config: Mapping[str, Any], workdir: str) -> None:
     Raises:
       UserError: a config, the data or the workdir cannot be used.
     """
-    next(suite for name, suite in _SUITES.items() if name in config)(config, workdir)
+    next(suite for name, suite in _SUITES.items() if name in config)(
+        config, workdir, command=command
+    )

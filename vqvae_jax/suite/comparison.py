@@ -16,7 +16,7 @@ from vqvae_jax.data.source import first_examples
 from vqvae_jax.evaluation.comparison import Table, Trained, compare
 from vqvae_jax.evaluation.sharpness import sharpness_ratios
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.report import figures
+from vqvae_jax.report import tiles
 from vqvae_jax.report.build import NAMES
 from vqvae_jax.report.page import Picture, Section, render
 from vqvae_jax.suite import runs
@@ -26,12 +26,13 @@ _SECTIONS = ("seeds", "systems")
 _IMAGES = 2000
 
 
-def run(config: Mapping[str, Any], workdir: str) -> None:
+def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     """Train every system with every seed, and write what they are beside each other.
 
     Args:
       config: `seeds`, how many, and `systems`, an experiment's config for each name.
       workdir: made if it does not exist.
+      command: what was typed to start it, kept for the report.
 
     Raises:
       UserError: a config, the data or the workdir cannot be used.
@@ -41,7 +42,7 @@ def run(config: Mapping[str, Any], workdir: str) -> None:
     experiments = runs.checked(config, _SECTIONS, configs)
     place = Workdir(workdir)
     place.require_usable(config)
-    place.write_json(place.config, config)
+    place.begin(config, command=command)
     runs.run_all(place, configs, seeds=config["seeds"])
     dataset = open_dataset(next(iter(experiments.values())).data)
     real = first_examples(dataset.test, min(_IMAGES, len(dataset.test)))["image"]
@@ -110,14 +111,14 @@ def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
     titles = [NAMES[kind] for kind in kinds]
     rows = [[q, *(cells[kind].text for kind in kinds)] for q, cells in table.items()]
     rows.append(["trained for", *_budget(config).values()])
-    columns = figures.columns_for(dataset.image_shape)
+    columns = tiles.columns_for(dataset.image_shape)
     real = first_examples(dataset.test, 2 * columns)["image"]
-    pictures = [Picture(figures.image_grid(real, columns=columns), "Real", "real")]
+    pictures = [Picture(tiles.image_grid(real, columns=columns), "Real", "real")]
     for name, title in zip(experiments, titles, strict=True):
         run_of_seed = runs.run_of(place, name, 0)
         if run_of_seed.samples.exists():
             with np.load(run_of_seed.samples, allow_pickle=False) as samples:
-                drawn = figures.image_grid(
+                drawn = tiles.image_grid(
                     samples["images"][: 2 * columns], columns=columns
                 )
             pictures.append(Picture(drawn, f"Samples of the {title}", title))
@@ -132,6 +133,7 @@ def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
             Section("Samples", "Of the first seed, not chosen.", pictures),
         ],
         config=config,
+        command=place.read_command(),
     )
 
 

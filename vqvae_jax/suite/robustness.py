@@ -39,13 +39,14 @@ _COLUMNS = (
 Measured = dict[str, dict[str, list[dict[str, float]]]]
 
 
-def run(config: Mapping[str, Any], workdir: str) -> None:
+def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     """Train a VQ-VAE for each value of each option and each seed, and compare them.
 
     Args:
       config: `seeds`, how many; `base`, an experiment's config; `vary`, a list of
         values for each option of its `model` section.
       workdir: made if it does not exist.
+      command: what was typed to start it, kept for the report.
 
     Raises:
       UserError: a config, the data or the workdir cannot be used.
@@ -63,7 +64,7 @@ def run(config: Mapping[str, Any], workdir: str) -> None:
     )
     place = Workdir(workdir)
     place.require_usable(config)
-    place.write_json(place.config, config)
+    place.begin(config, command=command)
     runs.run_all(place, configs, seeds=config["seeds"], only=("vqvae",))
     dataset = open_dataset(experiments[_BASE].data)
     of_settings = {
@@ -206,10 +207,11 @@ def _page(place, config, measured: Measured, names, table) -> str:
             Section(
                 "Beside the seeds",
                 " ".join(_sentences(measured, names)),
-                [Picture(figure, alt)],
+                [Picture(figures.svg(figure), alt)],
             ),
         ],
         config=config,
+        command=place.read_command(),
     )
 
 

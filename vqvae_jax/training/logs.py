@@ -1,4 +1,7 @@
-"""Where metrics go: `metrics.jsonl`, TensorBoard events and the terminal."""
+"""Where metrics go: `metrics.jsonl`, TensorBoard events and the terminal.
+
+And Weights & Biases, where `WANDB_PROJECT` asks for it.
+"""
 
 import contextlib
 import json
@@ -13,6 +16,7 @@ from tensorboardX import SummaryWriter
 
 from vqvae_jax import distributed
 from vqvae_jax.errors import UserError
+from vqvae_jax.training.weights_and_biases import WandbRun
 
 
 class MetricsLog:
@@ -32,6 +36,7 @@ class MetricsLog:
         tensorboard = Path(workdir) / "tensorboard" / stage
         is_kept = distributed.is_first()
         with self._told_in_one_line():
+            self._wandb = WandbRun(workdir, stage)
             if is_kept:
                 _drop_after(self._path, stage, start_step)
             path = self._path if is_kept else Path(os.devnull)
@@ -42,6 +47,7 @@ class MetricsLog:
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Append the values of a step; `split` is "train" or "validation"."""
+        self._wandb.write(step, split, values)
         line = {"stage": self._stage, "split": split, "step": step, **values}
         with self._told_in_one_line():
             self._file.write(json.dumps(line) + "\n")
@@ -53,6 +59,7 @@ class MetricsLog:
         return self
 
     def __exit__(self, error_type, error, traceback):
+        self._wandb.close(failed=error is not None)
         try:
             with self._told_in_one_line(), contextlib.ExitStack() as both:
                 both.callback(self._file.close)

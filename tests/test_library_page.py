@@ -1,0 +1,65 @@
+"""The code of docs/library.md runs as printed, in every library it is written for."""
+
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vqvae_jax import quantizer
+
+PAGE = (Path(__file__).parents[1] / "docs" / "library.md").read_text(encoding="utf-8")
+COMMON = "The quantizer in another library"
+NEEDS = {"Haiku": "haiku", "Equinox": "equinox"}
+LIBRARIES = ("Plain JAX", "Flax Linen", "Flax NNX", *NEEDS)
+
+
+def blocks(heading: str) -> list[str]:
+    """The Python below a heading, up to the next one."""
+    _, _, below = PAGE.partition(f"# {heading}\n")
+    section = re.split(r"^#+ ", below, maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def run(code: str, namespace: dict) -> None:
+    exec(compile(code, "docs/library.md", "exec"), namespace)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_quantizer_learns_in(library):
+    if library in NEEDS:
+        pytest.importorskip(NEEDS[library])
+    namespace: dict = {"__name__": "page"}
+    for code in blocks(COMMON) + blocks(library):
+        run(code, namespace)
+    losses, codes = namespace["losses"], namespace["codes"]
+    # Predicting the mean image leaves the variance of the pixels.
+    images = np.asarray(namespace["images"])
+    assert losses[-1] < images.var(axis=0).mean()
+    assert codes.shape == (1797, 4, 1)
+    used = quantizer.usage(jnp.asarray(codes), num_codes=32)
+    assert quantizer.active_codes(used)[0] > 4
+
+
+@pytest.mark.slow
+def test_a_trained_model_and_a_loop_of_ones_own(finished_run, tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits").symlink_to(finished_run)
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {}
+    for code in blocks("A trained model"):
+        run(code, namespace)
+    assert namespace["images"].shape == (5, 8, 8, 1)
+    assert namespace["nats"].shape == (5,)
+    np.testing.assert_array_equal(
+        namespace["lower_half"][:, :2], namespace["codes"][:, :2]
+    )
+    for code in blocks("A training loop of your own"):
+        run(code, namespace)
+    assert np.isfinite(namespace["loss"])
+
+
+def test_all_code_of_the_page_is_run():
+    headings = (COMMON, *LIBRARIES, "A trained model", "A training loop of your own")
+    assert PAGE.count("```python") == sum(len(blocks(each)) for each in headings)

@@ -1,0 +1,121 @@
+"""Metrics at Weights & Biases, to a stand-in for its package."""
+
+import json
+import sys
+
+import pytest
+
+from vqvae_jax import stages
+from vqvae_jax.errors import UserError
+from vqvae_jax.training.logs import MetricsLog
+
+STAND_IN = """
+class Error(Exception):
+    pass
+
+class Run:
+    def __init__(self, options):
+        self.options, self.logged, self.exit_code = options, [], None
+
+    def log(self, values, *, step):
+        self.logged.append((step, values))
+
+    def finish(self, exit_code):
+        self.exit_code = exit_code
+
+runs = []
+
+def init(**options):
+    if options["group"] == "refused":
+        raise Error("not logged in,\\nor so")
+    runs.append(Run(options))
+    return runs[-1]
+"""
+
+
+@pytest.fixture
+def wandb(tmp_path, monkeypatch):
+    """The stand-in, asked for and installed."""
+    monkeypatch.setenv("WANDB_PROJECT", "codes")
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "wandb.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    import wandb
+
+    yield wandb
+    del sys.modules["wandb"]
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    (tmp_path / "cifar").mkdir()
+    return tmp_path / "cifar"
+
+
+def test_a_stage_is_a_run_and_goes_on_in_it(wandb, workdir):
+    (workdir / "config.json").write_text(json.dumps({"seed": 3}))
+    with MetricsLog(workdir, "vqvae", start_step=0) as log:
+        log.write(5, "train", {"loss": 0.5})
+        log.write(5, "validation", {"loss": 0.75})
+    with MetricsLog(workdir, "vqvae", start_step=5):
+        pass
+    with MetricsLog(workdir, "prior", start_step=0):
+        pass
+    first, again, prior = wandb.runs
+    assert first.logged == [(5, {"train/loss": 0.5}), (5, {"validation/loss": 0.75})]
+    assert first.exit_code == 0
+    assert first.options["name"] == "cifar/vqvae"
+    assert first.options["group"] == prior.options["group"] == "cifar"
+    assert first.options["config"] == {"seed": 3}
+    assert first.options["dir"] == str(workdir)
+    assert first.options["resume"] == "allow"
+    assert first.options["id"] == again.options["id"] != prior.options["id"]
+
+
+def test_a_stage_that_fails_is_told(wandb, workdir):
+    with pytest.raises(KeyError), MetricsLog(workdir, "vqvae", start_step=0):
+        raise KeyError
+    assert wandb.runs[0].exit_code == 1
+
+
+def test_what_wandb_refuses_is_one_line(wandb, tmp_path):
+    (tmp_path / "refused").mkdir()
+    match = r"^wandb cannot open a run \(not logged in, or so\): [^\n]*WANDB_MODE"
+    with pytest.raises(UserError, match=match):
+        MetricsLog(tmp_path / "refused", "vqvae", start_step=0)
+
+
+def test_only_the_first_process_writes(wandb, workdir, monkeypatch):
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    with MetricsLog(workdir, "vqvae", start_step=0) as log:
+        log.write(5, "train", {"loss": 0.5})
+    assert wandb.runs == []
+
+
+def test_without_being_asked_for_it_is_not_imported(workdir, monkeypatch):
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with MetricsLog(workdir, "vqvae", start_step=0) as log:
+        log.write(5, "train", {"loss": 0.5})
+    assert not (workdir / "wandb").exists()
+
+
+def test_asked_for_and_not_installed_is_told_before_anything_starts(
+    tiny_config, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("WANDB_PROJECT", "codes")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="wandb is not installed: pip install wandb"):
+        stages.run(tiny_config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_its_name_is_not_wandb(tiny_config, tmp_path, monkeypatch):
+    """Which wandb leaves where it was used: it can be imported, and is nothing."""
+    monkeypatch.setenv("WANDB_PROJECT", "codes")
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(UserError, match="wandb is not installed"):
+        stages.run(tiny_config, str(tmp_path / "run"))

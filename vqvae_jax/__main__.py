@@ -1,0 +1,8 @@
+"""Use a trained model: python -m vqvae_jax --help."""
+
+import sys
+
+from vqvae_jax.commands.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,34 @@
+"""From a command line to an exit code: 0; 2 for a mistake, told in one line; 130."""
+
+import importlib
+from collections.abc import Sequence
+
+from vqvae_jax.commands.parser import parser
+from vqvae_jax.errors import UserError
+
+_MISTAKE = 2
+# What shells give a program that Ctrl-C ended.
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what a command line says; return the exit code."""
+    options = parser().parse_args(arguments)
+    # Heavy imports wait until the command line is known to be right.
+    from absl import logging
+
+    from vqvae_jax import compilation
+    from vqvae_jax.command import tell
+
+    logging.set_verbosity(logging.ERROR)
+    compilation.keep_programs()
+    module = importlib.import_module(f"vqvae_jax.commands.{options.module}")
+    try:
+        getattr(module, options.command)(options)
+    except UserError as error:
+        tell(error)
+        return _MISTAKE
+    except KeyboardInterrupt:
+        tell("interrupted; what is written is whole, and the same command goes on")
+        return _INTERRUPTED
+    return 0

@@ -1,0 +1,23 @@
+"""A bar on a terminal, and silence elsewhere."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import rich
+import rich.progress
+
+
+@contextlib.contextmanager
+def shown(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar that is told how many more of `total` are done."""
+    console = rich.get_console()
+    columns = (
+        rich.progress.TextColumn("[bold]{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
+    bar = rich.progress.Progress(*columns, disable=not console.is_terminal)
+    task = bar.add_task(what, total=total)
+    with bar:
+        yield lambda more: bar.advance(task, more)

@@ -1,0 +1,132 @@
+"""sample: new images or recordings from a trained model."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from vqvae_jax.commands.batches import make_files
+from vqvae_jax.commands.coders import ImageCoder, SpeechCoder
+from vqvae_jax.commands.models import Loaded, label_of, load, prior_of
+from vqvae_jax.commands.outputs import png
+from vqvae_jax.errors import require
+from vqvae_jax.sampling import require_drawable
+from vqvae_jax.stages.samples import file_name
+
+# Key, labels [B] and the number of the batch -> the contents of a file for each.
+Draw = Callable[[jax.Array, Int[np.ndarray, " B"], int], list[bytes]]
+
+
+class _Sampler(NamedTuple):
+    """How a model draws.
+
+    draw: a batch.
+    class_names: what labels mean; empty where there are none.
+    suffix: of the files.
+    """
+
+    draw: Draw
+    class_names: tuple[str, ...]
+    suffix: str
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Draw samples and write each to a file."""
+    shaping = {k: getattr(options, k) for k in ("temperature", "top_k", "top_p")}
+    require_drawable(**shaping)
+    loaded = load(options.model, "sample")
+    options.batch_size = size = min(options.batch_size, options.num)
+    sampler = _sampler(loaded, options, shaping)
+    names = sampler.class_names
+    labels = np.arange(-(-options.num // size) * size, dtype=np.int32)
+    labels %= max(1, len(names))
+    if options.label is not None:
+        labels[:] = label_of(names, options.label)
+    sources = {
+        f"{number:05d}{f'_{file_name(names, label)}' if names else ''}": str(label)
+        for number, label in enumerate(labels[: options.num].tolist())
+    }
+
+    def make(batch, number):
+        key = jax.random.fold_in(jax.random.key(options.seed), number)
+        of_batch = labels[number * size : (number + 1) * size]
+        return sampler.draw(key, of_batch, number)[: len(batch)]
+
+    made_by = {"command": "sample", "kind": loaded.about.kind, "seed": options.seed}
+    made_by |= {"batch_size": size, **shaping}
+    make_files(options, sources, make, made_by=made_by, suffix=sampler.suffix)
+
+
+def _sampler(
+    loaded: Loaded, options: argparse.Namespace, shaping: dict[str, Any]
+) -> _Sampler:
+    """Return how a model draws.
+
+    Raises:
+      UserError: it has no prior, or cannot shape the draw as it is asked to.
+    """
+    model, params, kind = loaded.model, loaded.params, loaded.about.kind
+    if kind == "vqvae":
+        return _of_prior(loaded, options, shaping)
+    if kind == "speech":
+        return _of_speech(loaded, options, shaping)
+    asked = [name for name, value in shaping.items() if value not in (None, 1.0)]
+    can = ("temperature",) if kind == "pixelcnn" else ()
+    for name in asked:
+        require(name in can, f"--{name}: a {kind} does not draw from a prior of codes")
+    told = {name: shaping[name] for name in can}
+    class_names = getattr(model, "class_names", ())
+
+    def draw(key, labels, number):
+        del number
+        of_classes = {"labels": labels} if class_names else {}
+        images = model.sample(
+            params, key, num_samples=len(labels), **of_classes, **told
+        )
+        return [png(image) for image in np.asarray(images)]
+
+    return _Sampler(draw, class_names, ".png")
+
+
+def _of_prior(
+    loaded: Loaded, options: argparse.Namespace, shaping: dict[str, Any]
+) -> _Sampler:
+    prior, prior_params = prior_of(loaded, "prior", options.model)
+    coder = ImageCoder(loaded, batch_size=options.batch_size)
+
+    def draw(key, labels, number):
+        codes = prior.sample(
+            prior_params,
+            key,
+            labels=labels if prior.num_classes else None,
+            num_samples=len(labels),
+            **shaping,
+        )
+        return coder.made_of(list(np.asarray(codes)), number)
+
+    return _Sampler(draw, prior.class_names, ".png")
+
+
+def _of_speech(
+    loaded: Loaded, options: argparse.Namespace, shaping: dict[str, Any]
+) -> _Sampler:
+    """Return how speech is drawn: codes from the prior, said by the label's speaker."""
+    prior, prior_params = prior_of(loaded, "sequence_prior", options.model)
+    coder = SpeechCoder(
+        loaded, batch_size=options.batch_size, seed=options.seed, shaping=shaping
+    )
+
+    def draw(key, labels, number):
+        codes = prior.sample(
+            prior_params,
+            key,
+            num_samples=len(labels),
+            speakers=labels if prior.conditional else None,
+            **shaping,
+        )
+        return coder.made_of(list(np.asarray(codes)), number, labels)
+
+    return _Sampler(draw, loaded.model.speaker_names, ".wav")
