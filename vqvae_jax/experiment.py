@@ -153,7 +153,7 @@ class Experiment:
         for name in config:
             require(
                 name in names,
-                f"{shown(name)} is not a section of a {kind}'s config; there are "
+                f"{shown(name)[1:-1]} is not a section of a {kind}'s config; there are "
                 f"{', '.join(names)}",
             )
         seed = config["seed"]
