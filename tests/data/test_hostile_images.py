@@ -146,3 +146,21 @@ def test_a_name_that_cannot_be_shown_is_told(name, tmp_path):
     os.mkdir(folder)
     with pytest.raises(UserError, match="which cannot be shown; rename it"):
         open_folder(str(tmp_path), image_size=8, channels=3)
+
+
+def test_links_out_of_the_folder_are_read_and_never_written_through(tmp_path):
+    """A class and an image that lie elsewhere, and a link to nothing."""
+    elsewhere, train = tmp_path / "elsewhere", tmp_path / "data" / "train"
+    elsewhere.mkdir()
+    (elsewhere / "0.png").write_bytes(IMAGES["png"][0])
+    (train / "own").mkdir(parents=True)
+    (train / "own" / "1.png").symlink_to(elsewhere / "0.png")
+    (train / "own" / "2.png").symlink_to(tmp_path / "nothing")
+    (train / "linked").symlink_to(elsewhere)
+    before = [(path, path.stat().st_mtime_ns) for path in elsewhere.iterdir()]
+    splits = open_folder(str(train.parent), image_size=8, channels=3)
+    source = splits.sources["train"]
+    assert len(source) == 2
+    np.testing.assert_array_equal(source[0]["image"], source[1]["image"])
+    assert splits.class_names == ("linked", "own")
+    assert [(path, path.stat().st_mtime_ns) for path in elsewhere.iterdir()] == before
