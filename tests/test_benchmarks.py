@@ -3,7 +3,6 @@
 import json
 
 import jax
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -144,11 +143,9 @@ def test_growth(measured):
         [512, 1024],
     ]
     for table in found:
-        small, large = (row["median_seconds"] for row in table["rows"])
         (outcome,) = table["outcomes"]
         assert outcome["is_reached"] == (outcome["median"] <= 1.05)
         assert f"{outcome['name']}: " in printed
-        assert np.sign(outcome["median"]) == np.sign(large - small)
 
 
 def test_startup(measured, monkeypatch, tmp_path):

@@ -101,6 +101,7 @@ def test_samples_without_classes_have_no_caption(tmp_path):
         images=np.zeros((3, 8, 8, 1), np.uint8),
         labels=np.zeros(3, int),
         class_names=np.array([], str),
+        samples_per_second=1.0,
     )
     (picture,) = samples_section(workdir).cards
     assert (picture.alt, picture.caption) == ("Samples", "")
@@ -113,7 +114,13 @@ def test_large_images_and_many_classes_stay_a_page(tmp_path):
     labels = np.arange(110) % 100
     labels[100:] = 0
     names = np.array([f"class {label}" for label in range(100)])
-    np.savez(workdir.samples, images=images, labels=labels, class_names=names)
+    np.savez(
+        workdir.samples,
+        images=images,
+        labels=labels,
+        class_names=names,
+        samples_per_second=1.0,
+    )
     cards = samples_section(workdir).cards
     labels_shown = [int(picture.caption.split()[1]) for picture in cards]
     assert len(labels_shown) == 32

@@ -37,7 +37,10 @@ def sections(tmp_path, make_config):
     workdir.write_arrays(
         workdir.samples,
         images=images.reshape(-1, SIDE, SIDE, 3),
+        labels=np.zeros(CLIPS * ROWS * FRAMES, int),
         codes=np.zeros((CLIPS, ROWS, FRAMES, 3, 3, 1), int),
+        true_codes=np.zeros((CLIPS, FRAMES, 3, 3, 1), int),
+        samples_per_second=1.0,
         class_names=np.array(["left", "right"]),
         frame=np.array([8, 20, 40, 60, 80]),
         given_frames=2,
