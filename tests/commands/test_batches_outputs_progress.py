@@ -68,7 +68,8 @@ def test_an_interrupted_folder_is_finished_as_if_nothing_had_been(tmp_path, caps
 def test_files_that_are_there_are_kept_and_more_are_added(tmp_path):
     first = dict(list(SOURCES.items())[:4])
     run(tmp_path, Maker(), sources=first)
-    kept = tmp_path / "a" / "0.txt"
+    # In a batch of which the rest is missing.
+    kept = tmp_path / "a" / "3.txt"
     kept.write_text("changed by hand")
     run(tmp_path, Maker())
     assert kept.read_text() == "changed by hand"
