@@ -6,7 +6,16 @@ import jax
 import pytest
 from PIL import Image
 
-from benchmarks import command, peers, pipeline, run, startup, timing, training
+from benchmarks import (
+    command,
+    paper_model,
+    peers,
+    pipeline,
+    run,
+    startup,
+    timing,
+    training,
+)
 from benchmarks.paper_model import TINY
 from benchmarks.tables import Outcome, Row, Table
 
@@ -65,6 +74,8 @@ def test_a_peer_that_fails_is_told(monkeypatch):
     monkeypatch.setattr(peers, "are_installed", lambda *modules: True)
     monkeypatch.setattr(peers, "can_compile", lambda: False)
     monkeypatch.setattr(peers, "attribute", lambda *_: lambda *_, **__: step)
+    ours = paper_model.Step(lambda: None, 1.0)
+    monkeypatch.setattr(paper_model, "training_step", lambda *_, **__: ours)
     (table,) = training.measure(training.TINY, 1)
     notes = {row.name: row.note for row in table.rows if row.note}
     assert notes["PyTorch eager"] == "failed: no compiler"
@@ -134,6 +145,7 @@ def test_a_pipeline_without_data(monkeypatch, tmp_path):
     assert row.note == "cifar10 is not prepared where TFDS_DATA_DIR says"
 
 
+@pytest.mark.slow
 def test_growth(measured):
     found, printed = measured("growth")
     assert [[row["size"] for row in table["rows"]] for table in found] == [

@@ -14,6 +14,7 @@ def test_samples_have_theirs(finished_run):
         files.read_arrays(finished_run / "samples.npz", forms.CLIPS)
 
 
+@pytest.mark.slow
 def test_conversions_have_theirs(speech_run):
     arrays = files.read_arrays(speech_run / "samples.npz", forms.CONVERSIONS)
     assert arrays["audio"].shape[:2] == (len(arrays["index"]), 2)

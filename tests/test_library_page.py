@@ -13,6 +13,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "library.md").read_text(encoding="u
 COMMON = "The quantizer in another library"
 NEEDS = {"Haiku": "haiku", "Equinox": "equinox"}
 LIBRARIES = ("Plain JAX", "Flax Linen", "Flax NNX", *NEEDS)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in LIBRARIES[1:]]
 
 
 def blocks(heading: str) -> list[str]:
@@ -26,7 +27,7 @@ def run(code: str, namespace: dict) -> None:
     exec(compile(code, "docs/library.md", "exec"), namespace)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", [LIBRARIES[0], *SLOW])
 def test_the_quantizer_learns_in(library):
     if library in NEEDS:
         pytest.importorskip(NEEDS[library])

@@ -241,12 +241,8 @@ def two_batches(tiny_model):
     return make
 
 
-SLOW = [
-    pytest.param(name, marks=pytest.mark.slow) for name in AND_BACK if name != "vqvae"
-]
-
-
-@pytest.mark.parametrize("name", ["vqvae", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AND_BACK)
 def test_models(name, two_batches):
     model, params, batches = two_batches(name)
     function = functools.partial(all_of, name, model, params)

@@ -128,6 +128,7 @@ class TestOfSpeech:
             "00003_0000_ann.wav",
         ]
 
+    @pytest.mark.slow
     def test_somebody_must_speak(self, refused, speech_run, speech_dir, tmp_path):
         words = ("reconstruct", speech_run, speech_dir / "test", tmp_path / "out")
         assert "--speaker is missing: one of ann, bob, cy" in refused(*words)

@@ -153,9 +153,22 @@ def test_conv2d_transpose_equals_a_loop():
     np.testing.assert_allclose(y, grid[:, 1:5, 1:7], atol=1e-5)
 
 
+@pytest.fixture
+def set_chunk(monkeypatch):
+    """(bytes): so many of patches at a time."""
+
+    def set_to(num_bytes):
+        monkeypatch.setattr(convolution, "_CHUNK_BYTES", num_bytes)
+        # What was traced before would be used again.
+        jax.clear_caches()
+
+    yield set_to
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize("batch", [6, 7])
-def test_chunks_do_not_change_the_result(monkeypatch, batch):
-    monkeypatch.setattr(convolution, "_CHUNK_BYTES", 20_000)
+def test_chunks_do_not_change_the_result(set_chunk, batch):
+    set_chunk(20_000)
     x, kernel = _normal(batch, 8, 6, 4), _normal(4, 4, 4, 20)
     _assert_same_function(
         lambda x, k: conv2d(x, k, stride=2),
@@ -213,9 +226,9 @@ def batch_and_kernel():
 
 @pytest.mark.parametrize("chunk_bytes", [convolution._CHUNK_BYTES, 1])
 def test_sharded_jit_and_shard_map_agree_with_one_device(
-    monkeypatch, mesh, batch_and_kernel, chunk_bytes
+    set_chunk, mesh, batch_and_kernel, chunk_bytes
 ):
-    monkeypatch.setattr(convolution, "_CHUNK_BYTES", chunk_bytes)
+    set_chunk(chunk_bytes)
     x, kernel = batch_and_kernel
     expected = jax.jit(jax.grad(_loss, argnums=1))(x, kernel)
     split, whole = PartitionSpec("data"), PartitionSpec()

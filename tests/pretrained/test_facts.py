@@ -34,6 +34,7 @@ def test_of_a_run(finished_run):
     assert "times fewer" in found["... with the learned prior"]
 
 
+@pytest.mark.slow
 def test_of_speech(speech_run):
     found = facts(find(speech_run).about)
     assert found["speakers"] == "ann, bob, cy"

@@ -53,6 +53,7 @@ def test_models_of_ones_own_loop(finished_run, tmp_path):
         vqvae_jax.restore_prior(path)
 
 
+@pytest.mark.slow
 def test_a_second_vqvae_has_all_three_models(hierarchy_run, tmp_path):
     path = vqvae_jax.save_pretrained(hierarchy_run, tmp_path)
     stages = ("hierarchy", "hierarchy_vae", "hierarchy_without_latents")
@@ -64,6 +65,7 @@ def test_a_second_vqvae_has_all_three_models(hierarchy_run, tmp_path):
     assert tuple(find(path).about.models) == stages
 
 
+@pytest.mark.slow
 def test_speech_keeps_its_speakers_and_rate(speech_run, tmp_path):
     path = vqvae_jax.save_pretrained(speech_run, tmp_path)
     assert_same(vqvae_jax.restore(path), vqvae_jax.restore(speech_run))

@@ -35,6 +35,7 @@ def test_a_file_is_replaced_and_can_be_given_away_again(finished_run, tmp_path):
         np.testing.assert_array_equal(array, content[1][name])
 
 
+@pytest.mark.slow
 def test_a_rate_is_told_by_who_knows_it(speech_run, tmp_path):
     pair = vqvae_jax.restore(speech_run)
     path = vqvae_jax.save_pretrained(pair, tmp_path, sample_rate=8_000)

@@ -55,7 +55,10 @@ def test_a_gpu_adds_without_atomics_unless_codes_are_many():
 def test_a_gpu_makes_no_large_one_hot_matrix(monkeypatch):
     """Of 8 vectors and 16 codes, where half of it may be made."""
     monkeypatch.setattr(sums, "_MAX_ONE_HOT_BYTES", 4 * 8 * 16 // 2)
+    # What was traced before would be used again.
+    jax.clear_caches()
     assert "scatter" in _cuda_program(16)
+    jax.clear_caches()
 
 
 def test_the_gradient_of_the_codebook_loss_equals_a_loop(drawn):

@@ -47,7 +47,7 @@ WITHOUT_DRAWS = {
     "sequence_prior": {"dropout": 0.0},
     "video": {"dropout": 0.0},
 }
-DEFAULT = ("vqvae", "speech")
+DEFAULT = ("vqvae",)
 SLOW = [
     pytest.param(name, marks=pytest.mark.slow)
     for name in WITHOUT_DRAWS

@@ -34,6 +34,8 @@ _NARROW = 64
 _CHUNK_BYTES = 8 * 2**20
 
 
+# Programs of their own: outside of jit each call would trace and compile anew.
+@functools.partial(jax.jit, static_argnames=("stride", "padding"))
 def conv2d(
     x: Float[Array, "B H W C_in"],
     kernel: Float[Array, "kh kw C_in C_out"],
@@ -71,6 +73,7 @@ def conv2d(
     )
 
 
+@functools.partial(jax.jit, static_argnames="stride")
 def conv2d_transpose(
     x: Float[Array, "B H W C_in"],
     kernel: Float[Array, "kh kw C_in C_out"],

@@ -27,6 +27,8 @@ _CPU_TILE = _Tile(codes=512, bytes=1 << 20)
 _TILE = _Tile(codes=8192, bytes=1 << 24)
 
 
+# A program of its own: outside of jit each call would trace and compile anew.
+@jax.jit
 def nearest(
     embeddings: Float[Array, "G K D"], vectors: Float[Array, "*batch G D"]
 ) -> Int[Array, "*batch G"]:

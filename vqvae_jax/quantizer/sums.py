@@ -19,6 +19,8 @@ _MAX_ONE_HOT = 2048
 _MAX_ONE_HOT_BYTES = 1 << 30
 
 
+# A program of its own: outside of jit each call would trace and compile anew.
+@functools.partial(jax.jit, static_argnames="num_codes")
 def sum_by_code(
     vectors: Float[Array, "N G D"], codes: Int[Array, "N G"], *, num_codes: int
 ) -> Float[Array, "G K D"]:
