@@ -52,9 +52,7 @@ class Each(NamedTuple):
 Metrics = Mapping[str, Mean | CodeUsage | Each]
 
 
-def mean(
-    values: Float[Array, "B *rest"], mask: Bool[Array, " B"] | None = None
-) -> Mean:
+def mean(values: Float[Array, "B ..."], mask: Bool[Array, " B"] | None = None) -> Mean:
     """Average values of examples `[B, ...]`; those with a False mask do not count."""
     per_example = values.reshape(values.shape[0], -1).mean(axis=1)
     if mask is None:
@@ -75,7 +73,7 @@ def of_each(values: Float[Array, " B"], mask: Bool[Array, " B"]) -> Each:
 
 
 def masked_mean(
-    values: Float[Array, "B *rest"],
+    values: Float[Array, "B ..."],
     mask: Bool[Array, " B"],
     whole_mask: Bool[Array, " W"] | None = None,
 ) -> Float[Array, ""]:

@@ -1,6 +1,7 @@
 """What is said of a model, against numbers counted by hand."""
 
 import numpy as np
+import pytest
 
 import vqvae_jax
 from vqvae_jax.models.gan import GAN

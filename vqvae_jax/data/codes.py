@@ -81,7 +81,7 @@ def write_codes(
     *,
     # The last batch may be smaller; `_check_batch` compares codes with their columns.
     batches: Iterable[
-        tuple[Int[np.ndarray, "_ *grid"], Mapping[str, Int[np.ndarray, " _"]]]
+        tuple[Int[np.ndarray, "_ ..."], Mapping[str, Int[np.ndarray, " _"]]]
     ],
     num_codes: int,
     class_names: Sequence[str],

@@ -170,11 +170,11 @@ def over_samples(function, num_samples: int, *, at_once: int = 1) -> Any:
     return jax.tree.map(lambda x: x.reshape(num_samples, *x.shape[2:]), stacked)
 
 
-def sum_of_each(x: Float[Array, "B *rest"]) -> Float[Array, " B"]:
+def sum_of_each(x: Float[Array, "B ..."]) -> Float[Array, " B"]:
     """Sum what belongs to one example."""
     return x.reshape(x.shape[0], -1).sum(axis=1)
 
 
-def mean_of_each(x: Float[Array, "B *rest"]) -> Float[Array, " B"]:
+def mean_of_each(x: Float[Array, "B ..."]) -> Float[Array, " B"]:
     """Average what belongs to one example."""
     return x.reshape(x.shape[0], -1).mean(axis=1)

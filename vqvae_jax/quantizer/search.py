@@ -96,7 +96,7 @@ def _nearest_in_one(
     return codes.T.reshape(-1)[:num_vectors]
 
 
-def _every_nth(x: Float[Array, "rows *rest"], n: int, *, fill: float = 0.0):
+def _every_nth(x: Float[Array, "rows ..."], n: int, *, fill: float = 0.0):
     """Cut rows into `[n, ceil(rows / n), ...]`: j, j + n, ..., filled up at the end."""
     length = -(-len(x) // n)
     padding = ((0, length * n - len(x)), *((0, 0) for _ in x.shape[1:]))
