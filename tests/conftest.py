@@ -31,6 +31,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import filelock
 import hypothesis
 import numpy as np
 import pytest
@@ -172,8 +173,12 @@ def finished_run(tiny_config, tmp_path_factory) -> Path:
     """The workdir of a tiny digits run through all stages; tests only read it."""
     from vqvae_jax import stages
 
-    workdir = tmp_path_factory.mktemp("runs") / "digits"
-    stages.run(tiny_config, str(workdir))
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent  # Of all workers, who share it.
+    workdir = place / "finished_digits"
+    with filelock.FileLock(place / "finished_digits.lock"):
+        stages.run(tiny_config, str(workdir))
     return workdir
 
 

@@ -282,6 +282,7 @@ def test_options_that_cannot_be(options, message):
         dataclasses.replace(MODEL, **options)
 
 
+@pytest.mark.slow
 def test_init_fits_the_codebook_to_speech_alone():
     """k-means on z_e of what is not padding: the rows are among its points' means."""
     model = dataclasses.replace(MODEL, codebook_init="kmeans", num_codes=2)

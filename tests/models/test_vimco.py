@@ -126,6 +126,7 @@ class TestLoss:
             sizes = [np.abs(x).max() for x in jax.tree.leaves(part)]
             assert max(sizes) > 1e-3
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("at_once", [2])
     def test_samples_at_once_change_nothing(self, params, at_once):
         six = dataclasses.replace(MODEL, num_samples=6)

@@ -86,15 +86,8 @@ OTHER_KINDS = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "pixelcnn",
-        pytest.param("gan", marks=pytest.mark.slow),
-        pytest.param("vae", marks=pytest.mark.slow),
-        pytest.param("vimco", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OTHER_KINDS)
 def test_a_model_without_a_prior_runs_through_its_stages(kind, tiny_config, tmp_path):
     config = json.loads(json.dumps(tiny_config))
     del config["prior"], config["prior_training"]
