@@ -70,11 +70,13 @@ OVER_AN_AXIS = ("vmap", "pmap", "shard_map")
 
 def assert_close(found, expected):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-        found,
-        expected,
-    )
+
+    def check(a, b):
+        # Sums of large numbers that cancel are exact to a part of the largest.
+        scale = max(1.0, np.abs(b).max(initial=0.0))
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * scale)
+
+    jax.tree.map(check, found, expected)
 
 
 # The quantizer. Each function takes two sets of rows, codes and padding.
