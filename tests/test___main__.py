@@ -89,3 +89,28 @@ def test_another_processors_arithmetic_is_right_or_refused(
         assert "the codes that come out are not those that went in" in found.stderr
         assert found.stderr.count("\n") == 1
         assert not (tmp_path / "there").exists()
+
+
+def test_a_reader_that_goes_away_hears_nothing(tmp_path):
+    """As head does: no traceback, and the exit code that a shell gives such an end."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    found = subprocess.run(
+        [sys.executable, "-c", _TELLS],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert (found.returncode, found.stderr) == (141, "")
+
+
+# A command that prints before it does anything that takes long.
+_TELLS = """
+import sys
+from vqvae_jax.commands import info, main
+info.info = lambda options: print("a line")
+sys.exit(main.main(["info", "runs/digits"]))
+"""
