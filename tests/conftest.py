@@ -11,6 +11,8 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=8"
     # Programs here run for milliseconds; optimising them takes most of the time.
     + " --xla_backend_optimization_level=0"
+    # On a busy machine a device may wait long for another.
+    + " --xla_cpu_collective_call_terminate_timeout_seconds=300"
 )
 
 import jaxtyping

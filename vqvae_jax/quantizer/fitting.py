@@ -72,9 +72,9 @@ def restart(
       axis_name: as in `ema_update`; `key` must then be the same on all devices.
     """
     dead = codebook.counts < min_count
-    draw = _vector_drawer(codebook, z_e, mask, axis_name)
-    # Most steps find all codes alive, and to draw is to sort all vectors.
-    rows = lax.cond(dead.any(), draw, lambda _: codebook.embeddings, key)
+    # Drawn even where no code is dead: in a branch of its own, what devices tell each
+    # other here could wait for what they tell each other elsewhere, and for ever.
+    rows = _vector_drawer(codebook, z_e, mask, axis_name)(key)
     embeddings = jnp.where(dead[..., None], rows, codebook.embeddings)
     counts = jnp.where(dead, max(1.0, min_count), codebook.counts)
     return Codebook(embeddings, counts, embeddings * counts[..., None])
