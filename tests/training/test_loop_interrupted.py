@@ -18,8 +18,11 @@ class Telling:
     def __init__(self, batches, before):
         self._batches, self._left = batches, before
 
-    def __getattr__(self, name):
-        return getattr(self._batches, name)
+    def get_state(self):
+        return self._batches.get_state()
+
+    def set_state(self, state):
+        self._batches.set_state(state)
 
     def __next__(self):
         # Three batches are read before the first step, then one before each.

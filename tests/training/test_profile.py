@@ -28,14 +28,14 @@ def test_which_steps(num_steps, done, total, expected):
 def steps_in(directory):
     """The numbers of the steps in the one profile below a directory."""
     (file,) = directory.glob("plugins/profile/*/*.xplane.pb")
-    events = (
-        event
-        for plane in ProfileData.from_file(str(file)).planes
+    profile = ProfileData.from_file(str(file))
+    return sorted(
+        dict(event.stats)["step_num"]
+        for plane in profile.planes
         for line in plane.lines
         for event in line.events
         if event.name == "train"
     )
-    return sorted(dict(event.stats)["step_num"] for event in events)
 
 
 def test_the_loop_writes_a_profile_and_trains_as_without(
