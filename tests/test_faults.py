@@ -282,6 +282,16 @@ def test_what_is_not_a_number_stops_it_with_term_and_step(command):
     assert re.search(r"vqvae: \w+ is (nan|inf) at step \d+; the last good check", told)
 
 
+def test_a_loss_that_is_not_a_number_is_told_with_its_step(command, run):
+    """The step is neither one that is logged nor one that is saved."""
+    _, launch, *flags = command("--stages=vqvae")
+    assert launch == "launch.py"
+    program = "tests/programs/launch_with_nan.py"
+    told = refused([sys.executable, program, "13", *flags])
+    assert "vqvae: loss is nan at step 13; the last good checkpoint" in told
+    assert [path.name for path in (run / "checkpoints" / "vqvae").glob("*0")] == ["10"]
+
+
 def test_a_second_launch_is_refused_while_the_first_lives(command, run):
     run.mkdir()
     with locked(run):
@@ -299,4 +309,10 @@ def test_times_and_rights_of_files_do_not_matter(finished_run, command, run):
         if path.is_file():
             path.chmod(0o444)
     finish(command())
+    assert_same_run(run, finished_run)
+
+
+def test_jumps_of_the_clock_do_not_matter(finished_run, command, run):
+    program = "tests/programs/launch_in_time.py"
+    finish([sys.executable, program, *command()[2:]])
     assert_same_run(run, finished_run)

@@ -227,8 +227,8 @@ class WaveNet(nn.Module):
         """Return the logits of a step.
 
         Args:
-          queues: for each layer its input in the last `dilation` steps, that of step t
-            at place t modulo dilation; zeros at first.
+          queues: for each layer its input in this step and the `dilation` steps before,
+            that of step t at place t modulo dilation + 1; zeros at first.
           step: t.
           previous: the embedded value of the step before, zeros for the first.
           guides: for each layer what the condition adds at this step.
@@ -238,11 +238,13 @@ class WaveNet(nn.Module):
         x, next_queues = previous, []
         skip = jnp.zeros((previous.shape[0], self.skip_units), self.dtype)
         for layer, queue, guide in zip(self.stack, queues, guides, strict=True):
-            place = step % layer.dilation
-            past = jax.lax.dynamic_index_in_dim(queue, place, keepdims=False)
-            next_queues.append(
-                jax.lax.dynamic_update_index_in_dim(queue, x, place, axis=0)
+            places = layer.dilation + 1
+            # Written before it is read: XLA copies a queue that is read first.
+            queue = jax.lax.dynamic_update_index_in_dim(queue, x, step % places, 0)
+            past = jax.lax.dynamic_index_in_dim(
+                queue, (step + 1) % places, keepdims=False
             )
+            next_queues.append(queue)
             x, output = layer(past, x, guide)
             skip = skip + output
         return tuple(next_queues), self._logits(skip)

@@ -137,7 +137,7 @@ def walk(
         return lax.scan(one_step, carry, (number_of_steps, of_steps))
 
     queues = tuple(
-        jnp.zeros((dilation, batch, network.units), network.dtype)
+        jnp.zeros((dilation + 1, batch, network.units), network.dtype)
         for dilation in network.dilations
     )
     previous = jnp.zeros((batch, network.units), network.dtype)
