@@ -39,12 +39,12 @@ def launch(config: str, workdir, **changes) -> tuple[int, str]:
     return found.returncode, found.stderr
 
 
-def assert_told(code: int, stderr: str, named: str) -> None:
-    """One line says what is wrong with the file of a name, and nothing else does."""
+def assert_told(code: int, stderr: str, named: str | Path) -> None:
+    """One line says what is wrong with the file or folder of a name, and no other."""
     errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert code == 2, stderr
     assert len(errors) == 1, stderr
-    assert named in errors[0]
+    assert str(named) in errors[0]
     assert "Traceback" not in stderr
 
 
@@ -82,7 +82,7 @@ def test_an_image_that_is_none(content, tiny_changes, tmp_path):
         "data.source": "folder",
         "data.data_dir": tmp_path / "data",
         "data.image_size": 16,
-        "training.batch_size": 4,
+        "training.batch_size": 8,
     }
     config = "experiments/imagenet.py:small"
     assert_told(*launch(config, tmp_path / "run", **changes), named="5.png")
@@ -96,7 +96,7 @@ def test_a_recording_that_is_none(content, speech_dir, tmp_path):
     data = shutil.copytree(speech_dir, tmp_path / "data")
     (data / "train" / "bob" / "1.wav").write_bytes(content)
     config = "experiments/an4.py:small"
-    changes = {"data.data_dir": data}
+    changes = {"data.data_dir": data, "evaluation.batch_size": 8}
     assert_told(*launch(config, tmp_path / "run", **changes), named="1.wav")
 
 
@@ -126,7 +126,7 @@ def test_a_file_of_a_workdir_that_is_noise(
     if code == 0:
         assert (run / "report.html").exists()
     else:
-        assert_told(code, stderr, named=Path(name).name)
+        assert_told(code, stderr, named=(run / name).parent)
 
 
 @pytest.mark.parametrize(

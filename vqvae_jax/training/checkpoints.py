@@ -22,6 +22,8 @@ from vqvae_jax.training import digests
 from vqvae_jax.training.shapes import require_same_shapes, shapes_of
 from vqvae_jax.training.state import TrainState
 
+_CENTURY = 100 * 365 * 86_400  # Seconds.
+
 
 class Restored(NamedTuple):
     """A training state and the JSON state of the data iterator that goes with it."""
@@ -53,6 +55,7 @@ class Checkpoints:
             best_fn=_validation_loss,
             best_mode="min",
             cleanup_tmp_directories=True,
+            async_options=_async_options(),
         )
         self._manager = _Manager(
             self._directory, options=options, item_handlers=_item_handlers()
@@ -277,6 +280,17 @@ class _OfValidated(preservation_policy.PreservationPolicy):
         }
         steps |= {info.step for info in checkpoints[-1:]}
         return [info.step in steps for info in checkpoints]
+
+
+def _async_options() -> ocp.AsyncOptions:
+    """Have no deadline that a jump of the clock could pass.
+
+    Orbax reads it off the clock of the day, which leaps where a laptop wakes up.
+    Several processes need one all the same: who waits for another may wait in vain.
+    """
+    if jax.process_count() > 1:
+        return ocp.AsyncOptions()
+    return ocp.AsyncOptions(timeout_secs=_CENTURY)
 
 
 def _without_result(state: TrainState, *, key: Any) -> TrainState:
