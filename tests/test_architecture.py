@@ -149,7 +149,7 @@ def test_what_users_import_is_there():
 
 def test_one_file_imports_orbax():
     users = {relative(path) for path in SOURCES + SCRIPTS if "orbax" in packages(path)}
-    assert users == {"vqvae_jax/training/checkpoints.py"}
+    assert users == {"vqvae_jax/training/manager.py"}
 
 
 def test_nothing_is_pickled():
