@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,12 @@ def test_the_command_line_is_read_before_jax_is():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
     )
     assert found.stdout == "False\n", found.stderr
+
+
+def test_only_writes_that_nobody_waits_for_are_not_told():
+    told = []
+    hook = command._without_late_writes(lambda given: told.append(given.exc_value))
+    errors = RuntimeError("Event loop is closed"), RuntimeError("another"), OSError("x")
+    for error in errors:
+        hook(types.SimpleNamespace(exc_value=error))
+    assert told == list(errors[1:])

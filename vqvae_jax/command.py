@@ -75,6 +75,7 @@ def run() -> None:
     """Do what the flags say."""
     # An error that a library logs it raises too, and here it is told in one line.
     logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = _without_late_writes(sys.unraisablehook)
     # Heavy imports wait until the command line is known to be right.
     import jax
 
@@ -104,6 +105,21 @@ def run() -> None:
             f"has ended ({error}); the same command goes on from the last checkpoint"
         )
         distributed.leave(_MISTAKE)
+
+
+def _without_late_writes(hook):
+    """Have nothing printed of writes that fail when nobody waits for them any more.
+
+    On a full disk the first of a checkpoint's arrays that cannot be written is told;
+    the threads that write the others find an event loop that is closed, and print that.
+    """
+
+    def without(unraisable):
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and "loop is closed" in str(error)):
+            hook(unraisable)
+
+    return without
 
 
 def _join_others() -> None:
