@@ -88,8 +88,14 @@ class Workdir:
         return CodesSource(self.codes_directory(split))
 
     def require_same_codebook(self, params: Coding) -> None:
-        """Raise UserError unless the second stage is of this VQ-VAE's codes."""
+        """Raise UserError unless the codes are this VQ-VAE's, and the second stage's.
+
+        Where no second stage follows it is the codes of the test split that are decoded.
+        """
         second = self.experiment().second
+        if second is None:
+            self.codes("test").require_fingerprint(fingerprint(params))
+            return
         facts = self.facts(second)
         theirs, ours = self.read_facts(second).fingerprint, fingerprint(params)
         stages = SECOND_STAGES[second].trained

@@ -68,6 +68,17 @@ def test_a_prior_of_another_codebook_is_refused(copied_run, tiny_config):
         stages.run(tiny_config, str(copied_run), ["prior"])
 
 
+def test_nothing_is_trained_on_the_codes_of_another_vqvae(copied_run, tiny_config):
+    """[18] Where the best checkpoint was lost, say, and the next best is used."""
+    shutil.rmtree(copied_run / "checkpoints" / "prior")
+    metadata = copied_run / "codes" / "train" / "metadata.json"
+    facts = json.loads(metadata.read_text()) | {"fingerprint": "another"}
+    metadata.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"another codebook \(another\) .*delete that"):
+        stages.run(tiny_config, str(copied_run), ["prior"])
+    assert not (copied_run / "checkpoints" / "prior").exists()
+
+
 def constant_codes(workdir, *values, num_codes):
     """Replace the training set's codes by these values, of the same VQ-VAE."""
     source = Workdir(workdir).codes("train")

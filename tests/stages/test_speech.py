@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,19 @@ class TestRun:
         prior, _ = restore_second(run.path, "sequence_prior")
         assert isinstance(prior, SequencePrior)
         assert (prior.num_codes, prior.class_names) == (16, model.speaker_names)
+
+    def test_without_a_prior_codes_must_be_the_models_too(self, run, tmp_path):
+        copy = Workdir(shutil.copytree(run.path, tmp_path / "run"))
+        config = copy.read_json(copy.config)
+        for section in ("sequence_prior", "sequence_prior_training"):
+            del config[section]
+        copy.write_json(copy.config, config)
+        params = restore(copy.path)[1]
+        copy.require_same_codebook(params)
+        metadata = copy.path / "codes" / "test" / "metadata.json"
+        copy.write_json(metadata, copy.read_json(metadata) | {"fingerprint": "another"})
+        with pytest.raises(UserError, match="belong to another codebook"):
+            copy.require_same_codebook(params)
 
     @pytest.mark.parametrize("split", ["train", "validation", "test"])
     def test_codes_are_those_of_each_utterance_alone(self, run, dataset, split):

@@ -39,11 +39,10 @@ def measure_speech(
     taken for each; None where phones are not known.
 
     Raises:
-      UserError: the prior belongs to another model, or a stage is missing.
+      UserError: codes or prior belong to another model, or a stage is missing.
     """
     model, params = restore(workdir.path)
-    if experiment.second is not None:
-        workdir.require_same_codebook(params)
+    workdir.require_same_codebook(params)
     params = sharding.put_replicated(params, sharding.data_mesh())
     evaluation = make_evaluation(model, sharding.data_mesh())
     batches = experiment.utterance_batches(dataset.test)

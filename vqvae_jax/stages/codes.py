@@ -26,8 +26,9 @@ Examples = Callable[..., Source]
 # Encodes arrays of a batch, by their names.
 Encode = Callable[..., np.ndarray]
 Encoded = Iterator[tuple[np.ndarray, codes_lib.Columns]]
-# From a model of the second stage and the run to the model as its training starts.
-Start = Callable[[Any, Workdir], Any]
+# From a model of the second stage and the VQ-VAE's parameters to the model as its
+# training starts.
+Start = Callable[[Any, Any], Any]
 
 
 def extract_codes(context: Context) -> None:
@@ -105,15 +106,14 @@ def clips(codes: codes_lib.CodesSource, model: Video, *, split: str) -> Source:
     return ClipsSource(codes, length=frames, stride=stride)
 
 
-def as_it_is(model: Any, workdir: Workdir) -> Any:
+def as_it_is(model: Any, params: Any) -> Any:
     """Return a model to be trained from a random start."""
-    del workdir
+    del params
     return model
 
 
-def from_codebook(model: Video, workdir: Workdir) -> Video:
+def from_codebook(model: Video, params: Any) -> Video:
     """Return a model whose embeddings start from the VQ-VAE's codebook."""
-    _, params = restore(workdir.path)
     vectors = np.asarray(params.codebook.embeddings)
     return dataclasses.replace(model, code_vectors=vectors)
 
@@ -125,11 +125,17 @@ def train_on_codes(
     examples: Examples = grids,
     start: Start = as_it_is,
 ) -> None:
-    """Fit a model of the second stage; its sizes come from the codes' metadata."""
+    """Fit a model of the second stage; its sizes come from the codes' metadata.
+
+    Raises:
+      UserError: the codes, or what was trained on them before, are of another VQ-VAE.
+    """
     workdir, experiment, _ = context
     codes = workdir.codes("train")
+    _, params = restore(workdir.path)
+    codes.require_fingerprint(fingerprint(params))
     facts = dataclasses.asdict(codes.metadata)
-    model = start(experiment.make_second(facts)[stage], workdir)
+    model = start(experiment.make_second(facts)[stage], params)
     train = examples(codes, model, split="train")
     validation = examples(workdir.codes("validation"), model, split="validation")
     place = workdir.facts(experiment.second)

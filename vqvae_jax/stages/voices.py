@@ -44,8 +44,7 @@ def sample_speech(context: Context) -> None:
     workdir, experiment, dataset = context
     config = experiment.samples
     model, params = restore(workdir.path)
-    if experiment.second is not None:
-        workdir.require_same_codebook(params)
+    workdir.require_same_codebook(params)
     params = sharding.put_replicated(params, sharding.data_mesh())
     options = config.without_labels
 
