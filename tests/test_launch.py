@@ -48,6 +48,10 @@ def launch(*args, **options) -> subprocess.CompletedProcess:
             ("digits.py", {}, "--stages=train"),
             "'train' does not exist; there are vqvae",
         ),
+        (
+            ("comparison.py", {}, "--stages=gan"),
+            "a suite does all stages of",
+        ),
         (("digits.py", {}, "--wrokdir=x"), "wrokdir"),
         (("digits.py", {}, "surplus"), "'surplus' is no flag"),
     ],

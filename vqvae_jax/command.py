@@ -87,6 +87,8 @@ def run() -> None:
     file, _, variant = given["config"].config_filename.partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
     config, workdir = given.config.to_dict(), given.workdir or f"runs/{name}"
+    if given.stages and suite.is_suite(config):
+        fail("--stages is for one run; a suite does all stages of all of its runs")
     typed = shlex.join(["python", *sys.argv])
     _join_others()
     try:

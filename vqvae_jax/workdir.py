@@ -90,7 +90,7 @@ class Workdir:
     def require_same_codebook(self, params: Coding) -> None:
         """Raise UserError unless the codes are this VQ-VAE's, and the second stage's.
 
-        Where no second stage follows it is the codes of the test split that are decoded.
+        Where no second stage follows, codes of the test split are what is decoded.
         """
         second = self.experiment().second
         if second is None:

@@ -86,18 +86,33 @@ OTHER_KINDS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", OTHER_KINDS)
-def test_a_model_without_a_prior_runs_through_its_stages(kind, tiny_config, tmp_path):
+def config_of(kind, tiny_config):
+    """The config of a tiny model of another kind."""
     config = json.loads(json.dumps(tiny_config))
     del config["prior"], config["prior_training"]
-    sizes = {"stages": 1, "units": 8, "residual_units": 8}
-    options = OTHER_KINDS[kind]
-    encodes = kind in ("vae", "vimco")
-    config["model"] = {"kind": kind, **(sizes if encodes else {}), **options}
+    encoder = {"stages": 1, "units": 8, "residual_units": 8}
+    sizes = encoder if kind in ("vae", "vimco") else {}
+    config["model"] = {"kind": kind, **sizes, **OTHER_KINDS[kind]}
     config["training"] |= {"steps": 4, "log_every": 2, "checkpoint_every": 4}
     config["samples"] |= {"num_samples": 6, "batch_size": 3}
     config["evaluation"] |= {"classify_samples": False}
+    return config
+
+
+@pytest.mark.slow
+def test_pixels_are_drawn_at_the_configs_temperature(tiny_config, tmp_path):
+    config = config_of("pixelcnn", tiny_config)
+    config["samples"] |= {"temperature": 1e-4}
+    stages.run(config, str(tmp_path / "run"), ["pixelcnn", "samples"])
+    with np.load(tmp_path / "run" / "samples.npz") as samples:
+        assert len(np.unique(samples["images"], axis=0)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_a_model_without_a_prior_runs_through_its_stages(kind, tiny_config, tmp_path):
+    config = config_of(kind, tiny_config)
+    encodes = kind in ("vae", "vimco")
     stages.run(config, str(tmp_path / "run"))
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {"test_loss", "train_steps"} <= results.keys()

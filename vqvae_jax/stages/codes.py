@@ -19,7 +19,7 @@ from vqvae_jax.models.video import Video
 from vqvae_jax.stages.stage import Context
 from vqvae_jax.training import sharding
 from vqvae_jax.training.loop import Run, fit
-from vqvae_jax.workdir import SPLITS, Workdir, fingerprint, restore
+from vqvae_jax.workdir import SPLITS, fingerprint, restore
 
 # From the codes of a split to what a model of the second stage is trained on.
 Examples = Callable[..., Source]

@@ -27,15 +27,20 @@ def reconstruct(context: Context) -> None:
     decode = jax.jit(model.decode)
     config, test = experiment.samples, workdir.codes("test")
     frames = np.array(spread(len(test), config.num_samples))
-    codes = stack(read_many(test, frames.tolist()))["codes"]
-    images = {"first_stage": np.asarray(decode(params, codes))}
+    starts = range(0, len(frames), config.batch_size)
+    keys = jax.random.split(jax.random.key(experiment.seed + 2), len(starts))
+    batches = [frames[start : start + config.batch_size] for start in starts]
+    codes = [stack(read_many(test, batch.tolist()))["codes"] for batch in batches]
+    images = {"first_stage": [np.asarray(decode(params, batch)) for batch in codes]}
     for stage in _MODELS:
         second, second_params = restore_second(workdir.path, stage)
-        latents = jax.jit(second.encode)(second_params, codes)
-        key = jax.random.key(experiment.seed + 2)
-        drawn = second.decode(second_params, key, latents, **config.without_labels)
-        images[stage] = np.asarray(decode(params, drawn))
-    workdir.write_arrays(workdir.reconstructions, frames=frames, **images)
+        encode, images[stage] = jax.jit(second.encode), []
+        for key, batch in zip(keys, codes, strict=True):
+            latents = encode(second_params, batch)
+            drawn = second.decode(second_params, key, latents, **config.without_labels)
+            images[stage].append(np.asarray(decode(params, drawn)))
+    arrays = {name: np.concatenate(parts) for name, parts in images.items()}
+    workdir.write_arrays(workdir.reconstructions, frames=frames, **arrays)
 
 
 def sample_global(context: Context) -> None:

@@ -84,14 +84,23 @@ def sample_speech(context: Context) -> None:
     if experiment.second is not None:
         prior, prior_params = restore_second(workdir.path, experiment.second)
         voices = np.arange(config.num_samples, dtype=np.int32) % model.num_speakers
-        drawn = prior.sample(
-            prior_params,
-            prior_key,
-            num_samples=config.num_samples,
-            speakers=voices if prior.conditional else None,
-            **options,
-        )
-        arrays["drawn_codes"], arrays["drawn_voices"] = np.asarray(drawn), voices
+        size = min(config.batch_size, len(voices))
+        starts = range(0, len(voices), size)
+        drawn = [
+            prior.sample(
+                prior_params,
+                key,
+                num_samples=size,
+                # The last batch draws some again, so that all have one size.
+                speakers=np.resize(voices[start:], size) if prior.conditional else None,
+                **options,
+            )
+            for key, start in zip(
+                jax.random.split(prior_key, len(starts)), starts, strict=True
+            )
+        ]
+        arrays["drawn_codes"] = np.concatenate(drawn)[: len(voices)]
+        arrays["drawn_voices"] = voices
         arrays["drawn_audio"], _ = say_all(
             say,
             drawn_key,
