@@ -258,6 +258,20 @@ class TestCoding:
         ]
         np.testing.assert_array_equal(*drawn)
 
+    def test_compiled_once_whatever_the_codes_the_speakers_and_the_temperature(
+        self, params
+    ):
+        before = SpeechVQVAE._draw._cache_size()
+        for seed in range(3):
+            MODEL.decode(
+                params,
+                jax.random.key(seed),
+                np.full((2, 3), seed),
+                speakers=np.array([seed % 2, 0]),
+                temperature=1.0 + seed,
+            )
+        assert SpeechVQVAE._draw._cache_size() == before + 1
+
     def test_an_unknown_speaker_can_be_encoded_not_decoded_as(self, params):
         codes = jnp.zeros((1, 2), jnp.int32)
         with pytest.raises(UserError, match=r"numbers of anna, ben .* got -1"):
