@@ -279,6 +279,15 @@ class TestCoding:
         with pytest.raises(UserError, match=r"numbers of anna, ben .* got 2"):
             MODEL.decode(params, KEY, codes, speakers=jnp.array([2]))
 
+    def test_speakers_that_jit_closes_over_are_checked(self, params):
+        codes, ben = jnp.zeros((1, 2), jnp.int32), jnp.array([1])
+        nobody = 2 * ben
+        decode = jax.jit(lambda key: MODEL.decode(params, key, codes, speakers=ben))
+        expected = MODEL.decode(params, KEY, codes, speakers=np.array([1]))
+        np.testing.assert_array_equal(decode(KEY), expected)
+        with pytest.raises(UserError, match=r"numbers of anna, ben .* got 2"):
+            jax.jit(lambda key: MODEL.decode(params, key, codes, speakers=nobody))(KEY)
+
 
 @pytest.mark.parametrize(
     ("options", "message"),

@@ -331,11 +331,14 @@ class SpeechVQVAE(TrainedWithCodebook):
 
     def _check_speakers(self, speakers, batch: int) -> None:
         require_shape("speakers", speakers, batch)
-        if not isinstance(speakers, jax.core.Tracer):
+        if isinstance(speakers, jax.core.Tracer) or speakers.size == 0:
+            return
+        # As in `require_range`: an array that jit only closes over has values.
+        with jax.ensure_compile_time_eval():
             lowest, highest = int(speakers.min()), int(speakers.max())
-            require(
-                lowest >= 0 and highest < self.num_speakers,
-                f"speakers must be numbers of {', '.join(self.speaker_names)} (0 ... "
-                f"{self.num_speakers - 1}), got {lowest if lowest < 0 else highest}: "
-                "a speaker who was not in training can be encoded, not decoded as",
-            )
+        require(
+            lowest >= 0 and highest < self.num_speakers,
+            f"speakers must be numbers of {', '.join(self.speaker_names)} (0 ... "
+            f"{self.num_speakers - 1}), got {lowest if lowest < 0 else highest}: "
+            "a speaker who was not in training can be encoded, not decoded as",
+        )
