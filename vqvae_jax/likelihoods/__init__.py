@@ -12,6 +12,7 @@ from vqvae_jax.likelihoods.base import (
     Likelihood,
     require_uint8,
     scaled,
+    to_uint8,
     unscaled,
 )
 from vqvae_jax.likelihoods.categorical import Categorical
@@ -28,6 +29,7 @@ __all__ = [
     "by_name",
     "require_uint8",
     "scaled",
+    "to_uint8",
     "unscaled",
 ]
 
