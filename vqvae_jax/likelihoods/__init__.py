@@ -10,6 +10,7 @@ from vqvae_jax.errors import require
 from vqvae_jax.likelihoods.base import (
     NUM_VALUES,
     Likelihood,
+    log_p_of,
     require_uint8,
     scaled,
     to_uint8,
@@ -27,6 +28,7 @@ __all__ = [
     "LogisticMixture",
     "MeanSquaredError",
     "by_name",
+    "log_p_of",
     "require_uint8",
     "scaled",
     "to_uint8",
