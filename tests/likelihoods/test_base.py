@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from vqvae_jax import likelihoods
 from vqvae_jax.errors import UserError
@@ -69,3 +70,13 @@ def test_scales_are_inverses():
     rounded = base.to_uint8(jnp.array([0.0, 0.6, 254.4, 255.0]))
     np.testing.assert_array_equal(rounded, np.array([0, 1, 254, 255], np.uint8))
     assert rounded.dtype == jnp.uint8
+
+
+def test_log_p_of_categories_equals_scipy():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=5, size=(3, 4, 6)).astype("float32")
+    values = rng.integers(6, size=(3, 4))
+    expected = special.log_softmax(np.float64(logits), axis=-1)
+    ours = likelihoods.log_p_of(jnp.asarray(logits), jnp.asarray(values))
+    chosen = np.take_along_axis(expected, values[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(ours, chosen, rtol=1e-5, atol=1e-5)

@@ -4,12 +4,13 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
 from vqvae_jax import metrics
 from vqvae_jax.errors import UserError
-from vqvae_jax.models import autoencoder
+from vqvae_jax.models import autoencoder, vae, vimco, vqvae
 from vqvae_jax.models.autoencoder import ImageAutoencoder
 
 MODEL = ImageAutoencoder(image_shape=(4, 8, 3), stages=1, units=8)
@@ -18,6 +19,51 @@ MODEL = ImageAutoencoder(image_shape=(4, 8, 3), stages=1, units=8)
 def images_of(seed, count=5):
     rng = np.random.default_rng(seed)
     return rng.integers(256, size=(count, 4, 8, 3)).astype(np.uint8)
+
+
+@pytest.fixture
+def as_for_users():
+    """Annotations are not checked, as outside of tests."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("as_for_users")
+@pytest.mark.parametrize(
+    ("model", "params"),
+    [
+        (vqvae.VQVAE(image_shape=(4, 8, 3)), vqvae.Params(None, None, None)),
+        (vae.VAE(image_shape=(4, 8, 3)), vae.Params(None, None)),
+        (vimco.VIMCO(image_shape=(4, 8, 3)), vimco.Params(None, None, None)),
+    ],
+    ids=["vqvae", "vae", "vimco"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_images_of_other_values_are_refused(model, params, dtype):
+    images = (images_of(0) / 255).astype(dtype)
+    for call in (model.encode, model.reconstruct):
+        with pytest.raises(UserError, match=rf"^images must be uint8 .*, got {dtype}"):
+            call(params, images)
+
+
+@pytest.mark.parametrize(
+    ("model", "params"),
+    [
+        (vqvae.VQVAE, vqvae.Params(None, None, None)),
+        (vimco.VIMCO, vimco.Params(None, None, None)),
+    ],
+    ids=["vqvae", "vimco"],
+)
+@pytest.mark.parametrize("code", [-1, 6])
+def test_codes_without_a_row_are_refused(model, params, code):
+    codes = np.full((1, 1, 2, 1), code)
+    model = model(image_shape=(4, 8, 3), num_codes=6)
+    with pytest.raises(UserError, match=rf"^codes must be in 0 ... 5, got {code}"):
+        model.decode(params, codes)
+    codes = jnp.asarray(codes)
+    with pytest.raises(UserError, match=rf"^codes must be in 0 ... 5, got {code}"):
+        jax.jit(lambda params: model.decode(params, codes))(params)
 
 
 class TestKeysOf:

@@ -1,9 +1,16 @@
 """Options that several models have."""
 
+import types
+
+import numpy as np
 import pytest
 
 from vqvae_jax.errors import UserError
-from vqvae_jax.models.options import require_dtype, require_halvable
+from vqvae_jax.models.options import (
+    require_dtype,
+    require_halvable,
+    require_pixelcnn,
+)
 
 
 def test_dtypes():
@@ -19,3 +26,15 @@ def test_sides_that_can_be_halved():
     for shape in ((8, 20, 3), (20, 8, 3)):
         with pytest.raises(UserError, match=r"^stages=3 .* multiples of 8, but it is"):
             require_halvable(shape, stages=3)
+
+
+def test_parameters_of_another_pixelcnn():
+    model = types.SimpleNamespace(grid=(5, 4, 2), num_codes=7, units=8)
+    for shape in ((2, 7, 8), (1, 7, 8), (2, 6, 8), (2, 7, 9)):
+        params = {"params": {"embedding": {"tables": np.zeros(shape)}}}
+        if shape == (2, 7, 8):
+            require_pixelcnn("prior", model, params)
+            continue
+        message = rf"= \({', '.join(map(str, shape))}\), this prior has \(2, 7, 8\)"
+        with pytest.raises(UserError, match=message):
+            require_pixelcnn("prior", model, params)

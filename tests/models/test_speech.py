@@ -258,12 +258,35 @@ class TestCoding:
         ]
         np.testing.assert_array_equal(*drawn)
 
+    def test_compiled_once_whatever_the_codes_the_speakers_and_the_temperature(
+        self, params
+    ):
+        before = SpeechVQVAE._draw._cache_size()
+        for seed in range(3):
+            MODEL.decode(
+                params,
+                jax.random.key(seed),
+                np.full((2, 3), seed),
+                speakers=np.array([seed % 2, 0]),
+                temperature=1.0 + seed,
+            )
+        assert SpeechVQVAE._draw._cache_size() == before + 1
+
     def test_an_unknown_speaker_can_be_encoded_not_decoded_as(self, params):
         codes = jnp.zeros((1, 2), jnp.int32)
         with pytest.raises(UserError, match=r"numbers of anna, ben .* got -1"):
             MODEL.decode(params, KEY, codes, speakers=jnp.array([-1]))
         with pytest.raises(UserError, match=r"numbers of anna, ben .* got 2"):
             MODEL.decode(params, KEY, codes, speakers=jnp.array([2]))
+
+    def test_speakers_that_jit_closes_over_are_checked(self, params):
+        codes, ben = jnp.zeros((1, 2), jnp.int32), jnp.array([1])
+        nobody = 2 * ben
+        decode = jax.jit(lambda key: MODEL.decode(params, key, codes, speakers=ben))
+        expected = MODEL.decode(params, KEY, codes, speakers=np.array([1]))
+        np.testing.assert_array_equal(decode(KEY), expected)
+        with pytest.raises(UserError, match=r"numbers of anna, ben .* got 2"):
+            jax.jit(lambda key: MODEL.decode(params, key, codes, speakers=nobody))(KEY)
 
 
 @pytest.mark.parametrize(

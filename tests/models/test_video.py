@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vqvae_jax import metrics
+from vqvae_jax import metrics, sampling
 from vqvae_jax.errors import UserError
 from vqvae_jax.models.video import Video
+from vqvae_jax.networks.pixelcnn import Condition
 
 K, GRID = 2, (1, 2, 1)
 SIZES = {
@@ -263,6 +264,38 @@ class TestSample:
             p = np.exp(np.asarray(score(params, follow))[:, 1]).reshape(2, 2)
             code = p.sum(axis=1).argmax()
             assert clip[0].ravel().tolist() == [code, p[code].argmax()]
+
+    @pytest.mark.parametrize(
+        ("changes", "first"), [({"context_layers": 2}, 3), ({"actions": False}, 2)]
+    )
+    def test_clips_are_those_of_a_context_computed_anew_for_each_frame(
+        self, changes, first
+    ):
+        model = dataclasses.replace(VIDEO, generated_frames=4, **changes)
+        params = random_params(model)
+        rng = np.random.default_rng(3)
+        given = jnp.asarray(rng.integers(K, size=(99, first, *GRID)), "int32")
+        actions = None
+        if model.num_actions:
+            actions = jnp.asarray(rng.integers(3, size=(99, first + 3)), "int32")
+
+        @jax.jit
+        def naive(key):
+            clip = jnp.pad(given, [(0, 0), (0, 4)] + [(0, 0)] * 3)
+            for time, key_here in enumerate(jax.random.split(key, 4), first):
+                maps = model._context.apply(params["context"], clip, actions)
+                drawn = sampling.cached(
+                    model._network,
+                    params["pixelcnn"],
+                    key_here,
+                    shape=(99, *GRID),
+                    condition=Condition(features=maps[:, time]),
+                )
+                clip = clip.at[:, time].set(drawn)
+            return clip[:, first:]
+
+        ours = model.sample(params, jax.random.key(2), given, actions=actions)
+        np.testing.assert_array_equal(ours, naive(jax.random.key(2)))
 
     def test_one_compilation_whatever_the_actions_and_the_temperature(self):
         before = Video._draw._cache_size()

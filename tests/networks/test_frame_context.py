@@ -10,11 +10,11 @@ from vqvae_jax.networks.frame_context import FrameContext
 GRID, TIME = (2, 3, 1), 5
 
 
-def build(**options):
+def build(*, is_told=True, **options):
     """A network, random parameters, and a clip whose every place has its own code."""
     places = TIME * GRID[0] * GRID[1]
     sizes = {"num_codes": places, "layers": 3, "units": 6} | options
-    network = FrameContext(num_actions=TIME - 1, **sizes)
+    network = FrameContext(num_actions=TIME - 1 if is_told else 0, **sizes)
     rng = np.random.default_rng(0)
     codes = jnp.asarray(rng.permutation(places).reshape(1, TIME, *GRID), "int32")
     actions = jnp.arange(TIME - 1)[None]
@@ -51,6 +51,36 @@ def test_layers_see_a_power_of_two_frames(layers):
     frames, _ = reached(*build(layers=layers))
     ages = np.arange(TIME)[:, None] - np.arange(TIME)[None, :]
     np.testing.assert_array_equal(frames, (ages > 0) & (ages <= 2**layers))
+
+
+@pytest.mark.parametrize(
+    ("layers", "is_told"), [(0, True), (1, True), (3, True), (3, False)]
+)
+def test_frame_after_frame_gives_the_maps_of_the_whole_clip(layers, is_told):
+    network, params, codes, actions = build(layers=layers, is_told=is_told)
+    codes = jnp.concatenate([codes, codes[:, ::-1]])
+    led = None
+    if is_told:
+        actions = jnp.concatenate([actions, actions[:, ::-1]])
+        # To the first frame nothing led, and no frame came before it.
+        led = jnp.pad(actions, ((0, 0), (1, 0))).T
+    else:
+        actions = None
+    whole = jax.jit(network.apply)(params, codes, actions)
+
+    @jax.jit
+    def walk(params):
+        def step(queues, inputs):
+            return network.apply(params, queues, *inputs, method="next_frame")
+
+        before = jnp.roll(jnp.moveaxis(codes, 1, 0), 1, axis=0)
+        start = network.empty_queues(2, *GRID[:2])
+        return jax.lax.scan(step, start, (jnp.arange(TIME), led, before))[1]
+
+    maps = walk(params)
+    assert np.ptp(maps) > 0.1
+    for time in range(TIME):
+        np.testing.assert_allclose(maps[time], whole[:, time], rtol=1e-5, atol=1e-5)
 
 
 def test_shapes_and_dtypes():

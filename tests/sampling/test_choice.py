@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import special
 
-from vqvae_jax.sampling.choice import FREE, choose, guided, truncated
+from vqvae_jax.errors import UserError
+from vqvae_jax.sampling.choice import (
+    FREE,
+    choose,
+    guided,
+    require_drawable,
+    truncated,
+)
 
 P = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
 LOGITS = jnp.asarray(np.log(P) + 3.0, "float32")
@@ -82,6 +89,25 @@ class TestTruncated:
                 ]
             ),
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"), [("temperature", 0.5, 0.0), ("top_p", 1.0, 1.5)]
+)
+@pytest.mark.parametrize("kind", [float, np.float32, jnp.float32])
+def test_options_that_jit_closes_over_are_checked(name, good, bad, kind):
+    others = {"temperature": 1.0, "top_k": None, "top_p": None}
+
+    def checked(value):
+        def function(x):
+            require_drawable(**others | {name: value})
+            return x
+
+        return jax.jit(function)(1)
+
+    assert checked(kind(good)) == 1
+    with pytest.raises(UserError, match=f"^{name} must be .*, got {bad}"):
+        checked(kind(bad))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])

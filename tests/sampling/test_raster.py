@@ -248,6 +248,18 @@ def test_bfloat16_runs_and_keeps_float32_logits():
     np.testing.assert_allclose(jnp.moveaxis(logits, 3, 0), whole, atol=0.05)
 
 
+def test_a_key_that_is_an_array_of_numbers_draws_the_same():
+    network, params, _, _ = build((2, 3, 2), layers=1, units=4)
+
+    @jax.jit
+    def draw(key):
+        return raster.cached(network, params, key, shape=(BATCH, 2, 3, 2))
+
+    expected = draw(jax.random.key(3))
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(draw(jax.random.PRNGKey(3)), expected)
+
+
 def test_a_condition_of_another_grid_is_refused():
     network, params, condition, codes = build((3, 4, 1), condition=("features",))
     turned = Condition(features=condition.features.swapaxes(1, 2))

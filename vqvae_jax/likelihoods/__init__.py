@@ -10,8 +10,10 @@ from vqvae_jax.errors import require
 from vqvae_jax.likelihoods.base import (
     NUM_VALUES,
     Likelihood,
+    log_p_of,
     require_uint8,
     scaled,
+    to_uint8,
     unscaled,
 )
 from vqvae_jax.likelihoods.categorical import Categorical
@@ -26,8 +28,10 @@ __all__ = [
     "LogisticMixture",
     "MeanSquaredError",
     "by_name",
+    "log_p_of",
     "require_uint8",
     "scaled",
+    "to_uint8",
     "unscaled",
 ]
 

@@ -2,8 +2,9 @@
 
 from typing import Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from vqvae_jax.arrays import AnyArray
 from vqvae_jax.errors import require
@@ -59,6 +60,14 @@ def unscaled(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def to_uint8(x: Float[Array, "*shape"]) -> Shaped[Array, "*shape"]:
     """Round values in 0 ... 255, as `unscaled` returns them, to uint8."""
     return jnp.round(x).astype(jnp.uint8)
+
+
+def log_p_of(
+    logits: Float[Array, "*places K"], values: Int[Array, "*places"]
+) -> Float[Array, "*places"]:
+    """Return log p in nats of values in 0 ... K - 1 under a softmax."""
+    chosen = jnp.take_along_axis(logits, values[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
 def per_channel(

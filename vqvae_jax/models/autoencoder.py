@@ -95,6 +95,7 @@ class ImageAutoencoder(TrainedByGradient):
 
     def _as_input(self, images) -> Float[Array, "B H W C"]:
         require_shape("images", images, "B", *self.image_shape)
+        likelihoods.require_uint8(images)
         return likelihoods.scaled(jnp.asarray(images, jnp.float32))
 
     def _log_p(self, decoder_params, z, images) -> Float[Array, " B"]:
@@ -106,7 +107,7 @@ class ImageAutoencoder(TrainedByGradient):
         return self._likelihood.mean(self._decoder.apply(decoder_params, z))
 
     def _decode(self, decoder_params, z) -> UInt8[Array, "B H W C"]:
-        return jnp.round(self._mean_image(decoder_params, z)).astype(jnp.uint8)
+        return likelihoods.to_uint8(self._mean_image(decoder_params, z))
 
     def _bits_per_dim(self, nats_per_dim, mask) -> metrics.Metrics:
         """Return the metric, or nothing where p(x|z) is a density."""

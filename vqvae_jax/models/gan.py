@@ -151,7 +151,7 @@ class GAN(TrainedByGradient):
         """Draw z from N(0, I) and return the images that it generates."""
         z = jax.random.normal(key, (num_samples, self.latent_dim))
         images = self._generator.apply(params.generator, z)
-        return jnp.round(likelihoods.unscaled(images)).astype(jnp.uint8)
+        return likelihoods.to_uint8(likelihoods.unscaled(images))
 
     @property
     def _generator(self) -> Generator:
@@ -171,7 +171,7 @@ class GAN(TrainedByGradient):
 
     def _as_input(self, images) -> Float[Array, "B H W C"]:
         require_shape("images", images, "B", *self.image_shape)
-        require(images.dtype == jnp.uint8, f"images must be uint8, got {images.dtype}")
+        likelihoods.require_uint8(images)
         return likelihoods.scaled(jnp.asarray(images, jnp.float32))
 
     def _logits(self, params, z, images) -> Logits:

@@ -159,6 +159,8 @@ class GlobalLatents:
     ) -> Int[Array, "B H W C"]:
         """Draw codes from p(codes | latents), a frame for each; see `Prior.sample`.
 
+        Another `progress` compiles again, as another number of frames does.
+
         Raises:
           UserError: the latents are not of this model, or an option cannot be.
         """

@@ -36,6 +36,17 @@ def require_buildable(model: Any) -> None:
         )
 
 
+def require_pixelcnn(name: str, model: Any, params: Any) -> None:
+    """Raise UserError unless a PixelCNN's parameters are of a model's sizes."""
+    tables = params["params"]["embedding"]["tables"]
+    expected = (model.grid[-1], model.num_codes, model.units)
+    require(
+        tables.shape == expected,
+        f"params are for (codes a cell, codes, units) = {tables.shape}, this {name} "
+        f"has {expected}",
+    )
+
+
 def require_dtype(dtype: str) -> None:
     """Raise UserError unless networks can compute in `dtype`."""
     require(

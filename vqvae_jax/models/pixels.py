@@ -116,7 +116,8 @@ class PixelModel(TrainedByGradient):
           num_samples: B, where labels do not say it.
           labels: a class for each sample, if the model is class-conditional.
           temperature: below 1 for likelier, above 1 for more varied samples.
-          progress: called with the number of finished rows, for each row.
+          progress: called with the number of finished rows, for each row. A part of
+            what is compiled, and kept with it: pass the same function each time.
 
         Raises:
           UserError: labels are missing, not wanted or not classes.

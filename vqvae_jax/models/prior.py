@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vqvae_jax import metrics, sampling
+from vqvae_jax import likelihoods, metrics, sampling
 from vqvae_jax.arrays import AnyArray, common_size, require_range, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.models.options import TrainedByGradient, require_dtype
+from vqvae_jax.models.options import TrainedByGradient, require_dtype, require_pixelcnn
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
 
 
@@ -138,7 +138,7 @@ class Prior(TrainedByGradient):
         Raises:
           UserError: the codes or what they depend on do not fit this model.
         """
-        self._check_params(params)
+        require_pixelcnn("prior", self, params)
         self._check_codes("codes", codes, lowest=0)
         condition = self.condition(codes.shape[0], labels, vector, features)
         log_p = self._log_p(params, jnp.asarray(codes), condition, dropout_key)
@@ -166,8 +166,9 @@ class Prior(TrainedByGradient):
     ) -> Int[Array, "B H W C"]:
         """Draw grids of codes, in time linear in their cells.
 
-        Compiled once for each number of samples; temperature, top_p, guidance, labels
-        and given codes may change without compiling again.
+        Compiled once for each number of samples, each top_k and each `progress`;
+        temperature, top_p, guidance, labels and given codes may change without
+        compiling again.
 
         Args:
           params: the prior's parameters.
@@ -186,13 +187,14 @@ class Prior(TrainedByGradient):
             influence it: this fills holes from above and from the left, which is not
             the exact conditional distribution of the holes.
           leading: the first R rows, to be completed; exact, as they come first.
-          progress: called with the number of finished rows, for each row.
+          progress: called with the number of finished rows, for each row. A part of
+            what is compiled, and kept with it: pass the same function each time.
 
         Raises:
           UserError: labels are missing, not wanted or not classes, an option cannot be,
             or an array is not for this grid.
         """
-        self._check_params(params)
+        require_pixelcnn("prior", self, params)
         sampling.require_drawable(temperature=temperature, top_k=top_k, top_p=top_p)
         batch = common_size(num_samples, labels, vector, features, given, leading)
         condition = self.condition(batch, labels, vector, features)
@@ -273,8 +275,7 @@ class Prior(TrainedByGradient):
     ) -> Float[Array, "B H W C"]:
         rngs = {} if dropout_key is None else {"dropout": dropout_key}
         logits = self.network.apply(params, codes, condition, rngs=rngs)
-        chosen = jnp.take_along_axis(logits, codes[..., None], axis=-1)[..., 0]
-        return chosen - jax.nn.logsumexp(logits, axis=-1)
+        return likelihoods.log_p_of(logits, codes)
 
     def _metrics(self, nats, mask) -> dict:
         return {"bits_per_code": metrics.mean(nats / math.log(2), mask)}
@@ -305,15 +306,6 @@ class Prior(TrainedByGradient):
         arrays = (None if x is None else jnp.asarray(x) for x in (vector, features))
         labels = None if labels is None else jnp.asarray(labels)
         return Condition(labels, *arrays)
-
-    def _check_params(self, params):
-        tables = params["params"]["embedding"]["tables"]
-        expected = (self.grid[-1], self.num_codes, self.units)
-        require(
-            tables.shape == expected,
-            f"params are for (codes a cell, codes, units) = {tables.shape}, this prior "
-            f"has {expected}",
-        )
 
     def _check_codes(self, name, codes, *, lowest: int, batch: int | str = "B"):
         require_shape(name, codes, batch, *self.grid)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from vqvae_jax import metrics, sampling
+from vqvae_jax import likelihoods, metrics, sampling
 from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.models.options import TrainedByGradient, require_dtype
@@ -230,8 +230,7 @@ class SequencePrior(TrainedByGradient):
         logits = self._network.apply(
             params, codes, SequenceCondition(speakers), rngs=rngs
         )
-        chosen = jnp.take_along_axis(logits, codes[..., None], axis=-1)[..., 0]
-        return jnp.where(mask, chosen - jax.nn.logsumexp(logits, axis=-1), 0.0)
+        return jnp.where(mask, likelihoods.log_p_of(logits, codes), 0.0)
 
     def _check_params(self, params):
         network = params["params"]

@@ -216,8 +216,9 @@ class SpeechVQVAE(TrainedWithCodebook):
         """Draw audio for codes, said by speakers of train.
 
         Sample after sample, at a cost that does not depend on how far the decoder sees
-        back; all utterances of the batch at once. `mask` is False from the end of each
-        utterance's codes on; what is drawn there means nothing.
+        back; all utterances of the batch at once. Compiled once for each shape of codes
+        and each top_k. `mask` is False from the end of each utterance's codes on; what
+        is drawn there means nothing.
 
         Raises:
           UserError: the codes or the speakers are not this model's.
@@ -225,21 +226,27 @@ class SpeechVQVAE(TrainedWithCodebook):
         require_shape("codes", codes, "B", "N")
         require_range("codes", codes, 0, self.num_codes)
         self._check_speakers(speakers, codes.shape[0])
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        sampling.require_drawable(**options)
-        z_q = quantizer.lookup(params.codebook, jnp.asarray(codes)[..., None])
+        sampling.require_drawable(temperature=temperature, top_k=top_k, top_p=top_p)
         if mask is not None:
             require_shape("mask", mask, *codes.shape)
+        arrays = jax.tree.map(jnp.asarray, (codes, speakers, mask))
+        return self._draw(params, key, *arrays, (temperature, top_p), top_k=top_k)
+
+    @functools.partial(jax.jit, static_argnames=("self", "top_k"))
+    def _draw(
+        self, params, key, codes, speakers, mask, options, *, top_k
+    ) -> Int16[Array, "B T"]:
+        temperature, top_p = options
+        z_q = quantizer.lookup(params.codebook, codes[..., None])
+        if mask is not None:
             # As in training, where nothing follows an utterance.
-            z_q = jnp.where(jnp.asarray(mask)[..., None], z_q, 0.0)
-        values = self._decoder.draw(
-            params.decoder,
-            key,
-            z_q,
-            jnp.asarray(speakers),
-            adjust=functools.partial(sampling.truncated, **options),
+            z_q = jnp.where(mask[..., None], z_q, 0.0)
+        adjust = functools.partial(
+            sampling.truncated, temperature=temperature, top_k=top_k, top_p=top_p
         )
-        return audio_of(values)
+        return audio_of(
+            self._decoder.draw(params.decoder, key, z_q, speakers, adjust=adjust)
+        )
 
     def log_prob(
         self,
@@ -324,11 +331,14 @@ class SpeechVQVAE(TrainedWithCodebook):
 
     def _check_speakers(self, speakers, batch: int) -> None:
         require_shape("speakers", speakers, batch)
-        if not isinstance(speakers, jax.core.Tracer):
+        if isinstance(speakers, jax.core.Tracer) or speakers.size == 0:
+            return
+        # As in `require_range`: an array that jit only closes over has values.
+        with jax.ensure_compile_time_eval():
             lowest, highest = int(speakers.min()), int(speakers.max())
-            require(
-                lowest >= 0 and highest < self.num_speakers,
-                f"speakers must be numbers of {', '.join(self.speaker_names)} (0 ... "
-                f"{self.num_speakers - 1}), got {lowest if lowest < 0 else highest}: "
-                "a speaker who was not in training can be encoded, not decoded as",
-            )
+        require(
+            lowest >= 0 and highest < self.num_speakers,
+            f"speakers must be numbers of {', '.join(self.speaker_names)} (0 ... "
+            f"{self.num_speakers - 1}), got {lowest if lowest < 0 else highest}: "
+            "a speaker who was not in training can be encoded, not decoded as",
+        )

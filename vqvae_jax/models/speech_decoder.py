@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Int16, PRNGKeyArray, Shaped
 from vqvae_jax import sampling
 from vqvae_jax.arrays import AnyArray
 from vqvae_jax.errors import require
-from vqvae_jax.likelihoods import NUM_VALUES
+from vqvae_jax.likelihoods import NUM_VALUES, log_p_of
 from vqvae_jax.likelihoods.mu_law import mu_law_decode, mu_law_encode
 from vqvae_jax.networks.convolution import Conv
 from vqvae_jax.networks.wavenet import SequenceCondition, WaveNet
@@ -78,8 +78,7 @@ class SpeechDecoder:
         z_q = jnp.where(code_mask[..., None], z_q, 0.0)
         condition = self._condition(params, z_q, speakers)
         logits = self._wavenet.apply(params.wavenet, values, condition)
-        chosen = jnp.take_along_axis(logits, values[..., None], axis=-1)[..., 0]
-        return jnp.where(mask, jax.nn.logsumexp(logits, axis=-1) - chosen, 0.0)
+        return jnp.where(mask, -log_p_of(logits, values), 0.0)
 
     def draw(
         self,

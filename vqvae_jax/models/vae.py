@@ -137,7 +137,7 @@ class VAE(ImageAutoencoder):
         """Return the mean of q(z|x).
 
         Raises:
-          UserError: the images are not of image_shape.
+          UserError: the images are not uint8 of image_shape.
         """
         return self._posterior(params, images).mean
 

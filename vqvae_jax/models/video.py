@@ -19,10 +19,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vqvae_jax import metrics, sampling
+from vqvae_jax import likelihoods, metrics, sampling
 from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.models.options import TrainedByGradient, require_dtype
+from vqvae_jax.models.options import TrainedByGradient, require_dtype, require_pixelcnn
 from vqvae_jax.networks.cell_decoder import projected
 from vqvae_jax.networks.frame_context import FrameContext
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
@@ -165,7 +165,7 @@ class Video(TrainedByGradient):
         Raises:
           UserError: the codes or actions do not fit this model.
         """
-        self._check_params(params)
+        require_pixelcnn("model", self, params["pixelcnn"])
         self._check_codes("codes", codes)
         self._check_actions(actions, codes.shape[0], codes.shape[1])
         actions = None if actions is None else jnp.asarray(actions)
@@ -187,7 +187,7 @@ class Video(TrainedByGradient):
         """Draw the codes of the frames that follow.
 
         Nothing but codes is drawn or read; they become pixels afterwards, all at once.
-        Compiled once for each number of clips and frames.
+        Compiled once for each number of clips and frames, top_k and `progress`.
 
         Args:
           params: the model's parameters.
@@ -199,12 +199,13 @@ class Video(TrainedByGradient):
           temperature: below 1 for likelier, above 1 for more varied frames.
           top_k: draw each code from the k likeliest.
           top_p: draw each code from the likeliest that have this probability together.
-          progress: called with the number of finished rows of a frame, for each row.
+          progress: called with the number of finished rows of a frame, for each row;
+            compiled in and kept with the program: pass the same one each time.
 
         Raises:
           UserError: an option cannot be, or an array is not for this model.
         """
-        self._check_params(params)
+        require_pixelcnn("model", self, params["pixelcnn"])
         sampling.require_drawable(temperature=temperature, top_k=top_k, top_p=top_p)
         self._check_codes("given", given)
         num_frames = self.generated_frames if num_frames is None else num_frames
@@ -234,27 +235,42 @@ class Video(TrainedByGradient):
             sampling.truncated, temperature=temperature, top_k=top_k, top_p=top_p
         )
 
-        def next_frame(clip, time_and_key):
-            time, key = time_and_key
-            # What is not drawn yet is not read: the context is causal.
-            condition = self._condition(params, clip, actions)
+        def tell(queues, *frame):
+            if not self.context_layers:
+                return queues, Condition()
+            queues, features = self._context.apply(
+                params["context"], queues, *frame, method="next_frame"
+            )
+            return queues, Condition(features=features)
+
+        def next_frame(carry, frame):
+            queues, previous = carry
+            key, *told = frame
+            queues, condition = tell(queues, *told, previous)
             drawn = sampling.cached(
                 self._network,
                 params["pixelcnn"],
                 key,
                 shape=(batch, *self.grid),
-                condition=jax.tree.map(lambda x: x[:, time], condition),
+                condition=condition,
                 adjust=adjust,
                 progress=progress,
             )
-            return clip.at[:, time].set(drawn), None
+            return (queues, drawn), drawn
 
-        to_come = jnp.zeros((batch, num_frames, *self.grid), jnp.int32)
-        clip = jnp.concatenate([given, to_come], axis=1)
-        times = jnp.arange(first, first + num_frames)
-        keys = jax.random.split(key, num_frames)
-        clip, _ = lax.scan(next_frame, clip, (times, keys))
-        return clip[:, first:]
+        # Nothing led to the first frame, and none was before it.
+        led = None if actions is None else jnp.pad(actions, ((0, 0), (1, 0))).T
+        told = jnp.arange(first + num_frames), led
+        past = jax.tree.map(lambda x: x[:first], told)
+        to_come = jax.tree.map(lambda x: x[first:], told)
+        queues, _ = lax.scan(
+            lambda queues, frame: (tell(queues, *frame)[0], None),
+            self._context.empty_queues(batch, *self.grid[:2]),
+            (*past, jnp.roll(jnp.moveaxis(given, 1, 0), 1, axis=0)),
+        )
+        frames = jax.random.split(key, num_frames), *to_come
+        _, drawn = lax.scan(next_frame, (queues, given[:, -1]), frames)
+        return jnp.moveaxis(drawn, 0, 1)
 
     @property
     def _context(self) -> FrameContext:
@@ -284,19 +300,13 @@ class Video(TrainedByGradient):
             remat=self.remat,
         )
 
-    def _condition(self, params, codes, actions, rngs=None) -> Condition:
-        """Return what each frame is told, `[B, T, ...]`."""
-        if not self.context_layers:
-            return Condition()
-        features = self._context.apply(
-            params["context"], codes, actions if self.num_actions else None, rngs=rngs
-        )
-        return Condition(features=features)
-
     def _log_p(self, params, codes, actions, key=None) -> Float[Array, "B T H W C"]:
         keys = [None, None] if key is None else jax.random.split(key)
         of_context, of_pixelcnn = ({} if k is None else {"dropout": k} for k in keys)
-        condition = self._condition(params, codes, actions, of_context)
+        condition = Condition()
+        if self.context_layers:
+            told = params["context"], codes, actions
+            condition = Condition(features=self._context.apply(*told, rngs=of_context))
         # To the PixelCNN the frames of all clips are one batch.
         batch, time = codes.shape[:2]
         frames, condition = jax.tree.map(
@@ -305,9 +315,7 @@ class Video(TrainedByGradient):
         logits = self._network.apply(
             params["pixelcnn"], frames, condition, rngs=of_pixelcnn
         )
-        chosen = jnp.take_along_axis(logits, frames[..., None], axis=-1)[..., 0]
-        log_p = chosen - jax.nn.logsumexp(logits, axis=-1)
-        return log_p.reshape(codes.shape)
+        return likelihoods.log_p_of(logits, frames).reshape(codes.shape)
 
     def _metrics(self, nats: Float[Array, "B T H W C"], mask) -> dict:
         bits = nats / math.log(2)
@@ -321,15 +329,6 @@ class Video(TrainedByGradient):
 
     def _actions_of(self, batch: Mapping[str, Array]) -> Int[Array, "B S"] | None:
         return batch["action"][:, :-1] if self.num_actions else None
-
-    def _check_params(self, params):
-        tables = params["pixelcnn"]["params"]["embedding"]["tables"]
-        expected = (self.grid[-1], self.num_codes, self.units)
-        require(
-            tables.shape == expected,
-            f"params are for (codes a cell, codes, units) = {tables.shape}, this model "
-            f"has {expected}",
-        )
 
     def _check_codes(self, name, codes):
         require_shape(name, codes, "B", "T", *self.grid)

@@ -23,7 +23,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
 
 from vqvae_jax import metrics, quantizer
-from vqvae_jax.arrays import AnyArray, require_shape
+from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.models.autoencoder import (
     ImageAutoencoder,
@@ -170,7 +170,7 @@ class VIMCO(ImageAutoencoder):
         """Return the likeliest codes under q(z|x).
 
         Raises:
-          UserError: the images are not of image_shape.
+          UserError: the images are not uint8 of image_shape.
         """
         return _mode(self._log_posterior(params, images))
 
@@ -180,9 +180,10 @@ class VIMCO(ImageAutoencoder):
         """Return the mean image of p(x|z) for codes, rounded to 256 values.
 
         Raises:
-          UserError: the codes are not a grid of this model.
+          UserError: the codes are not a grid of this model, or not in 0 ... K - 1.
         """
         require_shape("codes", codes, "B", *self.grid)
+        require_range("codes", codes, 0, self.num_codes)
         return self._decode(params.decoder, self._embedded(params, jnp.asarray(codes)))
 
     def reconstruct(

@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from vqvae_jax import metrics, quantizer
-from vqvae_jax.arrays import AnyArray, require_shape
+from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.models.autoencoder import ImageAutoencoder, mean_of_each, quality
 from vqvae_jax.models.bottleneck import (
     Bottleneck,
@@ -147,7 +147,7 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
         """Return the encoder's output for images, before it is quantized.
 
         Raises:
-          UserError: the images are not of image_shape.
+          UserError: the images are not uint8 of image_shape.
         """
         return self._encoder.apply(params.encoder, self._as_input(images))
 
@@ -157,7 +157,7 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
         """Return the codes of images.
 
         Raises:
-          UserError: the images are not of image_shape.
+          UserError: the images are not uint8 of image_shape.
         """
         return quantizer.quantize(params.codebook, self.z_e(params, images)).codes
 
@@ -167,9 +167,10 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
         """Return the mean image of p(x|z) for codes, rounded to 256 values.
 
         Raises:
-          UserError: the codes are not a grid of this model.
+          UserError: the codes are not a grid of this model, or not in 0 ... K - 1.
         """
         require_shape("codes", codes, "B", *self.grid)
+        require_range("codes", codes, 0, self.num_codes)
         z_q = quantizer.lookup(params.codebook, jnp.asarray(codes))
         return self._decode(params.decoder, z_q)
 

@@ -54,7 +54,10 @@ def require_drawable(*, temperature, top_k, top_p) -> None:
         ("top_p", top_p, "in (0, 1]", lambda x: 0 < x <= 1),
     ):
         if value is not None and not isinstance(value, jax.core.Tracer):
-            require(is_allowed(value), f"{name} must be {allowed}, got {value}")
+            # An array that jit only closes over has a value: it is compared at once.
+            with jax.ensure_compile_time_eval():
+                allows = bool(is_allowed(value))
+            require(allows, f"{name} must be {allowed}, got {value}")
 
 
 def guided(

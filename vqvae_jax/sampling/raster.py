@@ -53,7 +53,9 @@ def cached(
     """
     batch, height, width, per_cell = shape
     network.check((copies * batch, *shape[1:]), condition)
-    keys = jax.random.split(key, height * width * per_cell).reshape(shape[1:])
+    keys = jax.random.split(key, height * width * per_cell)
+    # A key without a key's dtype is an array of numbers itself.
+    keys = keys.reshape(*shape[1:], *keys.shape[1:])
     if given is None:
         given = jnp.full(shape, FREE, jnp.int32)
     given = jnp.moveaxis(given, 0, -1)
