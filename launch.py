@@ -1,8 +1,8 @@
-"""Run an experiment from nothing to a report; the same command resumes it.
+r"""Run an experiment from nothing to a report; the same command resumes it.
 
   python launch.py --config experiments/digits.py
   python launch.py --config experiments/cifar.py:small
-  python launch.py --config experiments/cifar.py --config.training.steps=1000 \\
+  python launch.py --config experiments/cifar.py --config.training.steps=1000 \
       --workdir runs/cifar-1000
 
 A file of experiments/ says at its top which variants it has. Wherever it was stopped,
