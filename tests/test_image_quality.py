@@ -59,6 +59,13 @@ def test_ssim_is_that_of_wang_et_al(pairs):
     assert expected[2] < 0 < expected[1] < expected[0] < expected[3] == 1
 
 
+def test_ssim_takes_bytes():
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(2, 2, *SHAPE)).astype("u1")
+    ours = image_quality.ssim(*map(jnp.asarray, images))
+    np.testing.assert_allclose(ours, ssim_of_each(*images), atol=2e-5)
+
+
 def test_ssim_of_flat_images_is_a_closed_form():
     """Without variance the first factor is left: 2ab + c1 over a^2 + b^2 + c1."""
     a, b = 51 / 255, 204 / 255
@@ -119,5 +126,8 @@ def test_psnr_is_each_images_own(pairs):
     mse = np.mean((first - second) ** 2, axis=(1, 2, 3))
     expected = 10 * np.log10(255**2 / np.maximum(mse, 1e-10))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    # Of uint8 the differences would wrap around.
+    in_bytes = image_quality.psnr_db(jnp.uint8(first[:1]), jnp.uint8(second[:1]))
+    np.testing.assert_array_equal(in_bytes, ours[:1])
     one_off = image_quality.psnr_db(jnp.zeros((1, 2, 2, 1)), jnp.ones((1, 2, 2, 1)))
     assert one_off.item() == pytest.approx(20 * np.log10(255))

@@ -2,7 +2,7 @@
 
 import dm_pix
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from vqvae_jax.errors import require
 
@@ -12,15 +12,17 @@ _SSIM_SIGMA = 1.5
 
 
 def psnr_db(
-    images: Float[Array, "B H W C"], others: Float[Array, "B H W C"]
+    images: Shaped[Array, "B H W C"], others: Shaped[Array, "B H W C"]
 ) -> Float[Array, " B"]:
     """Return the peak signal-to-noise ratio in dB; equal images have 148 dB."""
-    mse = jnp.square(images - others).reshape(images.shape[0], -1).mean(axis=1)
+    # The difference of two uint8 would wrap around.
+    errors = images.astype(jnp.float32) - others.astype(jnp.float32)
+    mse = jnp.square(errors).mean(axis=(1, 2, 3))
     return 10 * jnp.log10(255.0**2 / jnp.maximum(mse, 1e-10))
 
 
 def ssim(
-    images: Float[Array, "B H W C"], others: Float[Array, "B H W C"]
+    images: Shaped[Array, "B H W C"], others: Shaped[Array, "B H W C"]
 ) -> Float[Array, " B"]:
     """Return the structural similarity, at most 1, averaged over the channels.
 

@@ -62,6 +62,21 @@ def test_another_version_is_named():
         container.unpack(bytes(packed))
 
 
+@pytest.mark.parametrize(
+    "after",
+    [
+        bytes([4 * 3 + 3]) + b"payload",  # No such `how`.
+        bytes([200, 200]),  # The number has no end.
+        b"\x80" * 10 + b"\1",  # Nor an end where a count could have it.
+    ],
+)
+def test_a_right_crc_does_not_make_a_header(after):
+    before, after = b"VQ\x01abc", b"xyz" + after
+    crc = zlib.crc32(before + after).to_bytes(4)
+    with pytest.raises(UserError, match="header is none that this program writes"):
+        container.unpack(before + crc + after)
+
+
 def test_hashes_tell_parts_apart():
     assert container.short_hash(b"ab", b"c") != container.short_hash(b"a", b"bc")
     codes = np.zeros((2, 1, 1, 1), np.int16)

@@ -11,6 +11,7 @@ from scipy import special
 
 from vqvae_jax import likelihoods
 from vqvae_jax.errors import UserError
+from vqvae_jax.likelihoods import gaussian
 
 GAUSSIAN = likelihoods.DiscretizedGaussian()
 MSE = likelihoods.MeanSquaredError()
@@ -80,6 +81,14 @@ class TestDiscretizedGaussian:
         log_scale = -2.5
         probs = np.exp(interval(np.float64(mean), np.float64(log_scale)))
         assert_draws_follow(GAUSSIAN, [mean, log_scale], probs)
+
+
+def test_slopes_of_log_ndtr_to_all_digits_of_its_tail():
+    """phi / Phi is sqrt(2 / pi) / erfcx(-x / sqrt(2))."""
+    x = -np.geomspace(10.001, 4e6, 1000).astype(np.float32)
+    slope = jax.grad(lambda x: gaussian._log_ndtr(x).sum())(jnp.asarray(x))
+    expected = np.sqrt(2 / np.pi) / special.erfcx(-np.float64(x) / np.sqrt(2))
+    np.testing.assert_allclose(slope, expected, rtol=3e-7)
 
 
 class TestFixedScale:

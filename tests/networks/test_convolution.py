@@ -184,6 +184,23 @@ def test_chunks_do_not_change_the_result(set_chunk, batch):
     )
 
 
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_an_empty_batch_has_an_empty_result(channels):
+    x, kernel = _normal(0, 6, 4, channels[0]), _normal(4, 4, *channels)
+    _assert_same_function(
+        lambda x, k: conv2d(x, k, stride=2),
+        lambda x, k: _lax_conv(x, k, 2, "SAME"),
+        x,
+        kernel,
+    )
+    _assert_same_function(
+        conv2d_transpose,
+        lambda x, k: lax.conv_transpose(x, k, (2, 2), "SAME"),
+        x,
+        kernel,
+    )
+
+
 def test_memory_of_a_large_image_is_bounded():
     """The patches of these images are 1 GiB; the input is 64 MiB."""
     x = jax.ShapeDtypeStruct((16, 128, 128, 64), jnp.float32)

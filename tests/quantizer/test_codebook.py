@@ -88,9 +88,22 @@ class TestQuantize:
         padded = jnp.where(mask[..., None], z_e, jnp.nan)
         out = quantizer.quantize(codebook, padded, mask)
         clean = quantizer.quantize(codebook, z_e)
+
+        def gradients(name, z_e, mask=None):
+            def total(embeddings, z_e):
+                replaced = codebook._replace(embeddings=embeddings)
+                return getattr(quantizer.quantize(replaced, z_e, mask), name).sum()
+
+            return jax.grad(total, argnums=(0, 1))(codebook.embeddings, z_e)
+
         for name in ("codebook_loss", "commitment_loss"):
             expected = np.where(mask[..., None], getattr(clean, name), 0.0)
             np.testing.assert_array_equal(getattr(out, name), expected)
+            for_rows, for_z_e = gradients(name, padded, mask)
+            valid_rows, valid_z_e = gradients(name, z_e[mask])
+            np.testing.assert_allclose(for_rows, valid_rows, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(for_z_e[mask], valid_z_e, rtol=1e-5)
+            assert not for_z_e[~mask].any()
         np.testing.assert_array_equal(out.codes[mask], clean.codes[mask])
 
     def test_rejects_a_wrong_last_axis(self, codebook):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vqvae_jax import quantizer
@@ -75,7 +76,10 @@ class TestDevices:
         ours = twenty_steps(step, eight, split)
         assert_equal_on_all_devices(ours, expected)
 
-    def test_shard_map(self, codebook, batches, expected, assert_codebooks_close):
+    @pytest.mark.parametrize("check_vma", [True, False])
+    def test_shard_map(
+        self, check_vma, codebook, batches, expected, assert_codebooks_close
+    ):
         mesh = Mesh(np.array(jax.devices()), ("data",))
         step = jax.jit(
             jax.shard_map(
@@ -83,10 +87,64 @@ class TestDevices:
                 mesh=mesh,
                 in_specs=(PartitionSpec(), PartitionSpec("data")),
                 out_specs=PartitionSpec(),
-                check_vma=False,
+                check_vma=check_vma,
             )
         )
         assert_codebooks_close(twenty_steps(step, codebook, batches), expected)
+
+    @pytest.mark.parametrize("check_vma", [True, False])
+    def test_gradients_and_k_means_in_shard_map(
+        self, check_vma, codebook, batches, mask, assert_codebooks_close
+    ):
+        """Of a codebook that all devices share, and of one that each has of its own."""
+        z_e, mask = batches[0], jnp.arange(64) % 3 > 0
+
+        def losses(embeddings, z_e, mask):
+            replaced = codebook._replace(embeddings=embeddings)
+            out = quantizer.quantize(replaced, z_e, mask)
+            read = quantizer.lookup(replaced, out.codes)
+            losses = out.codebook_loss + out.commitment_loss
+            return losses.sum() + jnp.sin(out.z_q).sum() + jnp.sin(read).sum()
+
+        gradients = jax.grad(losses, (0, 1))
+
+        def on_device(codebook, z_e, mask):
+            shared = gradients(codebook.embeddings, z_e, mask)
+            if not check_vma:
+                # With the check a gradient of what devices share is summed already.
+                shared = lax.psum(shared[0], "data"), shared[1]
+            own = codebook.embeddings + 0 * z_e.sum()
+            fitted = quantizer.kmeans(
+                jax.random.key(0), codebook, z_e, mask=mask, axis_name="data"
+            )
+            usage = quantizer.usage(
+                quantizer.nearest(codebook.embeddings, z_e.reshape(8, 3, 4)),
+                num_codes=7,
+                mask=mask,
+            )
+            own = gradients(own, z_e, mask)[0][None]
+            return shared, own, fitted, lax.psum(usage, "data")
+
+        one, split = PartitionSpec(), PartitionSpec("data")
+        shared, own, fitted, usage = jax.jit(
+            jax.shard_map(
+                on_device,
+                mesh=Mesh(np.array(jax.devices()), ("data",)),
+                in_specs=(one, split, split),
+                out_specs=((one, split), split, one, one),
+                check_vma=check_vma,
+            )
+        )(codebook, z_e, mask)
+        expected = jax.jit(gradients)(codebook.embeddings, z_e, mask)
+        assert_codebooks_close(shared, expected)
+        np.testing.assert_allclose(own.sum(0), expected[0], rtol=1e-5, atol=1e-5)
+        assert_codebooks_close(
+            fitted, quantizer.kmeans(jax.random.key(0), codebook, z_e, mask=mask)
+        )
+        codes = quantizer.quantize(codebook, z_e).codes
+        np.testing.assert_array_equal(
+            usage, quantizer.usage(codes, num_codes=7, mask=mask)
+        )
 
 
 class TestModelAxis:

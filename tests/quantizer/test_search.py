@@ -73,6 +73,29 @@ def test_bfloat16_inputs_find_float32s_codes(oracle_codes, form):
     np.testing.assert_array_equal(codes, expected)
 
 
+@pytest.mark.parametrize("offset", [0, 30, 100, 1000])
+def test_an_offset_of_all_vectors_costs_no_digits(offset, oracle_codes, form):
+    rng = np.random.default_rng(0)
+    e = jnp.asarray(offset + rng.normal(size=(2, 512, 16)), "float32")
+    z = jnp.asarray(offset + rng.normal(size=(300, 2, 16)), "float32")
+    expected = oracle_codes(e, np.asarray(z).reshape(300, 32))
+    np.testing.assert_array_equal(quantizer.nearest(e, z), expected)
+
+
+@pytest.mark.parametrize("far", [1e6, 1e18, -np.inf])
+def test_a_row_far_away_costs_no_digits(far, oracle_codes, form):
+    """It would draw the mean of the rows along."""
+    rng = np.random.default_rng(0)
+    e = rng.normal(size=(1, 16, 16))
+    z = jnp.asarray(abs(rng.normal(size=(300, 1, 16))), "float32")
+    e[0, 3, 5] = 1e6
+    expected = oracle_codes(np.float32(e), np.asarray(z)[:, 0])
+    e[0, 3, 5] = far
+    np.testing.assert_array_equal(
+        quantizer.nearest(jnp.asarray(e, "float32"), z), expected
+    )
+
+
 def test_distances_ask_for_the_highest_precision():
     """[8] TPUs multiply float32 in fewer bits unless told not to."""
     jaxpr = str(

@@ -66,6 +66,16 @@ class TestTruncated:
             rtol=1e-5,
         )
 
+    @pytest.mark.parametrize("top_k", [None, 100])
+    def test_top_p_of_one_leaves_nothing_out(self, top_k):
+        """Of 512 categories, whose rounded probabilities add up to 1 before the end."""
+        logits = 3 * jax.random.normal(jax.random.key(0), (50, 512))
+        for top_p in (1.0, jnp.float32(1.0)):
+            np.testing.assert_array_equal(
+                truncated(logits, top_p=top_p, top_k=top_k),
+                truncated(logits, top_k=top_k),
+            )
+
     def test_top_p_comes_after_temperature_and_top_k(self):
         # Of the three likeliest, flattened: sqrt of .4, .25, .2, that is .43, .34, .30
         # of their sum; the first two do not reach .8 together.

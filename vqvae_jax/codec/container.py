@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from vqvae_jax.errors import require
+from vqvae_jax.errors import UserError, require
 
 _MAGIC = b"VQ"
 _VERSION = 1
@@ -31,6 +31,11 @@ _HASH = 3
 _CRC = 4
 _FIXED = len(_MAGIC) + 1 + _HASH + _CRC + _HASH
 _BITS = 7
+# Groups of a number at most: 63 bits, which no count of images reaches.
+_MAX_GROUPS = 9
+
+# Of a file whose CRC is right.
+_FOREIGN = "the file's header is none that this program writes: make the file again"
 
 
 class How(enum.IntEnum):
@@ -89,6 +94,7 @@ def unpack(data: bytes) -> Contents:
     require(zlib.crc32(before + after).to_bytes(_CRC) == crc, damaged)
     number, payload = _split_varint(after[_HASH:])
     images, how = divmod(number, 4)
+    require(how in tuple(How), _FOREIGN)
     return Contents(before[-_HASH:], after[:_HASH], images, How(how), payload)
 
 
@@ -119,8 +125,8 @@ def _varint(number: int) -> bytes:
 
 def _split_varint(data: bytes) -> tuple[int, bytes]:
     number = 0
-    for place, byte in enumerate(data):
+    for place, byte in enumerate(data[:_MAX_GROUPS]):
         number += byte % 2**_BITS << (_BITS * place)
         if byte < 2**_BITS:
             return number, data[place + 1 :]
-    raise AssertionError("a file whose CRC is right was written whole")
+    raise UserError(_FOREIGN)

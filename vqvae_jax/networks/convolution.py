@@ -109,7 +109,8 @@ def conv2d_transpose(
 def _conv_by_xla(x, kernel, *, stride, pads):
     if x.shape[1:3] == kernel.shape[:2] and pads == ((0, 0), (0, 0)):
         # One place, as when a grid is drawn cell by cell: no convolution to set up.
-        y = x.reshape(x.shape[0], -1) @ kernel.reshape(-1, kernel.shape[-1])
+        matrix = kernel.reshape(-1, kernel.shape[-1])
+        y = x.reshape(x.shape[0], matrix.shape[0]) @ matrix
         return y[:, None, None, :]
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -148,7 +149,7 @@ def _transpose_as_products(x, kernel, *, stride):
             _transpose_by_phases, stride=stride, convolve=_patches_times_matrix
         )
     channels = kernel.shape[3] if narrow else x.shape[3]
-    floats = x[0, :, :, 0].size * kernel.shape[0] * kernel.shape[1] * channels
+    floats = math.prod(x.shape[1:3]) * math.prod(kernel.shape[:2]) * channels
     return _in_chunks(form, x, kernel, floats_per_image=floats)
 
 
@@ -167,7 +168,8 @@ def _in_chunks(form, x, kernel, *, floats_per_image):
 
     batch = x.shape[0]
     limit = max(1, _CHUNK_BYTES // (4 * floats_per_image))
-    size = max(d for d in range(1, batch + 1) if batch % d == 0 and d <= limit)
+    sizes = (d for d in range(1, batch + 1) if batch % d == 0 and d <= limit)
+    size = max(sizes, default=0)
     if size == batch:
         return convolve(x)
     # Images i, i + n, i + 2n, ... make a chunk, so that a batch split over devices
@@ -193,7 +195,8 @@ def _patches_times_matrix(x, kernel, *, stride, pads):
     )
     # Two-dimensional operands: XLA transposes operands that contract three
     # dimensions, as the kernel's gradient would.
-    y = patches.reshape(batch * h * w, -1) @ kernel.reshape(-1, c_out)
+    matrix = kernel.reshape(-1, c_out)
+    y = patches.reshape(batch * h * w, matrix.shape[0]) @ matrix
     return y.reshape(batch, h, w, c_out)
 
 
@@ -222,7 +225,7 @@ def _transpose_by_phases(x, kernel, *, stride, convolve):
         jnp.stack([compute(row, column) for column in columns], axis=3) for row in rows
     ]
     y = jnp.stack(phases, axis=2)
-    return y.reshape(batch, stride * height, stride * width, -1)
+    return y.reshape(batch, stride * height, stride * width, kernel.shape[3])
 
 
 def _transpose_by_taps(x, kernel, *, stride):

@@ -8,9 +8,11 @@ consecutive groups of D channels; G = 1 is the paper's plain case.
     out = quantize(codebook, z_e)                  # straight-through, with both losses
     codebook = ema_update(codebook, z_e, out.codes)   # appendix A.1, instead of a loss
 
-Every function works under jit, vmap, grad, scan, pmap and shard_map. Memory grows with
-N and K, not with their product: distances exist a tile at a time, rows are gathered,
-and sums by code make no large one-hot matrix.
+Every function works under jit, vmap, grad, scan, pmap and shard_map. Derivatives
+are in reverse mode: a row's place has a gradient of its own, so jvp does not pass.
+Memory grows with N and K, not with their product: distances exist a tile at a time,
+and rows are gathered. Sums by code, of the EMA and the gradient, take one-hot codes on
+GPU and TPU while these have at most 1 GiB and K is at most 2048.
 
 A codebook may be split over devices. Under jit, with its arrays sharded by rows and the
 vectors over another axis of the mesh (`AxisType.Auto`), each device keeps and searches

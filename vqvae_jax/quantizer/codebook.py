@@ -91,7 +91,10 @@ def quantize(
     """
     vectors = split_groups(codebook, z_e)
     codes = nearest(codebook.embeddings, vectors)
-    rows = _gather(codebook.embeddings, codes)
+    rows = _rows(codebook.embeddings, codes)
+    if mask is not None:
+        # Before the squares: 0 times the slope of a square at NaN would be NaN.
+        vectors = jnp.where(mask[..., None, None], vectors, 0.0)
     codebook_loss = _squared_norm(lax.stop_gradient(vectors) - rows)
     commitment_loss = _squared_norm(vectors - lax.stop_gradient(rows))
     if mask is not None:
@@ -117,7 +120,7 @@ def lookup(
             f"the last axis of codes must be the {num_codebooks} codebooks, but their "
             f"shape is {codes.shape}"
         )
-    rows = _gather(codebook.embeddings, codes)
+    rows = _rows(codebook.embeddings, codes)
     return rows.reshape(*codes.shape[:-1], -1)
 
 
@@ -136,6 +139,26 @@ def split_groups(
             f"{num_codebooks * dim}, but its shape is {z_e.shape}"
         )
     return z_e.astype(jnp.float32).reshape(*z_e.shape[:-1], num_codebooks, dim)
+
+
+def _rows(
+    embeddings: Float[Array, "G K D"], codes: Int[Array, "*batch G"]
+) -> Float[Array, "*batch G D"]:
+    """Return the row of each code."""
+    # Where shard_map checks what varies over devices (check_vma), a gradient must vary
+    # as its argument does. That of a cast to varying is the sum over the devices.
+    axes = _varying_axes(codes) - _varying_axes(embeddings)
+    if axes:
+        embeddings = lax.pcast(embeddings, tuple(sorted(axes)), to="varying")
+    return _gather(embeddings, codes)
+
+
+def _varying_axes(x: Array) -> frozenset[str]:
+    """Return the mesh axes that shard_map knows x to vary over."""
+    kind = jax.typeof(x)
+    # JAX has had this under both names.
+    manual = getattr(kind, "mat", None)
+    return getattr(manual, "varying", getattr(kind, "vma", frozenset()))
 
 
 @jax.custom_vjp

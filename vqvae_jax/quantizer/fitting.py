@@ -25,12 +25,12 @@ def kmeans(
     each code once with its mean as its sum, so that the next EMA update keeps norms.
 
     Args:
-      key: draws the starting vectors.
+      key: draws the starting vectors, and those for clusters without any.
       codebook: gives the sizes; its values are replaced.
       z_e: `[..., G*D]`, the data; fewer vectors than codes are allowed.
       iterations: how often means are taken.
       mask: `[...]`, False at padding.
-      axis_name: as in `ema_update`.
+      axis_name: as in `ema_update`; `key` must then be the same on all devices.
     """
     num_codes = codebook.counts.shape[1]
     start_key, empty_key = jax.random.split(key)
@@ -90,18 +90,22 @@ def _vector_drawer(codebook, z_e, mask, axis_name):
     vectors = lax.stop_gradient(split_groups(codebook, z_e))
     vectors = vectors.reshape(-1, num_codebooks, dim)
     num_vectors = vectors.shape[0]
-    valid = jnp.ones(num_vectors, bool) if mask is None else mask.reshape(-1)
-    if axis_name is not None:
-        valid = lax.all_gather(valid, axis_name, tiled=True)
 
-    def at(places, vectors):
+    def at(places, x):
         if axis_name is None:
-            return vectors[places]
+            return x[places]
         # Each device adds those that it holds: no device ever holds all vectors.
         places = places - lax.axis_index(axis_name) * num_vectors
         is_here = (places >= 0) & (places < num_vectors)
-        here = jnp.where(is_here[:, None], vectors[jnp.where(is_here, places, 0)], 0.0)
-        return lax.psum(here, axis_name)
+        here = x[jnp.where(is_here, places, 0)]
+        is_here = is_here.reshape(-1, *(1,) * (x.ndim - 1))
+        return lax.psum(jnp.where(is_here, here, 0), axis_name)
+
+    num_devices = 1 if axis_name is None else lax.axis_size(axis_name)
+    valid = jnp.ones(num_devices * num_vectors, bool)
+    if mask is not None:
+        # Not by all_gather, whose result shard_map takes for one that varies.
+        valid = at(jnp.arange(len(valid)), mask.reshape(-1).astype(jnp.int32)) > 0
 
     def draw_one(key, vectors, rows):
         # Sorting random numbers, with padding last, shuffles the valid vectors first.

@@ -70,6 +70,9 @@ def _nearest_in_one(
 ) -> Int[Array, " N"]:
     """Find the nearest rows in one codebook, a chunk of vectors at a time."""
     num_vectors, num_codes = len(vectors), len(embeddings)
+    # What all rows have in common would leave few digits for what tells them apart.
+    centre = _centre(embeddings)
+    embeddings = embeddings - centre
     # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, where |z|^2 does not change the argmin.
     half_norms = 0.5 * jnp.sum(jnp.square(embeddings), axis=-1)
     # A block or chunk takes every n-th row from one on, not a run of them: the major
@@ -82,6 +85,7 @@ def _nearest_in_one(
     )
 
     def of_chunk(chunk: Float[Array, "n D"]) -> Int[Array, " n"]:
+        chunk = chunk - centre
         distances, places = lax.map(lambda block: least(*block, chunk), blocks)
         block = jnp.arange(num_blocks, dtype=jnp.int32)[:, None]
         codes = places * num_blocks + block
@@ -94,6 +98,17 @@ def _nearest_in_one(
         return of_chunk(vectors)
     codes = lax.map(of_chunk, _every_nth(vectors, num_chunks))
     return codes.T.reshape(-1)[:num_vectors]
+
+
+def _centre(embeddings: Float[Array, "K D"]) -> Float[Array, "1 D"]:
+    """Return the rows' mean where most rows are nearer to it than to zero, else zero.
+
+    One row far away draws the mean out of the midst of all others.
+    """
+    mean = embeddings.mean(axis=0, keepdims=True)
+    to_mean = jnp.sum(jnp.square(embeddings - mean), axis=-1)
+    is_nearer = to_mean < jnp.sum(jnp.square(embeddings), axis=-1)
+    return jnp.where(is_nearer.mean() > 0.5, mean, 0.0)
 
 
 def _every_nth(x: Float[Array, "rows ..."], n: int, *, fill: float = 0.0):

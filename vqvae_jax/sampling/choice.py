@@ -41,6 +41,8 @@ def truncated(
         p = jax.nn.softmax(ranked, axis=-1)
         # A category is kept if those likelier than it do not reach top_p already.
         kept = jnp.cumsum(p, axis=-1) - p < top_p
+        # Rounded sums may reach 1 before the last.
+        kept |= top_p >= 1
         last_kept = jnp.min(jnp.where(kept, ranked, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits < last_kept, -jnp.inf, logits)
     return logits
