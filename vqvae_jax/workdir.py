@@ -44,6 +44,7 @@ class Workdir:
         self.config = self.path / "config.json"
         self.command = self.path / "command.txt"
         self.speakers = self.path / "speakers.json"
+        self.data = self.path / "data.json"
         self.prior = self.facts("prior")
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.npz"
