@@ -217,8 +217,9 @@ class Workdir:
         return files.read_arrays(self.reconstructions, forms.RECONSTRUCTIONS)
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
-        """Write a JSON file, whole or not at all."""
-        files.write_json(path, values)
+        """Write a JSON file, whole or not at all; of several processes the first."""
+        if distributed.is_first():
+            files.write_json(path, values)
 
     def write_arrays(self, path: Path, **arrays: Any) -> None:
         """Write an npz file of arrays, whole or not at all."""

@@ -81,6 +81,7 @@ def run(
         data_files.keep(place, files)
         # Written last: a config in a workdir is one that a run has started with.
         place.begin(config, command=command)
+        distributed.barrier("config")
         for name in pending:
             interruption.check()
             rich.print(f"[bold]{name}[/bold]")
