@@ -62,6 +62,34 @@ def test_a_mistake_is_told_in_one_line(error, capsys):
     assert capsys.readouterr().err == "error: a mistake in two lines\n"
 
 
+@pytest.mark.parametrize("form", ["--config={}", "--config {}:x"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x = 1", "has no attribute 'get_config'"),
+        (
+            "import math\ndef get_config(variant=''):\n    return math.tau_of",
+            "module 'math' has no attribute 'tau_of'",
+        ),
+    ],
+)
+def test_a_config_file_that_fails_is_told_by_its_name(form, content, message, tmp_path):
+    """Not as if a key were unknown: of the overrides none is."""
+    (tmp_path / "mine.py").write_text(content)
+    words = form.format(tmp_path / "mine.py").split()
+    found = subprocess.run(
+        [sys.executable, "launch.py", *words, "--config.data.data_dir=a.module"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 2
+    assert found.stderr.startswith(f"error: {tmp_path / 'mine.py'}")
+    assert message in found.stderr
+    assert "no key" not in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
 def test_the_command_line_is_read_before_jax_is():
     program = "import sys; import vqvae_jax.command; print('jax' in sys.modules)"
     found = subprocess.run(

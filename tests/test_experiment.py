@@ -152,7 +152,8 @@ def test_sections_reach_their_dataclasses(config):
     assert experiment.seed == config["seed"]
     assert experiment.training.steps == config["training"]["steps"]
     assert experiment.prior_training.steps == config["prior_training"]["steps"]
-    prior = experiment.make_prior((2, 3, 1), 7, class_names=("a", "b"))
+    facts = {"grid": [2, 3, 1], "num_codes": 7, "class_names": ["a", "b"]}
+    prior = experiment.make_second(facts)["prior"]
     assert (prior.grid, prior.num_codes, prior.num_classes) == ((2, 3, 1), 7, 2)
     assert prior.layers == config["prior"]["layers"]
 
@@ -256,6 +257,13 @@ def test_mistakes_name_their_key(config, key, value, message):
         Experiment.from_config(config)
     assert str(error.value).startswith(key)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("variant", ["cifar:vae", "speech:small", "maze:global"])
+def test_only_samples_of_a_prior_are_classified(make_config, variant):
+    config = make_config(variant, {"evaluation.classify_samples": True})
+    with pytest.raises(UserError, match=r"^evaluation\.classify_samples=True needs"):
+        Experiment.from_config(config)
 
 
 @pytest.mark.parametrize("key", ["seed", "data", "prior", "evaluation"])

@@ -1,5 +1,6 @@
 """A workdir from anyone: whatever is in its files is read or told, and nothing runs."""
 
+import dataclasses
 import io
 import os
 import pickle
@@ -12,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqvae_jax.errors import UserError
+from vqvae_jax.pretrained.facts import facts as facts_of
+from vqvae_jax.pretrained.places import find
 from vqvae_jax.stages.samples import file_name
 from vqvae_jax.training.logs import read_entries
 from vqvae_jax.workdir import SPLITS, Workdir, restore, restore_prior
@@ -41,8 +44,9 @@ def read_all(path) -> None:
     """Read what a workdir has, but for its checkpoints."""
     workdir = Workdir(path)
     experiment = workdir.experiment()
-    facts = workdir.read_facts(experiment.second)
-    experiment.make_prior(facts.grid, facts.num_codes, facts.class_names)
+    facts = dataclasses.asdict(workdir.read_facts(experiment.second))
+    experiment.make_second(facts)
+    facts_of(find(path).about)
     for split in SPLITS:
         codes = workdir.codes(split)
         for number in range(0, len(codes), 50):
@@ -69,6 +73,18 @@ def copy(finished_run, tmp_path_factory):
 
 def test_a_run_as_it_is_can_be_read(copy):
     assert told(copy) == ""
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"grid": 3}', '{"fingerprint": 0}'])
+def test_a_prior_json_of_anything_else_is_told_wherever_it_is_read(copy, content):
+    whole = (copy / "prior.json").read_bytes()
+    try:
+        (copy / "prior.json").write_text(content)
+        for read in (find, restore_prior):
+            with pytest.raises(UserError, match=r"prior\.json"):
+                read(copy)
+    finally:
+        (copy / "prior.json").write_bytes(whole)
 
 
 @settings(max_examples=50)

@@ -21,6 +21,13 @@ def paper(make_config) -> Experiment:
     return Experiment.from_config(make_config("imagenet", {}))
 
 
+def prior_of(paper):
+    """Return the prior over the codes of all classes."""
+    model = paper.model
+    sizes = {"grid": model.grid, "num_codes": model.num_codes}
+    return paper.make_second({**sizes, "class_names": CLASSES})["prior"]
+
+
 def first_step(model, training, batch):
     """Return the first step's values, the parameters before it and the state after."""
     params = jax.eval_shape(model.init, jax.random.key(0), batch)
@@ -81,7 +88,7 @@ def test_a_step_of_the_vqvae_at_full_size(paper):
 @pytest.mark.slow
 def test_a_step_of_the_prior_at_full_size(paper):
     model = paper.model
-    prior = paper.make_prior(model.grid, model.num_codes, class_names=CLASSES)
+    prior = prior_of(paper)
     codes = np.random.default_rng(0).integers(512, size=(1, *model.grid))
     batch = {
         "codes": jnp.asarray(codes, "int32"),
@@ -96,7 +103,7 @@ def test_a_step_of_the_prior_at_full_size(paper):
 @pytest.mark.slow
 def test_a_grid_is_sampled_at_full_size(paper):
     model = paper.model
-    prior = paper.make_prior(model.grid, model.num_codes, class_names=CLASSES)
+    prior = prior_of(paper)
     batch = {"codes": jnp.zeros((1, *model.grid), int), "label": jnp.zeros(1, int)}
     rng = np.random.default_rng(0)
     params = jax.tree.map(

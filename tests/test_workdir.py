@@ -123,6 +123,15 @@ def test_the_command_is_that_of_the_first_time(tmp_path):
     assert workdir.read_json(workdir.config) == {"seed": 0}
 
 
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+    """Two that write the same file take each other's from under them."""
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    place = Workdir(tmp_path)
+    place.write_json(place.results, {"a": 1})
+    place.write_bytes(place.report, b"a")
+    assert not list(tmp_path.iterdir())
+
+
 def test_speakers_are_written_once_and_others_refused(tmp_path):
     place = Workdir(tmp_path)
     place.keep_speakers(["ann", "bob"])

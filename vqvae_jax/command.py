@@ -1,5 +1,6 @@
 """The command line of launch.py: what it says, and mistakes in it told in one line."""
 
+import itertools
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from absl import flags, logging
 _ROOT = Path(__file__).parents[1]
 # The exit code of what the person at the keyboard can mend.
 _MISTAKE = 2
+_CONFIG_FLAGS = ("--config", "-config")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -26,9 +28,7 @@ def parse(argv: list[str]) -> list[str]:
     except SystemExit:  # After --help, which absl takes for a failure.
         sys.exit(0)
     except AttributeError as error:  # What ml_collections raises for an unknown key.
-        key = re.search(r"\w+", str(error)).group()
-        override = next((a for a in argv if key in re.split(r"[.=]", a)), key)
-        fail(f"{override}: the config has no key {key!r}")
+        fail(_without_attribute(error, argv))
     except Exception as error:
         fail(error)
     return rest
@@ -39,7 +39,7 @@ def with_config_found(argv: list[str]) -> list[str]:
     found = list(argv)
     for place, word in enumerate(argv):
         flag, is_whole, path = word.partition("=")
-        if flag not in ("--config", "-config"):
+        if flag not in _CONFIG_FLAGS:
             continue
         if is_whole:
             found[place] = f"{flag}={_found(path)}"
@@ -147,6 +147,21 @@ def _join_others() -> None:
         tell(error)
         # A thread still waits for the others.
         os._exit(_MISTAKE)
+
+
+def _without_attribute(error: AttributeError, argv: list[str]) -> str:
+    """Say which override names an unknown key, or that a config file fails itself."""
+    key = re.search(r"\w+|$", str(error)).group()
+    for word in argv:
+        flag = word.partition("=")[0].lstrip("-").split(".")
+        if flag[0] == "config" and key in flag[1:]:
+            return f"{word}: the config has no key {key!r}"
+    files = [
+        word.partition("=")[2] or after
+        for word, after in itertools.zip_longest(argv, argv[1:], fillvalue="")
+        if word.partition("=")[0] in _CONFIG_FLAGS
+    ]
+    return ": ".join([*files[-1:], str(error)])
 
 
 def _found(path: str) -> str:

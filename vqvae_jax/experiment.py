@@ -18,7 +18,6 @@ from vqvae_jax.errors import require
 from vqvae_jax.models import second as second_lib
 from vqvae_jax.models.first import KINDS, Shapes, second_of
 from vqvae_jax.models.options import require_buildable
-from vqvae_jax.models.prior import Prior
 from vqvae_jax.training.config import MAX_BATCH, TrainingConfig
 
 _SECTIONS = ("seed", "data", "model", "training", "samples", "evaluation")
@@ -81,7 +80,8 @@ class EvaluationConfig:
     Attributes:
       batch_size: examples evaluated, or encoded, at once.
       classify_samples: train a classifier on the real images' pixels and report how
-        many of the samples it recognises as their class; for small, simple images.
+        many of the samples it recognises as their class; for small, simple images
+        with labels, and samples of a prior.
       train_grids: grids of codes, drawn from train, that the prior's bits per code on
         train are measured on; 0 for all.
     """
@@ -197,6 +197,11 @@ class Experiment:
             ),
         )
         experiment._check_samples()
+        require(
+            second == "prior" or not experiment.evaluation.classify_samples,
+            "evaluation.classify_samples=True needs samples of known classes, which "
+            "only a prior draws: set it to False",
+        )
         return experiment
 
     def _check_samples(self) -> None:
@@ -311,20 +316,6 @@ class Experiment:
           UserError: an option of the second stage's section cannot be.
         """
         return second_lib.models_of(self.second, self.second_options, facts)
-
-    def make_prior(
-        self,
-        grid: tuple[int, int, int],
-        num_codes: int,
-        class_names: tuple[str, ...],
-    ) -> Prior:
-        """Build the prior for codes of these sizes.
-
-        Raises:
-          UserError: an option of the `prior` section cannot be.
-        """
-        facts = {"grid": grid, "num_codes": num_codes, "class_names": class_names}
-        return self.make_second(facts)["prior"]
 
 
 def kind_of(config: Mapping[str, Any]) -> str:

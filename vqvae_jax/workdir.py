@@ -44,6 +44,7 @@ class Workdir:
         self.config = self.path / "config.json"
         self.command = self.path / "command.txt"
         self.speakers = self.path / "speakers.json"
+        self.data = self.path / "data.json"
         self.prior = self.facts("prior")
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.npz"
@@ -222,8 +223,9 @@ class Workdir:
         return files.read_arrays(self.reconstructions, forms.RECONSTRUCTIONS)
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
-        """Write a JSON file, whole or not at all."""
-        files.write_json(path, values)
+        """Write a JSON file, whole or not at all; of several processes the first."""
+        if distributed.is_first():
+            files.write_json(path, values)
 
     def write_arrays(self, path: Path, **arrays: Any) -> None:
         """Write an npz file of arrays, whole or not at all."""

@@ -96,6 +96,21 @@ def test_without_a_prior_a_code_has_log2_k_bits(command, other, photos, tmp_path
     assert command("decompress", other, file, tmp_path / "images").code == 0
 
 
+def test_another_file_at_the_same_place_is_another_source(
+    command, refused, digits, photos, tmp_path
+):
+    file, out = tmp_path / "a.vq", tmp_path / "out"
+    words = ("compress", digits, photos, file, "--label=3")
+    assert command(*words).code == 0
+    assert command("decompress", digits, file, out).code == 0
+    shutil.move(file, tmp_path / "b.vq")
+    again = command("decompress", digits, tmp_path / "b.vq", out)
+    assert again.out == f"{out}: 5 files (5 were there already)\n"
+    command("compress", digits, photos / "7", file)
+    said = refused("decompress", digits, file, out)
+    assert "holds the results of another command (file: " in said
+
+
 def test_the_python_of_the_docs_runs(
     codes, finished_run, images, tmp_path, monkeypatch
 ):

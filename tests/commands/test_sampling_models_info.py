@@ -17,11 +17,15 @@ from vqvae_jax.pretrained.places import find
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory):
     """A VAE that has learned nothing, as a file."""
+    return untrained_vae(0, tmp_path_factory.mktemp("vae"))
+
+
+def untrained_vae(seed, folder):
     model = vqvae_jax.VAE(image_shape=(8, 8, 1), stages=1, units=8, residual_units=8)
     shapes = KINDS["vae"].batch(model)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    params = model.init(jax.random.key(0), zeros)
-    return vqvae_jax.save_pretrained((model, params), tmp_path_factory.mktemp("vae"))
+    params = model.init(jax.random.key(seed), zeros)
+    return vqvae_jax.save_pretrained((model, params), folder)
 
 
 class TestSample:
@@ -58,6 +62,28 @@ class TestSample:
         assert command(*words, "--seed=1", "--force").code == 0
         after = read_images(tmp_path / "a")
         assert any((after[name] != before[name]).any() for name in before)
+
+    def test_another_model_or_prior_is_another_folder(
+        self, command, refused, finished_run, tmp_path
+    ):
+        """Whose codes are the same ones: only the decoder, or the prior, is another."""
+        model, params = vqvae_jax.restore(finished_run)
+        prior, prior_params = vqvae_jax.restore_prior(finished_run)
+        nudged = [jax.tree.map(lambda x: x + 1, p) for p in (params, prior_params)]
+        nudged[0] = params._replace(decoder=nudged[0].decoder)
+        of = {
+            "a": (model, params, prior, prior_params),
+            "decoder": (model, nudged[0], prior, prior_params),
+            "prior": (model, params, prior, nudged[1]),
+        }
+        files = {k: vqvae_jax.save_pretrained(v, tmp_path / k) for k, v in of.items()}
+        out = tmp_path / "out"
+        assert command("sample", files["a"], out, "--num=2").code == 0
+        for name, told in (("decoder", "model"), ("prior", "prior")):
+            said = refused("sample", files[name], out, "--num=2")
+            assert f"results of another command ({told}: '" in said
+        found = command("sample", files["a"], out, "--num=2")
+        assert "(2 were there already)" in found.out
 
     @pytest.mark.parametrize(
         ("word", "message"),
@@ -115,4 +141,7 @@ def test_commands_tell_which_kinds_they_take(command, refused, photos, vae, tmp_
     assert said.endswith("is a vae\n")
     assert command("reconstruct", vae, photos, tmp_path / "a").code == 0
     assert len(list((tmp_path / "a").rglob("*.png"))) == 5
+    another = untrained_vae(1, tmp_path / "vae")
+    said = refused("reconstruct", another, photos, tmp_path / "a")
+    assert "results of another command (model: '" in said
     assert "does not exist: expected a run's workdir" in refused("info", tmp_path / "x")

@@ -4,6 +4,8 @@ import json
 import re
 
 import vqvae_jax
+from vqvae_jax.pretrained import card as card_lib
+from vqvae_jax.pretrained.places import find
 
 
 def test_a_card_tells_the_run(finished_run, tmp_path):
@@ -47,3 +49,12 @@ def test_a_card_of_models_alone_has_no_figures(finished_run, tmp_path):
     assert "# VQVAE\n" in card
     assert "## Results" not in card
     assert "restore_prior" not in card
+
+
+def test_a_folder_has_no_name(finished_run, tmp_path):
+    """Whatever name its config was made with."""
+    about = find(finished_run).about
+    for source, title in (("tfds", "# VQVAE of digits\n"), ("folder", "# VQVAE\n")):
+        data = {**about.config["data"], "source": source}
+        of_source = about._replace(config={**about.config, "data": data})
+        assert title in card_lib.of(of_source, tmp_path)

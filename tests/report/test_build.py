@@ -45,14 +45,17 @@ def test_names_the_run_and_holds_its_config(finished_run, page, read):
     ]
 
 
-def test_the_command_is_there_if_it_was_kept(finished_run, tmp_path, tiny_config):
-    workdir = tmp_path / "run"
+def test_the_command_is_there_if_it_was_kept_and_the_setting_of_a_seed(
+    finished_run, tmp_path, tiny_config
+):
+    workdir = tmp_path / "beta=0.5" / "3"
     shutil.copytree(finished_run, workdir)
     (workdir / "command.txt").write_text("python launch.py --x='a b'\n")
     experiment = Experiment.from_config(tiny_config)
     dataset = open_dataset(experiment.data)
     page = build_lib.build(Workdir(workdir), experiment, dataset)
     assert "<code>python launch.py --x=&#x27;a b&#x27;</code>" in page
+    assert "VQ-VAE: beta=0.5/3" in page
 
 
 def test_a_page_of_digits_is_small_and_everything_in_it_has_a_name(page, read):

@@ -59,3 +59,26 @@ def test_other_sets_and_other_figures_have_nothing_to_do_with_it(make_config):
     results = {reported.result: 1.0 for reported in REPORTED}
     assert paper_section(make_config("digits", {}), results) == []
     assert paper_section(make_config("cifar", {}), {"test_psnr_db": 20.0}) == []
+
+
+@pytest.mark.parametrize("variant", ["cifar", "cifar:vae", "cifar:vimco"])
+def test_a_folder_is_not_the_set_whose_name_its_config_has(make_config, variant):
+    config = make_config(variant, {"data.source": "folder", "data.data_dir": "photos"})
+    assert config["data"]["name"] == "cifar10"
+    results = {reported.result: 1.0 for reported in REPORTED}
+    assert paper_section(config, results) == []
+
+
+@pytest.mark.parametrize(
+    ("variant", "result", "name"),
+    [
+        ("imagenet", "compression_ratio", "imagenet2012"),
+        ("vctk:phonemes", "phoneme_accuracy", "vctk"),
+    ],
+)
+def test_where_any_data_will_do_a_folder_is_a_difference(
+    make_config, variant, result, name
+):
+    config = make_config(variant, {"data.source": "folder", "data.data_dir": "data"})
+    text, _ = table_of(config, {result: 0.5})
+    assert f"data.name is a folder, in the paper {name}" in text

@@ -98,14 +98,17 @@ class TestDevices:
         split = [sharding.put_batch(batch, mesh) for batch in batches]
         check(*run(step, jax.device_put(start(), replicated), split), oracle)
 
-    def test_eight_devices_under_shard_map(self, line, batches, oracle, mesh):
+    @pytest.mark.parametrize("check_vma", [True, False])
+    def test_eight_devices_under_shard_map(
+        self, line, batches, oracle, mesh, check_vma
+    ):
         inner = make_step(line(noise=0.0), axis_name="data")
         step = jax.shard_map(
             inner,
             mesh=mesh,
             in_specs=(PartitionSpec(), PartitionSpec("data")),
             out_specs=PartitionSpec(),
-            check_vma=False,
+            check_vma=check_vma,
         )
         check(*run(jax.jit(step), start(), batches), oracle)
 

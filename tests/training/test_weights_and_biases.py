@@ -73,6 +73,17 @@ def test_a_stage_is_a_run_and_goes_on_in_it(wandb, workdir):
     assert first.options["id"] == again.options["id"] != prior.options["id"]
 
 
+def test_seeds_of_a_suites_settings_are_told_apart(wandb, tmp_path):
+    places = [tmp_path / name / "0" for name in ("base", "beta=0.5")]
+    for place in places:
+        place.mkdir(parents=True)
+        with MetricsLog(place, "vqvae", start_step=0):
+            pass
+    assert [run.options["group"] for run in wandb.runs] == ["base/0", "beta=0.5/0"]
+    names = [run.options["name"] for run in wandb.runs]
+    assert names == ["base/0/vqvae", "beta=0.5/0/vqvae"]
+
+
 def test_a_stage_that_fails_is_told(wandb, workdir):
     with pytest.raises(KeyError), MetricsLog(workdir, "vqvae", start_step=0):
         raise KeyError

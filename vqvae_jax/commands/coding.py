@@ -112,11 +112,7 @@ def read_codes(path: Path, fingerprint: str) -> Codes:
 
 def _said_by(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
     """Return what decides the results; UserError if nobody is named to speak."""
-    is_coding = loaded.about.kind in CODING
-    made_by = {
-        "command": options.command,
-        "model": loaded.fingerprint if is_coding else loaded.about.kind,
-    }
+    made_by = {"command": options.command, "model": loaded.digest}
     if loaded.about.kind == "speech":
         speaker_of(loaded, options.speaker)
         made_by |= {"speaker": options.speaker, "seed": options.seed}

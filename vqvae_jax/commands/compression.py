@@ -1,6 +1,7 @@
 """compress and decompress: images as one file of entropy-coded codes."""
 
 import argparse
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,8 +76,9 @@ def decompress(options: argparse.Namespace) -> None:
         make,
         made_by={
             "command": "decompress",
-            "model": digest,
-            "file": str(Path(options.file).absolute()),
+            "model": loaded.digest,
+            # Another file may lie at the same place by now.
+            "file": hashlib.sha256(data).hexdigest()[:16],
         },
         suffix=".npz" if options.codes else coder.suffix,
     )

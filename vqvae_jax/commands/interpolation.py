@@ -46,7 +46,7 @@ def interpolate(options: argparse.Namespace) -> None:
     names = [f"{i:03d}" for i in range(options.steps)] + ["strip"]
     options.batch_size = len(names)
     made_by = {name: getattr(options, name) for name in ("command", "space", "seed")}
-    made_by |= {"model": loaded.fingerprint, "steps": options.steps}
+    made_by |= {"model": loaded.digest, "steps": options.steps}
     made_by |= {"ends": [str(end.path.absolute()) for end in ends]}
     make_files(
         options, {name: name for name in names}, make, made_by=made_by, suffix=".png"

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from vqvae_jax.errors import require
 from vqvae_jax.models.first import KINDS
 from vqvae_jax.pretrained.about import About
+from vqvae_jax.pretrained.file import hash_of
 from vqvae_jax.pretrained.places import Place, find
 from vqvae_jax.workdir import fingerprint
 
@@ -35,6 +36,11 @@ class Loaded(NamedTuple):
         """A hash of what decides the codes of a model that has some."""
         return fingerprint(self.params)
 
+    @property
+    def digest(self) -> str:
+        """A hash of all arrays: of a model that decodes, its decoder's too."""
+        return digest_of(self.params)
+
 
 def load(place: str, command: str, *, kinds: Sequence[str] = tuple(KINDS)) -> Loaded:
     """Load a model of one of some kinds.
@@ -50,6 +56,11 @@ def load(place: str, command: str, *, kinds: Sequence[str] = tuple(KINDS)) -> Lo
         f"{about.kind}",
     )
     return Loaded(found, about, found.params(about.kind))
+
+
+def digest_of(params: Any) -> str:
+    """Return a short hash of all arrays of a model."""
+    return hash_of(params)[:16]
 
 
 def prior_of(loaded: Loaded, stage: str, place: str) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from vqvae_jax.commands.batches import make_files
 from vqvae_jax.commands.coders import ImageCoder, SpeechCoder
-from vqvae_jax.commands.models import Loaded, label_of, load, prior_of
+from vqvae_jax.commands.models import Loaded, digest_of, label_of, load, prior_of
 from vqvae_jax.commands.outputs import png
 from vqvae_jax.errors import require
 from vqvae_jax.sampling import require_drawable
@@ -26,11 +26,13 @@ class _Sampler(NamedTuple):
     draw: a batch.
     class_names: what labels mean; empty where there are none.
     suffix: of the files.
+    prior: a hash of the prior's arrays; None where none is drawn from.
     """
 
     draw: Draw
     class_names: tuple[str, ...]
     suffix: str
+    prior: str | None = None
 
 
 def sample(options: argparse.Namespace) -> None:
@@ -57,6 +59,7 @@ def sample(options: argparse.Namespace) -> None:
 
     made_by = {"command": "sample", "kind": loaded.about.kind, "seed": options.seed}
     made_by |= {"batch_size": size, **shaping}
+    made_by |= {"model": loaded.digest, "prior": sampler.prior}
     make_files(options, sources, make, made_by=made_by, suffix=sampler.suffix)
 
 
@@ -107,7 +110,7 @@ def _of_prior(
         )
         return coder.made_of(list(np.asarray(codes)), number)
 
-    return _Sampler(draw, prior.class_names, ".png")
+    return _Sampler(draw, prior.class_names, ".png", digest_of(prior_params))
 
 
 def _of_speech(
@@ -129,4 +132,5 @@ def _of_speech(
         )
         return coder.made_of(list(np.asarray(codes)), number, labels)
 
-    return _Sampler(draw, loaded.model.speaker_names, ".wav")
+    names = loaded.model.speaker_names
+    return _Sampler(draw, names, ".wav", digest_of(prior_params))

@@ -20,7 +20,8 @@ from vqvae_jax.data.source import Example
 from vqvae_jax.data.utterances import UNKNOWN, SpeechSplits
 from vqvae_jax.errors import UserError, require
 
-_SUFFIXES = (".wav", ".flac")
+SUFFIXES = (".wav", ".flac")
+PHONES_SUFFIX = ".tsv"
 
 
 def open_speech_folder(
@@ -144,7 +145,7 @@ def _usable(split: Path, rate: int, skip_corrupt: bool) -> list[_Recording]:
 def _look_at(file: str, rate: int) -> _Recording | UserError:
     try:
         length = audio.inspect(file, rate=rate)
-        table_file = os.path.splitext(file)[0] + ".tsv"
+        table_file = os.path.splitext(file)[0] + PHONES_SUFFIX
         table = None
         if os.path.exists(table_file):
             table = phones.read_table(table_file, seconds=length / rate)
@@ -158,7 +159,7 @@ def _sound_files(folder: Path) -> list[str]:
         return sorted(
             entry.path
             for entry in entries
-            if entry.name.lower().endswith(_SUFFIXES)
+            if entry.name.lower().endswith(SUFFIXES)
             and not entry.name.startswith(".")
             and entry.is_file()
         )

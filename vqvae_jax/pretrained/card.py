@@ -21,8 +21,10 @@ drawn = prior.sample(prior_params, key, {told})  # codes
 
 def of(about: About, folder: Path) -> str:
     """Return the card of a model that lies in `folder`."""
-    data = (about.config or {}).get("data", {}).get("name", "")
-    title = f"{type(about.model).__name__}{f' of {data}' if data else ''}"
+    data = (about.config or {}).get("data", {})
+    # Of a folder, the name is what the config happened to have.
+    name = data.get("name", "") if data.get("source") == "tfds" else ""
+    title = f"{type(about.model).__name__}{f' of {name}' if name else ''}"
     sections = [
         _header(about),
         f"# {title}",

@@ -139,6 +139,11 @@ def abstract_params(about: About, stage: str) -> Any:
     return jax.eval_shape(model.init, jax.random.key(0), batch)
 
 
+def hash_of(tree: Any) -> str:
+    """Return a hash of the names and values of all arrays of a pytree."""
+    return _hash(_named(tree))
+
+
 def _named(tree: Any) -> dict[str, np.ndarray]:
     return {
         name: np.ascontiguousarray(leaf) for name, leaf in _named_leaves(tree).items()

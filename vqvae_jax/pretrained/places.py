@@ -1,5 +1,6 @@
 """Where a trained model may be: a workdir, a file, a folder with one, the Hub."""
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -35,7 +36,7 @@ class WorkdirPlace:
         experiment = run.experiment()
         models, second, codes_of = {}, experiment.second, None
         if second is not None and run.facts(second).exists():
-            facts = run.read_json(run.facts(second))
+            facts = dataclasses.asdict(run.read_facts(second))
             made, codes_of = experiment.make_second(facts), facts["fingerprint"]
             models = {k: v for k, v in made.items() if run.checkpoints(k).is_dir()}
         self.about = About(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from vqvae_jax.quantizer.devices import vary_like
 from vqvae_jax.quantizer.search import nearest
 from vqvae_jax.quantizer.sums import sum_by_code
 
@@ -145,20 +146,8 @@ def _rows(
     embeddings: Float[Array, "G K D"], codes: Int[Array, "*batch G"]
 ) -> Float[Array, "*batch G D"]:
     """Return the row of each code."""
-    # Where shard_map checks what varies over devices (check_vma), a gradient must vary
-    # as its argument does. That of a cast to varying is the sum over the devices.
-    axes = _varying_axes(codes) - _varying_axes(embeddings)
-    if axes:
-        embeddings = lax.pcast(embeddings, tuple(sorted(axes)), to="varying")
-    return _gather(embeddings, codes)
-
-
-def _varying_axes(x: Array) -> frozenset[str]:
-    """Return the mesh axes that shard_map knows x to vary over."""
-    kind = jax.typeof(x)
-    # JAX has had this under both names.
-    manual = getattr(kind, "mat", None)
-    return getattr(manual, "varying", getattr(kind, "vma", frozenset()))
+    # The rule below gives each device's gradient, as where codes vary it should.
+    return _gather(vary_like(embeddings, codes), codes)
 
 
 @jax.custom_vjp

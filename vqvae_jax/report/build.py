@@ -14,6 +14,7 @@ from vqvae_jax.report.paper import paper_section
 from vqvae_jax.report.reconstructions import sections_of_codes
 from vqvae_jax.report.results import readable
 from vqvae_jax.training.logs import read_entries
+from vqvae_jax.training.names import run_name
 from vqvae_jax.workdir import Workdir, restore
 
 # A page of a thousand classes would take minutes to load; `samples/` has them all.
@@ -67,7 +68,7 @@ def build(
         *learning_curves(workdir),
     ]
     return render(
-        f"{NAMES[experiment.kind]}: {workdir.path.resolve().name}",
+        f"{NAMES[experiment.kind]}: {run_name(workdir.path)}",
         results=results,
         sections=sections,
         config=config,

@@ -83,6 +83,9 @@ REPORTED = (
 def paper_section(config: Mapping[str, Any], results: Results) -> list[Section]:
     """Return a table of what the paper reports too; nothing where that is nothing."""
     flat = flatten(config)
+    if flat.get("data.source") == "folder":
+        # Whatever name the config was made with is not what is in the folder.
+        flat["data.name"] = "a folder"
     found = [
         reported
         for reported in REPORTED

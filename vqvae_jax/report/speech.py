@@ -14,6 +14,7 @@ from vqvae_jax.report.build import NAMES, learning_curves
 from vqvae_jax.report.codebook import codebook_section
 from vqvae_jax.report.page import Picture, Section, Sound, render
 from vqvae_jax.report.paper import paper_section
+from vqvae_jax.training.names import run_name
 from vqvae_jax.workdir import Workdir, restore
 
 # A minute of speech on the page is two megabytes; `samples/` has all of it.
@@ -43,7 +44,7 @@ def build_speech(
         *learning_curves(workdir),
     ]
     return render(
-        f"{NAMES[experiment.kind]}: {workdir.path.resolve().name}",
+        f"{NAMES[experiment.kind]}: {run_name(workdir.path)}",
         results=results,
         sections=sections,
         config=config,

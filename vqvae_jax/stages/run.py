@@ -15,12 +15,13 @@ import rich
 from rich.markup import escape
 
 from vqvae_jax import distributed
-from vqvae_jax.data.dataset import open_dataset
-from vqvae_jax.data.speech_dataset import open_speech
+from vqvae_jax.data.dataset import Dataset, open_dataset
+from vqvae_jax.data.speech_dataset import SpeechDataset, open_speech
 from vqvae_jax.errors import require
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.locks import locked
 from vqvae_jax.models.second import training_section
+from vqvae_jax.stages import data_files
 from vqvae_jax.stages.codes import extract_codes
 from vqvae_jax.stages.samples import sample_images
 from vqvae_jax.stages.second import SECOND_STAGES
@@ -70,18 +71,44 @@ def run(
     place.require_usable(config)
     with locked(place.path):
         pending = _pending(chosen, all_stages, place)
+        files = distributed.in_turn(lambda: _files(place, experiment))
         if not pending:
             done = f"{workdir}: {', '.join(chosen)} finished before; nothing to do"
             rich.print(escape(done))
             return
         context = _opened(place, experiment)
+        require_labels(experiment, context.dataset)
+        data_files.keep(place, files)
         # Written last: a config in a workdir is one that a run has started with.
         place.begin(config, command=command)
+        distributed.barrier("config")
         for name in pending:
             interruption.check()
             rich.print(f"[bold]{name}[/bold]")
             all_stages[name].run(context)
             distributed.barrier(name)
+
+
+def _files(workdir: Workdir, experiment: Experiment) -> data_files.Facts | None:
+    """Return the files of a folder of data, seen to be those of the run."""
+    files = data_files.facts_of(experiment.data)
+    data_files.require_same(workdir, files)
+    return files
+
+
+def require_labels(experiment: Experiment, dataset: Dataset | SpeechDataset) -> None:
+    """Raise UserError where what is asked of the samples needs labels in the data."""
+    if getattr(dataset, "class_names", ()):
+        return
+    for key, value, without in (
+        ("samples.guidance", experiment.samples.guidance, 1.0),
+        ("evaluation.classify_samples", experiment.evaluation.classify_samples, False),
+    ):
+        require(
+            value == without,
+            f"{key}={value} needs labels, and the data has none: set it to {without}, "
+            "or take data with classes",
+        )
 
 
 def _opened(workdir: Workdir, experiment: Experiment) -> Context:

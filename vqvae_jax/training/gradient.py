@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vqvae_jax import metrics as metrics_lib
+from vqvae_jax.quantizer.devices import vary_like
 
 Batch = Mapping[str, Any]
 Loss = Callable[[Any, PRNGKeyArray, Batch], tuple[Float[Array, ""], tuple]]
@@ -56,6 +57,8 @@ def gradient_of(
     """
     whole_mask = batch["mask"]
     if axis_name is not None:
+        # Of this device's part alone: the sum over all is taken once, below.
+        params = vary_like(params, whole_mask)
         key = jax.random.fold_in(key, lax.axis_index(axis_name))
         whole_mask = lax.all_gather(whole_mask, axis_name, tiled=True)
 

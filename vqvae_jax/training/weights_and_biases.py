@@ -15,6 +15,7 @@ from typing import Any
 
 from vqvae_jax import distributed
 from vqvae_jax.errors import UserError, require
+from vqvae_jax.training.names import run_name
 
 
 def require_available() -> None:
@@ -51,8 +52,8 @@ class WandbRun:
         workdir = Path(workdir).resolve()
         try:
             self._run = wandb.init(
-                group=workdir.name,
-                name=f"{workdir.name}/{stage}",
+                group=run_name(workdir),
+                name=f"{run_name(workdir)}/{stage}",
                 id=_kept_id(workdir / "wandb" / f"{stage}.id"),
                 resume="allow",
                 dir=str(workdir),
