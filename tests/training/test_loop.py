@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vqvae_jax.errors import UserError
-from vqvae_jax.training import checkpoints as checkpoints_lib
 from vqvae_jax.training.loop import checkpoint_directory, fit
+from vqvae_jax.training.manager import Manager
 
 
 @pytest.fixture(scope="module")
@@ -202,8 +202,7 @@ def full(*_, **__):
 def test_not_a_number_is_told_on_a_full_disk_too(
     tmp_path, line, make_config, make_run, monkeypatch
 ):
-    manager = checkpoints_lib.ocp.CheckpointManager
-    monkeypatch.setattr(manager, "wait_until_finished", full)
+    monkeypatch.setattr(Manager, "wait_until_finished", full)
     with pytest.raises(UserError, match=r"error is nan at step 2; .* is none yet"):
         fit(line(fail_at=1), make_config(), make_run(tmp_path))
 
@@ -211,9 +210,8 @@ def test_not_a_number_is_told_on_a_full_disk_too(
 def test_a_full_disk_is_told_and_earlier_checkpoints_stay(
     half, line, make_config, make_run, read_run, monkeypatch
 ):
-    manager = checkpoints_lib.ocp.CheckpointManager
     with monkeypatch.context() as broken:
-        broken.setattr(manager, "save", full)
+        broken.setattr(Manager, "save", full)
         with pytest.raises(
             UserError, match=r"checkpoint 15 .*the disk is full.*untouched"
         ):

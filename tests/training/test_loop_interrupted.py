@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from vqvae_jax.errors import UserError
-from vqvae_jax.training import checkpoints as checkpoints_lib
 from vqvae_jax.training.interruption import Interrupted, listening
 from vqvae_jax.training.loop import fit
+from vqvae_jax.training.manager import Manager
 
 
 class Telling:
@@ -151,7 +151,6 @@ def test_a_full_disk_is_told(tmp_path, line, make_config, make_run, monkeypatch)
         raise OSError(28, "No space left on device")
 
     interrupt(line(), make_config(), told_before(make_run(tmp_path), 6))
-    manager = checkpoints_lib.ocp.CheckpointManager
-    monkeypatch.setattr(manager, "wait_until_finished", full)
+    monkeypatch.setattr(Manager, "wait_until_finished", full)
     with pytest.raises(UserError, match="the disk is full"), listening():
         fit(line(), make_config(), told_before(make_run(tmp_path), 2))
