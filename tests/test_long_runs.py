@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-KEEP, EVERY, STEPS, WARM_UP = 2, 100, 2000, 500
+KEEP, EVERY, STEPS, WARM_UP = 2, 100, 2000, 1000
 
 # A process of its own, without what the tests before left in memory. What it prints
 # is, at each validation: bytes in memory, programs compiled, checkpoints on disk.
