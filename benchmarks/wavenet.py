@@ -37,11 +37,12 @@ class Sizes:
     skip_units: int = 128
     batch: int = 16
     batches: tuple[int, ...] = (1, 16, 64)
-    # The first is drawn with every batch, all of them with `batch`.
-    lengths: tuple[int, ...] = (4_000, 16_000)
+    length: int = 4_000
+    # Drawn one by one: a second and ten of speech.
+    lengths_alone: tuple[int, ...] = (16_000, 160_000)
 
 
-TINY = Sizes(2, 3, 8, 8, 2, (1, 2), (100, 200))
+TINY = Sizes(2, 3, 8, 8, 2, (1, 2), 100, (200,))
 
 
 def build(sizes: Sizes) -> tuple[WaveNet, dict]:
@@ -99,9 +100,8 @@ def naive(network: WaveNet, params: dict, batch: int) -> timing.Run:
 def measure(sizes: Sizes, rounds: int) -> list[Table]:
     """Draw all, and one sample the naive way, each round."""
     network, params = build(sizes)
-    first, *longer = sizes.lengths
-    shapes = [(batch, first) for batch in sizes.batches]
-    shapes += [(sizes.batch, length) for length in longer]
+    shapes = [(batch, sizes.length) for batch in sizes.batches]
+    shapes += [(1, length) for length in sizes.lengths_alone]
     runs: dict = {shape: queued(network, params, *shape) for shape in shapes}
     runs["naive"] = naive(network, params, sizes.batch)
     seconds = timing.in_turns(runs, rounds)
@@ -113,7 +113,7 @@ def measure(sizes: Sizes, rounds: int) -> list[Table]:
     ]
     name = f"naive, batch {sizes.batch}, one sample"
     rows.append(Row(name, one_naive, _figures(one_naive, sizes.batch, 1)))
-    one_queued = [s / first for s in seconds[sizes.batch, first]]
+    one_queued = [s / sizes.length for s in seconds[sizes.batch, sizes.length]]
     outcomes = [
         Outcome(
             f"queued over naive, batch {sizes.batch}",
