@@ -62,6 +62,14 @@ def test_huge_json_is_not_read(tmp_path):
         files.read_json(tmp_path / "x.json")
 
 
+def test_figures_are_numbers(tmp_path):
+    values = {"a": 1, "b": 0.5, "c": float("nan")}
+    assert files.require_numbers(values, of=tmp_path) is values
+    for other in ("<b>", None, [1.0], {"x": 1}):
+        with pytest.raises(UserError, match=r"x\.json is damaged: d is .*a number"):
+            files.require_numbers({"a": 1, "d": other}, of=tmp_path / "x.json")
+
+
 @pytest.mark.parametrize("read", [files.read_json, lambda p: files.read_arrays(p, {})])
 def test_what_is_no_file_is_told(read, tmp_path):
     for place in (tmp_path, tmp_path / "missing"):

@@ -52,7 +52,7 @@ def read_all(path) -> None:
         for number in range(0, len(codes), 50):
             assert codes[number]["codes"].shape == (4, 4, 1)
     workdir.read_samples()
-    workdir.read_json(workdir.results)
+    workdir.read_results()
     read_entries(workdir.metrics)
 
 

@@ -51,6 +51,20 @@ def read_json(path: Path) -> dict:
     return values
 
 
+def require_numbers(values: dict, *, of: Path) -> dict:
+    """Return what a JSON file holds, seen to be numbers.
+
+    Raises:
+      UserError: one of the values is none.
+    """
+    for name, value in values.items():
+        require(
+            isinstance(value, int | float),
+            f"{of} is damaged: {name} is {str(value)[:50]!r}, expected a number",
+        )
+    return values
+
+
 def read_arrays(path: Path, forms: Forms) -> dict[str, np.ndarray]:
     """Read an npz file of plain arrays.
 

@@ -204,6 +204,10 @@ class Workdir:
         )
         return files.read_json(path)
 
+    def read_results(self) -> dict[str, float]:
+        """Read the figures; UserError if they are missing, or not all are numbers."""
+        return files.require_numbers(self.read_json(self.results), of=self.results)
+
     def read_samples(
         self, expected: files.Forms = forms.IMAGES
     ) -> dict[str, np.ndarray]:

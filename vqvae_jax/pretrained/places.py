@@ -47,7 +47,7 @@ class WorkdirPlace:
             codes_of=codes_of,
             sample_rate=getattr(experiment.data, "sample_rate", None),
             config=run.read_json(run.config),
-            results=run.read_json(run.results) if run.results.exists() else {},
+            results=run.read_results() if run.results.exists() else {},
         )
 
     def params(self, stage: str) -> Any:

@@ -53,7 +53,7 @@ def build(
       UserError: an earlier stage has not left its results.
     """
     of_second = of_second or _sections_of_images
-    config, results = (workdir.read_json(p) for p in (workdir.config, workdir.results))
+    config, results = workdir.read_json(workdir.config), workdir.read_results()
     model, params = restore(workdir.path)
     sections = [
         *paper_section(config, results),

@@ -19,7 +19,7 @@ def sections_of_hierarchy(
 ) -> list[Section]:
     """Return the sections of reconstructions, latent use and samples."""
     del experiment
-    results = workdir.read_json(workdir.results)
+    results = workdir.read_results()
     drawn = (
         "Global codes drawn by how often each occurs, codes from them, then the image."
     )

@@ -31,7 +31,7 @@ def build_speech(
       UserError: an earlier stage has not left its results.
     """
     samples = workdir.read_samples(forms.CONVERSIONS)
-    config, results = (workdir.read_json(p) for p in (workdir.config, workdir.results))
+    config, results = workdir.read_json(workdir.config), workdir.read_results()
     model, params = restore(workdir.path)
     sections = [
         *paper_section(config, results),

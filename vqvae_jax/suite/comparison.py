@@ -82,7 +82,7 @@ def _trained(run_of_seed: Workdir, experiment: Experiment, real: np.ndarray) -> 
     if not run_of_seed.results.exists():
         return Trained({}, {}, latents, dims)
     sharpness = sharpness_ratios(run_of_seed.read_samples()["images"], real)
-    return Trained(run_of_seed.read_json(run_of_seed.results), sharpness, latents, dims)
+    return Trained(run_of_seed.read_results(), sharpness, latents, dims)
 
 
 def _as_json(table: Table, config: Mapping[str, Any]) -> dict[str, Any]:
