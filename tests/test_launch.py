@@ -39,6 +39,10 @@ def launch(*args, **options) -> subprocess.CompletedProcess:
             ("digits.py", {"model.unit": 3}),
             "--config.model.unit=3: the config has no key 'unit'",
         ),
+        (
+            ("digits.py", {"modl.units": 3}),
+            "--config.modl.units=3: the config has no key 'modl'",
+        ),
         (("digits.py", {"model.units": "x"}), "model.units"),
         (("digits.py", {"model.num_codes": 0}), "model.num_codes must be at least 1"),
         (("digits.py", {"data.image_size": 9}), "model.stages=1 halves the image"),

@@ -27,8 +27,9 @@ def parse(argv: list[str]) -> list[str]:
         flags.FLAGS.config.lock()
     except SystemExit:  # After --help, which absl takes for a failure.
         sys.exit(0)
-    except AttributeError as error:  # What ml_collections raises for an unknown key.
-        fail(_without_attribute(error, argv))
+    # What ml_collections raises for an unknown key, and for an unknown section.
+    except (AttributeError, KeyError) as error:
+        fail(_with_unknown_key(error, argv))
     except Exception as error:
         fail(error)
     return rest
@@ -149,7 +150,7 @@ def _join_others() -> None:
         os._exit(_MISTAKE)
 
 
-def _without_attribute(error: AttributeError, argv: list[str]) -> str:
+def _with_unknown_key(error: AttributeError | KeyError, argv: list[str]) -> str:
     """Say which override names an unknown key, or that a config file fails itself."""
     key = re.search(r"\w+|$", str(error)).group()
     for word in argv:
