@@ -98,8 +98,8 @@ class FolderSource:
                 array = images.fit(upright, **self._size)
         except Exception as error:
             raise UserError(
-                f"{self._files[index]} cannot be decoded ({error}); remove it and "
-                "start the run again"
+                f"{self._files[index]} cannot be decoded ({error}): put back the file "
+                "that the run was started with, and give the same command"
             ) from error
         return {"image": array, "label": np.asarray(self._labels[index])}
 
