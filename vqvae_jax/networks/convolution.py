@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from vqvae_jax.errors import require
+from vqvae_jax.quantizer.platforms import for_platform
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Padding = Literal["SAME", "VALID"] | Pads
@@ -62,10 +63,7 @@ def conv2d(
             f"an image side of {size} padded by {pair} is smaller than the kernel's "
             f"{extent}: use larger images or fewer strided stages",
         )
-    # Chosen when the program is lowered, not by jax.default_backend() when it is
-    # traced, so that jit on another device and exports take their own platform's
-    # form. Lowering for one platform keeps one branch: the choice costs nothing.
-    return lax.platform_dependent(
+    return for_platform(
         x,
         kernel.astype(x.dtype),
         cpu=functools.partial(_conv_as_products, stride=stride, pads=padding),
@@ -95,7 +93,7 @@ def conv2d_transpose(
         f"a transposed convolution needs kernel sides that its stride divides, got "
         f"{kernel.shape[0]}x{kernel.shape[1]} with stride {stride}",
     )
-    return lax.platform_dependent(
+    return for_platform(
         x,
         kernel.astype(x.dtype),
         cpu=functools.partial(_transpose_as_products, stride=stride),

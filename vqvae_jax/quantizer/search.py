@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from vqvae_jax.quantizer.platforms import for_platform
+
 
 class _Tile(NamedTuple):
     """How many distances of one codebook exist at a time.
@@ -43,8 +45,7 @@ def nearest(
     vectors = lax.stop_gradient(vectors).astype(jnp.float32)
     *batch, num_codebooks, dim = vectors.shape
     flat = jnp.moveaxis(vectors.reshape(-1, num_codebooks, dim), 1, 0)
-    # Chosen when the program is lowered, for the platform that it will run on.
-    codes = lax.platform_dependent(
+    codes = for_platform(
         embeddings, flat, cpu=_nearest_on_cpu, default=_nearest_elsewhere
     )
     return codes.T.reshape(*batch, num_codebooks)

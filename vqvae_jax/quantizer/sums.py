@@ -10,8 +10,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
+
+from vqvae_jax.quantizer.platforms import for_platform
 
 # Of more codes each has few vectors, and few additions meet.
 _MAX_ONE_HOT = 2048
@@ -30,7 +31,7 @@ def sum_by_code(
     multiplied = functools.partial(_multiplied, num_codes=num_codes)
     one_hot_pays = num_codes <= _MAX_ONE_HOT
     one_hot_fits = 4 * codes.size * num_codes <= _MAX_ONE_HOT_BYTES
-    return lax.platform_dependent(
+    return for_platform(
         vectors,
         codes,
         cpu=added,
