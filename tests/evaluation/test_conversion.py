@@ -95,16 +95,19 @@ def test_the_classifier_names_the_voices_that_were_put_in():
     own = [said(0, 5), said(1, 5), said(0, 6)]
     right = [said(1, 5), said(2, 5), said(0, 5)]
     found = conversion._of_speakers(samples, own, right, DATASET)
-    assert found == {
-        "speaker_chance_accuracy": 1 / 3,
-        "converted_speaker_accuracy": 1.0,
+    names = (
+        "converted_speaker_accuracy",
         # Of the speakers whom train knows.
-        "same_voice_speaker_accuracy": 1.0,
-        "real_speaker_accuracy": 1.0,
+        "same_voice_speaker_accuracy",
+        "real_speaker_accuracy",
+    )
+    assert found == {"speaker_chance_accuracy": 1 / 3} | {
+        f"{name}{suffix}": 1.0 for name in names for suffix in ("", "_in_noise")
     }
     unchanged = [said(0, 5), said(1, 5), said(2, 5)]
     found = conversion._of_speakers(samples, own, unchanged, DATASET)
     assert found["converted_speaker_accuracy"] == 0
+    assert found["converted_speaker_accuracy_in_noise"] == 0
 
 
 def test_a_single_speaker_is_not_told_from_others():

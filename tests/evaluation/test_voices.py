@@ -10,6 +10,7 @@ import pytest
 from vqvae_jax.data import audio
 from vqvae_jax.errors import UserError
 from vqvae_jax.evaluation.voices import (
+    _in_noise,
     features,
     fit_speakers,
     mel_cepstral_distortion_db,
@@ -260,6 +261,36 @@ class TestSpeakers:
         ]
         classifier = fit_speakers(sounds[:20], names[:20], rate=RATE)
         assert classifier.accuracy(sounds[20:], names[20:]) == 1
+
+    def test_noise_that_is_only_added_later_is_no_voice_to_who_hears_in_noise(
+        self, voices
+    ):
+        """As a decoder's: all goes to few speakers, unless all is heard in noise."""
+        sounds, speakers = voices
+        rng = np.random.default_rng(1)
+        noisy = [
+            int16(
+                (sound + 0.3 * sound.std() * rng.standard_normal(len(sound))) / 65_536
+            )
+            for sound in sounds[12:]
+        ]
+        clean, in_noise = (
+            fit_speakers(sounds[:12], speakers[:12], rate=RATE, in_noise=heard)
+            for heard in (False, True)
+        )
+        assert clean.accuracy(noisy, speakers[12:]) < 0.7
+        assert in_noise.accuracy(noisy, speakers[12:]) > 0.9
+        assert in_noise.accuracy(sounds[12:], speakers[12:]) > 0.9
+
+    def test_noise_is_as_loud_as_what_is_heard_in_it(self):
+        sound = int16(0.2 * np.sin(np.arange(RATE) / 5))
+        silence = np.zeros(100, np.int16)
+        heard, still, nothing = _in_noise([sound, silence, silence[:0]], seed=0)
+        noise = 2.0 * heard - sound
+        assert noise.std() == pytest.approx(sound.std(), rel=0.02)
+        assert np.corrcoef(noise[1:], noise[:-1])[0, 1] == pytest.approx(0, abs=0.03)
+        assert not still.any()
+        assert nothing.shape == (0,)
 
     def test_unknown_speakers_are_left_out(self, voices):
         sounds, speakers = voices

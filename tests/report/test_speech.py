@@ -78,8 +78,12 @@ def test_tables_say_what_results_say():
     results = {f"test_bits_per_sample{n}": 4.0 + i for i, n in enumerate(names)}
     rows = speech._codes_matter(results).table
     assert [row[1] for row in rows[1:]] == ["4.000", "5.000", "6.000", "7.000"]
-    voices = {"speaker_chance_accuracy": 0.1, "converted_speaker_accuracy": 0.25}
+    voices = {
+        "speaker_chance_accuracy": 0.1,
+        "converted_speaker_accuracy": 0.25,
+        "converted_speaker_accuracy_in_noise": 0.5,
+    }
     assert speech._voices(voices).table[1:] == (
-        ("converted, the target", "25.0%"),
-        ("chance", "10.0%"),
+        ("converted, the target", "25.0%", "50.0%"),
+        ("chance", "10.0%", "10.0%"),
     )

@@ -25,6 +25,8 @@ def of_conversions(
 ) -> dict[str, float]:
     """Who speaks in what was decoded, by a classifier of real speech; and what is said.
 
+    The classifier listens twice, to speech as it is and in noise as loud as it.
+
     What is said stays where the codes of the converted speech are those it was made of
     (others' codes tell what is chance), and where it is near, after warping, to how the
     target says the same sentence.
@@ -61,24 +63,28 @@ def _of_speakers(
 ) -> dict[str, float]:
     if len(dataset.speaker_names) < 2:
         return {}
-    heard = voices.fit_speakers(
-        *_of_each(dataset.train, _TO_LEARN), rate=dataset.sample_rate
-    )
-    converted = samples["voices"][:, 1].tolist()
-    results = {
-        "speaker_chance_accuracy": 1 / len(dataset.speaker_names),
-        "converted_speaker_accuracy": heard.accuracy(changed, converted),
-    }
+    to_learn = _of_each(dataset.train, _TO_LEARN)
     # Speakers of test may be new ones, and so may those of validation.
     real = _of_each(dataset.validation, _TO_TRY)
-    if len(real[1]):
-        results["real_speaker_accuracy"] = heard.accuracy(*real)
+    converted = samples["voices"][:, 1].tolist()
     is_own = samples["voices"][:, 0] == samples["speakers"]
-    if is_own.any():
-        results["same_voice_speaker_accuracy"] = heard.accuracy(
-            [audio for audio, kept in zip(own, is_own, strict=True) if kept],
-            samples["speakers"][is_own].tolist(),
+    as_themselves = (
+        [audio for audio, kept in zip(own, is_own, strict=True) if kept],
+        samples["speakers"][is_own].tolist(),
+    )
+    results = {"speaker_chance_accuracy": 1 / len(dataset.speaker_names)}
+    for in_noise, suffix in ((False, ""), (True, "_in_noise")):
+        classifier = voices.fit_speakers(
+            *to_learn, rate=dataset.sample_rate, in_noise=in_noise
         )
+        for name, heard, speakers in (
+            ("real", *real),
+            ("same_voice", *as_themselves),
+            ("converted", changed, converted),
+        ):
+            if heard:
+                accuracy = classifier.accuracy(heard, speakers)
+                results[f"{name}_speaker_accuracy{suffix}"] = accuracy
     return results
 
 
