@@ -6,7 +6,6 @@ utterance, and their distance after time warping compares two that say the same.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -18,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from vqvae_jax.data.audio import to_int16
 from vqvae_jax.data.utterances import UNKNOWN
 from vqvae_jax.errors import require
 
@@ -115,8 +115,8 @@ def fit_speakers(
         f"to tell speakers apart there must be two of them, there is {found}",
     )
     if in_noise:
-        draws = [_in_noise(heard, seed=seed) for seed in range(_NOISES)]
-        heard, names = list(itertools.chain(*draws)), np.tile(names, _NOISES)
+        heard = [a for seed in range(_NOISES) for a in _in_noise(heard, seed=seed)]
+        names = np.tile(names, _NOISES)
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     pipeline.fit(_statistics(heard, rate), names)
     return SpeakerClassifier(pipeline, rate, in_noise)
@@ -176,10 +176,9 @@ def _in_noise(utterances: Iterable[Audio], *, seed: int) -> Iterable[Audio]:
     """Yield utterances in white noise of their own power, both half as loud."""
     rng = np.random.default_rng(seed)
     for audio in utterances:
-        samples = audio.astype(np.float64)
+        samples = audio / _FULL_SCALE
         loudness = math.sqrt(np.mean(samples**2)) if len(samples) else 0.0
-        heard = (samples + loudness * rng.standard_normal(len(samples))) / 2
-        yield np.round(np.clip(heard, -_FULL_SCALE, _FULL_SCALE - 1)).astype(np.int16)
+        yield to_int16((samples + loudness * rng.standard_normal(len(samples))) / 2)
 
 
 def _statistics(utterances: Iterable[Audio], rate: int) -> Float[np.ndarray, "n S"]:
