@@ -265,6 +265,16 @@ def test_killed_while_saving(directory):
     assert steps_in(directory) == {"1", "2", "3"}
 
 
+def test_large_remains_are_gone_when_it_closes(directory):
+    """Orbax removes them beside the rest, and closes without waiting for that."""
+    remains = directory / "4.orbax-checkpoint-tmp"
+    remains.mkdir()
+    for number in range(3000):
+        (remains / str(number)).touch()
+    assert_is(restore(directory), 3)
+    assert steps_in(directory) == {"1", "2", "3"}
+
+
 # A disk of 8 MB in a name space of its own, where the kernel lets anyone have one.
 SMALL_DISK = """
 set -e

@@ -21,6 +21,11 @@ _CENTURY = 100 * 365 * 86_400  # Seconds.
 class Manager(ocp.CheckpointManager):
     """Sees that what was written is what is read."""
 
+    def close(self) -> None:
+        """Wait for the removal of remains too, which Orbax leaves to a thread."""
+        super().close()
+        self._maybe_await_cleanup_tmp_directory()
+
     def metrics(self, step: int) -> dict | None:
         """Take damaged metrics as none, where Orbax fails or does not see it."""
         try:
