@@ -56,11 +56,27 @@ DATASET = SpeechDataset(
 )
 
 
+def codes_of(source):
+    """What stands beside the codes of utterances, in an order of their own."""
+    facts = [
+        {"index": index, "speaker": e["speaker"], "sentence": e["sentence"]}
+        for index, e in enumerate(source)
+    ]
+    return [{k: np.array(v, np.int32) for k, v in f.items()} for f in facts[::-1]]
+
+
+CODES = {
+    "train": codes_of(TRAIN),
+    "validation": codes_of(DATASET.validation),
+    "test": codes_of(TEST),
+}.__getitem__
+
+
 def test_speech_in_the_targets_voice_is_near_to_it():
     """Perfect conversion is the target's own recording."""
     source, target = TEST[0], TEST[2]
     found = conversion._of_distances(
-        [source], [target["audio"]], np.array([1]), DATASET
+        [source], [target["audio"]], np.array([1]), DATASET, CODES("test")
     )
     assert found["converted_to_target_mcd_db"] == 0
     assert found["source_to_target_mcd_db"] == pytest.approx(
@@ -80,10 +96,11 @@ def test_means_are_over_those_whose_target_says_the_same():
         [TEST[0]["audio"], TEST[3]["audio"]],
         np.array([1, 1]),
         DATASET,
+        CODES("test"),
     )
     assert found["converted_to_target_mcd_db"] == 0
     assert not conversion._of_distances(
-        [unknown], [TEST[0]["audio"]], np.array([1]), DATASET
+        [unknown], [TEST[0]["audio"]], np.array([1]), DATASET, CODES("test")
     )
 
 
@@ -94,7 +111,7 @@ def test_the_classifier_names_the_voices_that_were_put_in():
     }
     own = [said(0, 5), said(1, 5), said(0, 6)]
     right = [said(1, 5), said(2, 5), said(0, 5)]
-    found = conversion._of_speakers(samples, own, right, DATASET)
+    found = conversion._of_speakers(samples, own, right, DATASET, CODES)
     names = (
         "converted_speaker_accuracy",
         # Of the speakers whom train knows.
@@ -105,17 +122,32 @@ def test_the_classifier_names_the_voices_that_were_put_in():
         f"{name}{suffix}": 1.0 for name in names for suffix in ("", "_in_noise")
     }
     unchanged = [said(0, 5), said(1, 5), said(2, 5)]
-    found = conversion._of_speakers(samples, own, unchanged, DATASET)
+    found = conversion._of_speakers(samples, own, unchanged, DATASET, CODES)
     assert found["converted_speaker_accuracy"] == 0
     assert found["converted_speaker_accuracy_in_noise"] == 0
 
 
 def test_a_single_speaker_is_not_told_from_others():
     alone = DATASET._replace(speaker_names=("a",))
-    assert conversion._of_speakers({}, [], [], alone) == {}
+    assert conversion._of_speakers({}, [], [], alone, CODES) == {}
 
 
 def test_so_many_of_each_known_speaker():
-    sounds, speakers = conversion._of_each(Listed([*TRAIN, utterance(-1, 5)]), 2)
+    source = Listed([*TRAIN, utterance(-1, 5)])
+    sounds, speakers = conversion._of_each(source, codes_of(source), 2)
     assert speakers == [0, 0, 1, 1, 2, 2]
     np.testing.assert_array_equal(sounds[1], TRAIN[1]["audio"])
+
+
+def test_only_the_recordings_of_some_are_read():
+    """A corpus has tens of thousands, each to be decoded."""
+    read = []
+
+    class Counted(Listed):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    conversion._of_each(Counted(TRAIN), codes_of(TRAIN), 1)
+    # The first of each speaker.
+    assert read == [0, 2, 4]

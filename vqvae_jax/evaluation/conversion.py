@@ -1,13 +1,13 @@
 """Whose voice converted speech has, and whether it says the same (section 4.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
 from vqvae_jax import forms
-from vqvae_jax.data.source import Example, read_many
+from vqvae_jax.data.source import Example, Source, read_many
 from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.data.utterances import UNKNOWN, Utterances
 from vqvae_jax.evaluation import voices
@@ -18,6 +18,8 @@ from vqvae_jax.workdir import Workdir
 # Utterances of each speaker that the classifier of speakers learns from, and that it is
 # tried on.
 _TO_LEARN, _TO_TRY = 20, 5
+# The codes of a corpus, each utterance's as long as the longest, are not held at once.
+_AT_ONCE = 1024
 
 
 def of_conversions(
@@ -40,7 +42,7 @@ def of_conversions(
         ]
         for column in (0, 1)
     )
-    results = _of_speakers(samples, own, changed, dataset)
+    results = _of_speakers(samples, own, changed, dataset, workdir.codes)
     codes, lengths = samples["codes"], samples["code_lengths"]
     longest = codes.shape[1] * model.downsampling
     audio = np.zeros((len(changed), longest), np.int16)
@@ -52,7 +54,10 @@ def of_conversions(
     results["other_utterance_equal_codes"] = equal_codes(
         codes, of_another(codes, lengths), lengths
     )
-    return results | _of_distances(test, changed, samples["voices"][:, 1], dataset)
+    targets = samples["voices"][:, 1]
+    return results | _of_distances(
+        test, changed, targets, dataset, workdir.codes("test")
+    )
 
 
 def _of_speakers(
@@ -60,12 +65,13 @@ def _of_speakers(
     own: list[np.ndarray],
     changed: list[np.ndarray],
     dataset: SpeechDataset,
+    codes: Callable[[str], Source],
 ) -> dict[str, float]:
     if len(dataset.speaker_names) < 2:
         return {}
-    to_learn = _of_each(dataset.train, _TO_LEARN)
+    to_learn = _of_each(dataset.train, codes("train"), _TO_LEARN)
     # Speakers of test may be new ones, and so may those of validation.
-    real = _of_each(dataset.validation, _TO_TRY)
+    real = _of_each(dataset.validation, codes("validation"), _TO_TRY)
     converted = samples["voices"][:, 1].tolist()
     is_own = samples["voices"][:, 0] == samples["speakers"]
     as_themselves = (
@@ -93,10 +99,11 @@ def _of_distances(
     changed: list[np.ndarray],
     targets: Int[np.ndarray, " M"],
     dataset: SpeechDataset,
+    codes: Source,
 ) -> dict[str, float]:
     """Mel-cepstral distortion between converted speech and the target's own."""
     rate = dataset.sample_rate
-    said = _sentences_of_speakers(dataset.test)
+    said = _sentences_of_speakers(codes)
     distances: dict[str, list[float]] = {
         "converted_to_target_mcd_db": [],
         "source_to_target_mcd_db": [],
@@ -118,25 +125,38 @@ def _of_distances(
     return {k: float(np.mean(values)) for k, values in distances.items() if values}
 
 
-def _sentences_of_speakers(source: Utterances) -> Mapping[int, dict[int, int]]:
+def _sentences_of_speakers(codes: Source) -> Mapping[int, dict[int, int]]:
     """Return speaker -> sentence -> which utterance."""
     said: dict[int, dict[int, int]] = {}
-    for index in range(len(source)):
-        utterance = source[index]
-        sentences = said.setdefault(int(utterance["speaker"]), {})
-        sentences.setdefault(int(utterance["sentence"]), index)
+    for facts in _facts(codes):
+        sentences = said.setdefault(facts["speaker"], {})
+        sentences.setdefault(facts["sentence"], facts["index"])
     return said
 
 
-def _of_each(source: Utterances, most: int) -> tuple[list[np.ndarray], list[int]]:
+def _of_each(
+    source: Utterances, codes: Source, most: int
+) -> tuple[list[np.ndarray], list[int]]:
     """Return the sounds and speakers of up to `most` utterances of each speaker."""
     sounds, speakers, counts = [], [], {}
-    for index in range(len(source)):
-        utterance = source[index]
-        speaker = int(utterance["speaker"])
+    for facts in _facts(codes):
+        speaker = facts["speaker"]
         if speaker == UNKNOWN or counts.get(speaker, 0) >= most:
             continue
         counts[speaker] = counts.get(speaker, 0) + 1
-        sounds.append(utterance["audio"])
+        sounds.append(source[facts["index"]]["audio"])
         speakers.append(speaker)
     return sounds, speakers
+
+
+def _facts(codes: Source) -> list[dict[str, int]]:
+    """Return who says what, from first to last; it is kept with the codes.
+
+    The recordings of a whole corpus would have to be decoded to tell.
+    """
+    facts = []
+    for start in range(0, len(codes), _AT_ONCE):
+        rows = range(start, min(start + _AT_ONCE, len(codes)))
+        for example in read_many(codes, rows):
+            facts.append({k: int(example[k]) for k in ("index", "speaker", "sentence")})
+    return sorted(facts, key=lambda utterance: utterance["index"])
