@@ -107,6 +107,8 @@ class Workdir:
             f"({theirs}, now {ours}): remove {_listed(places)}, and run the stages "
             f"{_listed(['codes', *stages])} again",
         )
+        for split in filter(lambda name: self.codes_directory(name).is_dir(), SPLITS):
+            self.codes(split).require_fingerprint(ours)
 
     def experiment(self) -> Experiment:
         """Read the config that this directory was made with.

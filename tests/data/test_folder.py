@@ -130,6 +130,23 @@ def test_a_truncated_image_is_refused_or_skipped(tmp_path, suffix):
     assert len(batch["label"]) == 2
 
 
+def test_damage_in_the_middle_is_skipped_or_told_with_a_way_out(tmp_path):
+    """Only decoding finds it, which is done at the start where it is to be skipped."""
+    make(tmp_path, {"train/a": 3}, suffix="jpg")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    damaged = tmp_path / "train/a/001.jpg"
+    Image.fromarray(noise).save(damaged)
+    content = damaged.read_bytes()
+    # The end of the tables, and the first of what they code.
+    start = content.index(b"\xff\xda")
+    damaged.write_bytes(content[: start - 60] + bytes(90) + content[start + 30 :])
+    with pytest.raises(UserError, match=r"001\.jpg.*put back.*data\.skip_corrupt"):
+        open_root(tmp_path).sources["train"][1]
+    with pytest.warns(UserWarning, match=r"skipped 1 of 3 .*001\.jpg"):
+        splits = open_root(tmp_path, skip_corrupt=True)
+    assert len(first_examples(splits.sources["train"], 3)["label"]) == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"x", b"this is no image"])
 def test_a_file_that_is_no_image_is_refused(tmp_path, content):
     make(tmp_path, {"train/a": 2})

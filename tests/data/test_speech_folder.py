@@ -125,6 +125,20 @@ class TestRefused:
             splits = open_root(root, skip_corrupt=True)
         assert splits.sources["train"].lengths.tolist() == [4_800, 5_120]
 
+    def test_damage_in_the_middle_is_skipped_or_told(self, make, write):
+        """Only decoding finds it, which skipping does at the start."""
+        root = make({"train/a": 3}, suffix="flac")
+        damaged = root / "train/a/001.flac"
+        write(damaged, 0.1 * np.random.default_rng(0).normal(size=64_000))
+        content = damaged.read_bytes()
+        middle = len(content) // 3
+        damaged.write_bytes(content[:middle] + bytes(5_000) + content[middle + 5_000 :])
+        with pytest.raises(UserError, match=r"001\.flac .*data\.skip_corrupt=True"):
+            open_root(root).sources["train"][1]
+        with pytest.warns(UserWarning, match=r"skipped 1 of 3 .*001\.flac"):
+            splits = open_root(root, skip_corrupt=True)
+        assert splits.sources["train"].lengths.tolist() == [4_800, 5_120]
+
     @pytest.mark.parametrize("content", [b"", b"no sound"])
     def test_a_file_that_is_no_sound(self, make, content):
         root = make({"train/a": 2})

@@ -258,7 +258,7 @@ class TestOthers:
     def test_without_speakers_all_are_one(self, tmp_path):
         prepare(WithRate(data_dir=tmp_path))
         splits = open_at(tmp_path, "with_rate")
-        assert splits.speaker_names == ()
+        assert splits.speaker_names == ("speaker",)
         example = splits.sources["train"][0]
         assert example["speaker"] == 0
         assert example["sentence"] == -1

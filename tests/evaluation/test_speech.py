@@ -1,11 +1,13 @@
 """Bits with codes of others, against each utterance by itself; frames and rates."""
 
+import dataclasses
 import math
 
 import jax
 import numpy as np
 import pytest
 
+from vqvae_jax.data import phones
 from vqvae_jax.data.codes import write_codes
 from vqvae_jax.data.speech_dataset import open_speech
 from vqvae_jax.evaluation import speech
@@ -52,6 +54,64 @@ def test_other_codes_are_those_of_the_next_utterance(experiment, params, dataset
         expected, rel=1e-4
     )
     assert found["test_bits_per_sample_codes_shuffled"] != pytest.approx(expected)
+
+
+class Utterances(list):
+    @property
+    def lengths(self):
+        return np.array([len(utterance["audio"]) for utterance in self])
+
+
+def test_an_utterance_alone_in_its_batch_gets_anothers_codes(
+    experiment, params, dataset
+):
+    """The ninth, and longest, is: it gets the codes of the last before it."""
+    nine = Utterances([dataset.train[i] for i in range(9)])
+    evaluation = dataclasses.replace(experiment.evaluation, batch_size=8)
+    in_eights = dataclasses.replace(experiment, evaluation=evaluation)
+    model, test = experiment.model, nine
+    found = speech._of_other_codes(model, params, in_eights, test)
+    order = np.argsort(test.lengths, kind="stable").tolist()
+    encode, log_prob = jax.jit(model.encode), jax.jit(model.log_prob)
+    codes = [np.asarray(encode(params, test[i]["audio"][None]))[0] for i in order]
+    nats = 0.0
+    for row, i in enumerate(order):
+        given = np.resize(codes[[1, 2, 3, 4, 5, 6, 7, 0, 7][row]], len(codes[row]))
+        nats -= float(
+            log_prob(
+                params,
+                test[i]["audio"][None],
+                given[None],
+                speakers=test[i]["speaker"][None],
+            )[0]
+        )
+    expected = nats / sum(test.lengths) / math.log(2)
+    assert found["test_bits_per_sample_other_codes"] == pytest.approx(
+        expected, rel=1e-4
+    )
+
+
+def test_without_phones_on_test_phonemes_are_not_measured(
+    experiment, dataset, tmp_path
+):
+    """Tables beside the recordings of train alone: everything else is measured."""
+    workdir, model = Workdir(tmp_path), experiment.model
+    for split in ("train", "test"):
+        lengths = model.num_latents(getattr(dataset, split).lengths)
+        columns = {"index": np.arange(len(lengths)), "length": lengths}
+        write_codes(
+            workdir.codes_directory(split),
+            batches=[(np.zeros((len(lengths), max(lengths), 1), np.int32), columns)],
+            num_codes=model.num_codes,
+            class_names=[],
+            fingerprint="0",
+        )
+    measured, confusion = speech._of_phonemes(workdir, experiment, dataset, model)
+    assert confusion.sum() == measured["phoneme_frames"] > 0
+    untold = [{**dataset.test[i], "phones": phones.none()} for i in range(len(lengths))]
+    partly = dataset._replace(test=untold)
+    with pytest.warns(UserWarning, match="not measured: the phone of no test frame"):
+        assert speech._of_phonemes(workdir, experiment, partly, model) == ({}, None)
 
 
 def test_rates(experiment, dataset):

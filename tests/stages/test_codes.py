@@ -68,15 +68,47 @@ def test_a_prior_of_another_codebook_is_refused(copied_run, tiny_config):
         stages.run(tiny_config, str(copied_run), ["prior"])
 
 
-def test_nothing_is_trained_on_the_codes_of_another_vqvae(copied_run, tiny_config):
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_nothing_is_trained_on_the_codes_of_another_vqvae(
+    copied_run, tiny_config, split
+):
     """[18] Where the best checkpoint was lost, say, and the next best is used."""
     shutil.rmtree(copied_run / "checkpoints" / "prior")
-    metadata = copied_run / "codes" / "train" / "metadata.json"
+    metadata = copied_run / "codes" / split / "metadata.json"
     facts = json.loads(metadata.read_text()) | {"fingerprint": "another"}
     metadata.write_text(json.dumps(facts))
     with pytest.raises(UserError, match=r"another codebook \(another\) .*delete that"):
         stages.run(tiny_config, str(copied_run), ["prior"])
     assert not (copied_run / "checkpoints" / "prior").exists()
+
+
+def test_nothing_is_measured_on_the_codes_of_another_vqvae(copied_run):
+    """[18]"""
+    place = Workdir(copied_run)
+    metadata = copied_run / "codes" / "test" / "metadata.json"
+    place.write_json(metadata, place.read_json(metadata) | {"fingerprint": "another"})
+    with pytest.raises(UserError, match=r"another codebook \(another\) .*delete that"):
+        place.require_same_codebook(restore(copied_run)[1])
+
+
+def test_codes_that_were_begun_anew_are_not_mixed_with_old_ones(
+    copied_run, tiny_config, monkeypatch
+):
+    """Who is killed after the first split has codes of one VQ-VAE, and not of all."""
+    place = Workdir(copied_run)
+    shutil.rmtree(place.codes_directory("train"))
+    written = []
+
+    def killed_at_the_second(directory, **options):
+        if written:
+            raise KeyboardInterrupt
+        written.append(write_codes(directory, **options))
+
+    monkeypatch.setattr("vqvae_jax.data.codes.write_codes", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        stages.run(tiny_config, str(copied_run), ["codes"])
+    assert place.codes_directory("train").is_dir()
+    assert not place.has_codes()
 
 
 def constant_codes(workdir, *values, num_codes):

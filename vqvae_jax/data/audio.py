@@ -41,17 +41,19 @@ def read(path: str, *, rate: int) -> Int16[np.ndarray, " t"]:
         return to_int16(resample(samples, from_rate=file.samplerate, to_rate=rate))
 
 
-def inspect(path: str, *, rate: int) -> int:
-    """Return how many samples `read` will give, without decoding most of the file.
+def inspect(path: str, *, rate: int, decode: bool = False) -> int:
+    """Return how many samples `read` will give.
+
+    Most of the file is not decoded, unless `decode` says so.
 
     Raises:
       UserError: as `read`. What only decoding shows, damage in the middle of a file, is
-        left to it.
+        otherwise left to it.
     """
     soundfile = imported("soundfile", purpose="to read recordings")
     with _named(path), soundfile.SoundFile(path) as file:
         _check_header(path, file)
-        if file.subtype not in _FLOATS:
+        if file.subtype not in _FLOATS and not decode:
             # A file that was cut off fails at its end.
             file.seek(max(0, file.frames - file.samplerate))
         _read_all(path, file)

@@ -29,8 +29,9 @@ def open_folder(
     Classes are the folders within train, in alphabetical order; a split may lack
     some. Where train holds images and no folders, the set is unlabelled and so are
     the others. Every file is looked at before this returns, so that a run does not
-    end hours later at a damaged one; `skip_corrupt` leaves those out with a warning
-    that counts them. EXIF orientation is applied.
+    end hours later at a damaged one; `skip_corrupt` decodes each, which also finds
+    damage in the middle, and leaves those out with a warning that counts them. EXIF
+    orientation is applied.
 
     Raises:
         UserError: a folder is missing or empty, a split has a class that train has
@@ -48,7 +49,7 @@ def open_folder(
     sources = {}
     for role, path in folders.items():
         files, labels = _list_images(path, class_names)
-        bad = unreadable(files)
+        bad = unreadable(files, decode=skip_corrupt)
         if bad and not skip_corrupt:
             first = min(bad)
             raise UserError(
@@ -99,7 +100,8 @@ class FolderSource:
         except Exception as error:
             raise UserError(
                 f"{self._files[index]} cannot be decoded ({error}): put back the file "
-                "that the run was started with, and give the same command"
+                "that the run was started with and give the same command, or start "
+                "in another --workdir with data.skip_corrupt=True"
             ) from error
         return {"image": array, "label": np.asarray(self._labels[index])}
 
@@ -178,23 +180,27 @@ def _image_files(path: Path) -> list[str]:
         )
 
 
-def unreadable(files: Sequence[str]) -> dict[int, str]:
-    """Return by index what is wrong with those files that are no readable image."""
+def unreadable(files: Sequence[str], *, decode: bool = False) -> dict[int, str]:
+    """Return by index what is wrong with those files that are no readable image.
+
+    Damage in the middle of one is found where they are to be decoded.
+    """
     # Filters are global, so they are set once around all threads.
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        problems = pool.map(_problem, files)
+        problems = pool.map(lambda file: _problem(file, decode), files)
         return {i: problem for i, problem in enumerate(problems) if problem}
 
 
-def _problem(file: str) -> str:
+def _problem(file: str, decode: bool) -> str:
     """Return what is wrong with a file, or "": all of it read, most not decoded."""
     try:
         with Image.open(file) as image:
             if image.format == "PNG":
+                # Its checksums find damage anywhere.
                 image.verify()
-            elif image.format != "JPEG" or not _ends_as_jpeg(file):
+            elif decode or image.format != "JPEG" or not _ends_as_jpeg(file):
                 image.load()
             images.require_convertible(image)
     except Exception as error:

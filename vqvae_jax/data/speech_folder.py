@@ -31,8 +31,9 @@ def open_speech_folder(
 
     Speakers are the folders within train, in alphabetical order; other splits may have
     speakers that train has not. Every file is looked at before this returns, so that a
-    run does not end hours later at a damaged one; `skip_corrupt` leaves those out with
-    a warning that counts them.
+    run does not end hours later at a damaged one; `skip_corrupt` decodes each, which
+    also finds damage in the middle, and leaves those out with a warning that counts
+    them.
 
     Raises:
         UserError: a folder is missing or empty, or a file or its phones cannot be used
@@ -97,8 +98,15 @@ class SpeechFolderSource:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Example:
+        try:
+            samples = audio.read(self._files[index], rate=self._sample_rate)
+        except UserError as error:
+            raise UserError(
+                f"{error}. A run in another --workdir with data.skip_corrupt=True "
+                "leaves out what is damaged"
+            ) from error
         return {
-            "audio": audio.read(self._files[index], rate=self._sample_rate),
+            "audio": samples,
             "speaker": np.asarray(self._speakers[index]),
             "sentence": np.asarray(UNKNOWN, np.int32),
             "phones": self._segments[index].copy(),
@@ -124,7 +132,9 @@ def _usable(split: Path, rate: int, skip_corrupt: bool) -> list[_Recording]:
         f"{split} has no recordings; expected {split}/<speaker>/*.wav or *.flac",
     )
     with ThreadPoolExecutor() as pool:
-        looked_at = list(pool.map(lambda file: _look_at(file, rate), files))
+        looked_at = list(
+            pool.map(lambda file: _look_at(file, rate, skip_corrupt), files)
+        )
     problems = [found for found in looked_at if isinstance(found, UserError)]
     if problems and not skip_corrupt:
         raise UserError(
@@ -142,9 +152,9 @@ def _usable(split: Path, rate: int, skip_corrupt: bool) -> list[_Recording]:
     return usable
 
 
-def _look_at(file: str, rate: int) -> _Recording | UserError:
+def _look_at(file: str, rate: int, decode: bool) -> _Recording | UserError:
     try:
-        length = audio.inspect(file, rate=rate)
+        length = audio.inspect(file, rate=rate, decode=decode)
         table_file = os.path.splitext(file)[0] + PHONES_SUFFIX
         table = None
         if os.path.exists(table_file):

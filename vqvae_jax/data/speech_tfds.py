@@ -231,10 +231,10 @@ def _rate(builder: Any) -> int:
 
 
 def _speaker_names(builder: Any, train: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of train's speakers; () if the set does not tell them apart."""
+    """Return the names of train's speakers, one if the set does not tell them apart."""
     key = _speaker_key(builder)
     if key is None:
-        return ()
+        return ("speaker",)
     names = getattr(builder.info.features[key], "names", None)
     if names is not None:
         return tuple(names)

@@ -11,7 +11,7 @@ from vqvae_jax.data.source import Example, Source, read_many
 from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.data.utterances import UNKNOWN, Utterances
 from vqvae_jax.evaluation import voices
-from vqvae_jax.evaluation.other_codes import equal_codes, of_another
+from vqvae_jax.evaluation.other_codes import equal_codes, of_another_sentence
 from vqvae_jax.models.speech import SpeechVQVAE
 from vqvae_jax.workdir import Workdir
 
@@ -51,9 +51,12 @@ def of_conversions(
         audio[row, : len(said)], mask[row, : len(said)] = said, True
     again = np.asarray(jax.jit(model.encode)(params, audio, mask))
     results["converted_equal_codes"] = equal_codes(codes, again, lengths)
-    results["other_utterance_equal_codes"] = equal_codes(
-        codes, of_another(codes, lengths), lengths
-    )
+    sentences = np.array([int(utterance["sentence"]) for utterance in test])
+    others, there = of_another_sentence(codes, lengths, sentences)
+    if there.any():
+        results["other_utterance_equal_codes"] = equal_codes(
+            codes[there], others[there], lengths[there]
+        )
     targets = samples["voices"][:, 1]
     return results | _of_distances(
         test, changed, targets, dataset, workdir.codes("test")

@@ -1,7 +1,9 @@
 """Codes that are not an utterance's own: does a decoder notice? How many are equal?"""
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
+
+from vqvae_jax.data.utterances import UNKNOWN
 
 
 def shuffled_in_time(
@@ -17,18 +19,47 @@ def shuffled_in_time(
 
 
 def of_another(
-    codes: Int[np.ndarray, "B N"], lengths: Int[np.ndarray, " B"]
-) -> Int[np.ndarray, "B N"]:
+    codes: Int[np.ndarray, "B N"],
+    lengths: Int[np.ndarray, " B"],
+    *,
+    before: Int[np.ndarray, " n"] | None = None,
+) -> Int[np.ndarray, "B N"] | None:
     """Give each utterance the codes of the next one, over again where it is shorter.
 
-    Rows of length 0 are none, and have no codes to give.
+    Rows of length 0 are none, and have no codes to give. An utterance that is alone
+    gets the codes `before`, which an utterance before had; without them there are none
+    to give, and what is returned is None.
     """
     there = np.flatnonzero(lengths)
+    if len(there) == 1 and before is None:
+        return None
     given = codes.copy()
     for row, other in zip(there, np.roll(there, -1), strict=True):
-        own = codes[other, : lengths[other]]
-        given[row, : lengths[row]] = np.resize(own, lengths[row])
+        theirs = before if row == other else codes[other, : lengths[other]]
+        given[row, : lengths[row]] = np.resize(theirs, lengths[row])
     return given
+
+
+def of_another_sentence(
+    codes: Int[np.ndarray, "B N"],
+    lengths: Int[np.ndarray, " B"],
+    sentences: Int[np.ndarray, " B"],
+) -> tuple[Int[np.ndarray, "B N"], Bool[np.ndarray, " B"]]:
+    """Give each utterance the codes of the next one that says something else.
+
+    All are taken for different whose sentence is not known. Returned too is whether
+    there is such an utterance; where there is none, codes stay.
+    """
+    given, is_given = codes.copy(), np.zeros(len(codes), bool)
+    for row in range(len(codes)):
+        others = np.roll(np.arange(len(codes)), -1 - row)[:-1]
+        differs = (sentences[others] != sentences[row]) | (sentences[row] == UNKNOWN)
+        if differs.any():
+            other = others[differs][0]
+            theirs = codes[other, : lengths[other]]
+            given[row, : lengths[row]] = np.resize(theirs, lengths[row])
+            is_given[row] = True
+    return given, is_given
 
 
 def equal_codes(

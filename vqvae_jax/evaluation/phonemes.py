@@ -13,7 +13,11 @@ import numpy as np
 from jaxtyping import Int
 
 from vqvae_jax.data.phones import NO_PHONE
-from vqvae_jax.errors import require
+from vqvae_jax.errors import UserError
+
+
+class UnknownPhones(UserError):
+    """There is no frame whose phone is known."""
 
 
 class Frames(NamedTuple):
@@ -54,7 +58,7 @@ def likeliest(
     A code that never occurs gets the most frequent phone.
 
     Raises:
-      UserError: no frame's phone is known.
+      UnknownPhones: no frame's phone is known.
     """
     return _likeliest(_counts(train, num_codes, num_phones))
 
@@ -77,7 +81,7 @@ def score(
       seed: decides on the order of shuffled codes.
 
     Raises:
-      UserError: no frame's phone is known, on train or on test.
+      UnknownPhones: no frame's phone is known, on train or on test.
     """
     counts = _counts(train, num_codes, num_phones)
     phone_of = _likeliest(counts)
@@ -89,7 +93,8 @@ def score(
         np.add.at(confusion, (phones, phone_of[codes]), 1)
         hits += np.count_nonzero(phone_of[rng.permutation(codes)] == phones)
     frames = int(confusion.sum())
-    require(frames > 0, _unknown("test"))
+    if not frames:
+        raise _unknown("test")
     return PhonemeScores(
         accuracy=float(np.trace(confusion) / frames),
         chance=float(confusion[most_frequent].sum() / frames),
@@ -105,7 +110,8 @@ def _counts(
     counts = np.zeros((num_codes, num_phones), np.int64)
     for codes, phones in map(_known, train):
         np.add.at(counts, (codes, phones), 1)
-    require(bool(counts.any()), _unknown("train"))
+    if not counts.any():
+        raise _unknown("train")
     return counts
 
 
@@ -120,7 +126,7 @@ def _known(utterance: Frames) -> Frames:
     return Frames(utterance.codes[is_known], utterance.phones[is_known])
 
 
-def _unknown(split: str) -> str:
-    return (
+def _unknown(split: str) -> UnknownPhones:
+    return UnknownPhones(
         f"the phone of no {split} frame is known; codes are judged by data with phones"
     )

@@ -1,7 +1,9 @@
 """How well speech is coded, and what its codes say (section 4.3)."""
 
+import collections
 import functools
 import math
+import warnings
 from collections.abc import Iterator
 
 import jax
@@ -36,7 +38,7 @@ def measure_speech(
     """Measure a trained model of speech, and its prior, on the test split.
 
     Returns a flat dict, where units are part of the names, and how often each phone was
-    taken for each; None where phones are not known.
+    taken for each; None where phones are not known, on train and on test.
 
     Raises:
       UserError: codes or prior belong to another model, or a stage is missing.
@@ -59,8 +61,23 @@ def measure_speech(
     }
     if experiment.second is not None:
         results |= _of_prior(workdir, experiment)
-    confusion = None
-    if dataset.phone_names:
+    of_phonemes, confusion = _of_phonemes(workdir, experiment, dataset, model)
+    results |= of_phonemes
+    results |= of_conversions(workdir, model, params, dataset)
+    results |= of_samples(workdir)
+    results["sample_temperature"] = experiment.samples.temperature
+    return results | of_training(workdir, experiment, counted="crops"), confusion
+
+
+def _of_phonemes(
+    workdir: Workdir,
+    experiment: Experiment,
+    dataset: SpeechDataset,
+    model: SpeechVQVAE,
+) -> tuple[Results, Int[np.ndarray, "P P"] | None]:
+    if not dataset.phone_names:
+        return {}, None
+    try:
         scores = phonemes.score(
             _frames(workdir, dataset, "train", model.downsampling),
             _frames(workdir, dataset, "test", model.downsampling),
@@ -68,17 +85,17 @@ def measure_speech(
             num_phones=len(dataset.phone_names),
             seed=experiment.seed,
         )
-        confusion = scores.confusion
-        results |= {
-            "phoneme_accuracy": scores.accuracy,
-            "phoneme_chance_accuracy": scores.chance,
-            "phoneme_shuffled_codes_accuracy": scores.shuffled,
-            "phoneme_frames": scores.frames,
-        }
-    results |= of_conversions(workdir, model, params, dataset)
-    results |= of_samples(workdir)
-    results["sample_temperature"] = experiment.samples.temperature
-    return results | of_training(workdir, experiment, counted="crops"), confusion
+    except phonemes.UnknownPhones as unknown:
+        # The tables of phones are beside some of the recordings only.
+        warnings.warn(f"phonemes are not measured: {unknown}", stacklevel=2)
+        return {}, None
+    results: Results = {
+        "phoneme_accuracy": scores.accuracy,
+        "phoneme_chance_accuracy": scores.chance,
+        "phoneme_shuffled_codes_accuracy": scores.shuffled,
+        "phoneme_frames": scores.frames,
+    }
+    return results, scores.confusion
 
 
 def _of_rates(model: SpeechVQVAE, dataset: SpeechDataset) -> Results:
@@ -114,23 +131,27 @@ def _of_other_codes(
         ).sum()
 
     generator = np.random.default_rng(experiment.seed)
-    nats = {"codes_shuffled": 0.0, "other_codes": 0.0}
-    samples = 0
+    nats, samples = collections.Counter(), collections.Counter()
+    before = None
     for batch in experiment.utterance_batches(test):
         spoken = distributed.whole(batch["mask"].sum(axis=1))
-        samples += int(spoken.sum())
         lengths = model.num_latents(spoken)
         placed = sharding.put_batch(batch, mesh)
         codes = np.asarray(encode(params, placed["audio"], placed["mask"]))
         for name, changed in (
             ("codes_shuffled", shuffled_in_time(codes, lengths, generator)),
-            ("other_codes", of_another(codes, lengths)),
+            ("other_codes", of_another(codes, lengths, before=before)),
         ):
+            if changed is None:
+                continue
+            samples[name] += int(spoken.sum())
             own = {"codes": distributed.own_rows(changed)}
             given = sharding.put_batch(own, mesh)["codes"]
             nats[name] -= float(log_prob(params, placed, given))
+        last = np.flatnonzero(lengths)[-1]
+        before = codes[last, : lengths[last]]
     return {
-        f"test_bits_per_sample_{name}": total / samples / math.log(2)
+        f"test_bits_per_sample_{name}": total / samples[name] / math.log(2)
         for name, total in nats.items()
     }
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -67,6 +68,10 @@ def write_splits(
     model, params = restore(workdir.path)
     mesh = sharding.data_mesh()
     digest = fingerprint(params)
+    if distributed.is_first():
+        # Whoever is killed between two splits must not leave one of other codes.
+        for split in SPLITS:
+            shutil.rmtree(workdir.codes_directory(split), ignore_errors=True)
     params = sharding.put_replicated(params, mesh)
     of_arrays = jax.jit(model.encode, out_shardings=sharding.replicated(mesh))
 
@@ -131,13 +136,14 @@ def train_on_codes(
       UserError: the codes, or what was trained on them before, are of another VQ-VAE.
     """
     workdir, experiment, _ = context
-    codes = workdir.codes("train")
     _, params = restore(workdir.path)
-    codes.require_fingerprint(fingerprint(params))
+    codes, validation_codes = (workdir.codes(name) for name in SPLITS[:2])
+    for source in (codes, validation_codes):
+        source.require_fingerprint(fingerprint(params))
     facts = dataclasses.asdict(codes.metadata)
     model = start(experiment.make_second(facts)[stage], params)
     train = examples(codes, model, split="train")
-    validation = examples(workdir.codes("validation"), model, split="validation")
+    validation = examples(validation_codes, model, split="validation")
     place = workdir.facts(experiment.second)
     if place.exists():
         before = workdir.read_facts(experiment.second).fingerprint

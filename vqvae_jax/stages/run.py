@@ -117,8 +117,9 @@ def _opened(workdir: Workdir, experiment: Experiment) -> Context:
         dataset = distributed.in_turn(lambda: open_dataset(experiment.data))
         return Context(workdir, experiment, dataset)
     dataset = distributed.in_turn(lambda: open_speech(experiment.data))
+    experiment = experiment.with_speakers(dataset.speaker_names)
     workdir.keep_speakers(dataset.speaker_names)
-    return Context(workdir, experiment.with_speakers(dataset.speaker_names), dataset)
+    return Context(workdir, experiment, dataset)
 
 
 def stages_of(kind: str, second: str | None = "prior") -> dict[str, Stage]:
