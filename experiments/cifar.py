@@ -228,7 +228,7 @@ def _use_other_model(config: ConfigDict, kind: str, *, paper_size: bool) -> None
         # Each sample of each image goes through the decoder: a CPU affords ten.
         samples = 50 if paper_size else 10
         model.update({"num_samples": samples, "samples_at_once": 1})
-        config.evaluation.batch_size = min(50, config.evaluation.batch_size)
+        config.evaluation.batch_size = min(48, config.evaluation.batch_size)
     if kind == "pixelcnn":
         config.model = ConfigDict(
             {

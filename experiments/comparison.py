@@ -76,7 +76,7 @@ def get_config(variant: str = "") -> ConfigDict:
             "training": _training(steps, on_cifar),
             "samples": _samples(on_cifar),
             "evaluation": {
-                "batch_size": 100 if on_cifar else 120,
+                "batch_size": 96 if on_cifar else 120,
                 "classify_samples": False,
                 "train_grids": 10_000,
             },

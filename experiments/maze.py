@@ -121,7 +121,7 @@ def _full() -> ConfigDict:
                 "guidance": 1.0,
             },
             "evaluation": {
-                "batch_size": 100,
+                "batch_size": 96,
                 "classify_samples": False,
                 "train_grids": 10_000,
             },

@@ -179,4 +179,4 @@ def _make_small(config: ConfigDict) -> None:
         }
     )
     config.samples.update({"num_samples": 16, "batch_size": 8, "temperature": 0.9})
-    config.evaluation.batch_size = 20
+    config.evaluation.batch_size = 16

@@ -128,6 +128,37 @@ class TestExperiments:
                 assert training.warmup_steps < training.steps / 2
 
     @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+    def test_paper_sizes_fit_eight_devices(self, path):
+        """Those of a CPU are small, some of them for its memory."""
+        for name, plain in variants(path).items():
+            if "small" in name:
+                continue
+            for section in ("training", "prior_training", "evaluation"):
+                options = plain.get(section, {"batch_size": 8})
+                at_once = options["batch_size"] // options.get("accumulate", 1)
+                assert at_once % 8 == 0, f"{name}: {section}"
+
+    @pytest.mark.parametrize("kind", ["gan", "vae", "vimco"])
+    @pytest.mark.parametrize(
+        ("name", "value"), [("temperature", 0.5), ("top_k", 3), ("top_p", 0.9)]
+    )
+    def test_how_to_draw_is_refused_where_there_are_no_logits(self, kind, name, value):
+        path = next(path for path in EXPERIMENTS if path.stem == "cifar")
+        config = load(path).get_config(kind).to_dict()
+        config["samples"][name] = value
+        with pytest.raises(UserError, match=rf"^samples\.{name}={value} does nothing"):
+            Experiment.from_config(config)
+
+    def test_labels_are_not_withheld_from_who_gets_none(self):
+        path = next(path for path in EXPERIMENTS if path.stem == "cifar")
+        config = load(path).get_config("pixelcnn").to_dict()
+        config["samples"] |= {"top_k": 3, "top_p": 0.9}
+        Experiment.from_config(config)
+        config["model"]["label_dropout"] = 0.1
+        with pytest.raises(UserError, match=r"^model\.label_dropout=0\.1 does nothing"):
+            Experiment.from_config(config)
+
+    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
     def test_memory_can_be_saved(self, path):
         """Where `accumulate` or `remat` exists, a command line can set it."""
         for plain in variants(path).values():

@@ -13,6 +13,10 @@ class DivergedError(UserError):
     """Training ended because a term became NaN or infinite."""
 
 
+class CollapsedError(UserError):
+    """All vectors have the same code, which therefore says nothing."""
+
+
 def require(condition: bool, message: str) -> None:
     """Raise UserError with `message` unless `condition` holds."""
     if not condition:

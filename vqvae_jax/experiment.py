@@ -216,6 +216,21 @@ class Experiment:
             # To build the models checks their options too.
             model = self.make_second(facts)[self.second]
             label_dropout = getattr(model, "label_dropout", 0.0)
+        if self.kind == "pixelcnn":
+            require(
+                self.model.label_dropout == 0,
+                f"model.label_dropout={self.model.label_dropout} does nothing: this "
+                "PixelCNN is trained without labels. Set it to 0.0",
+            )
+        elif self.kind in ("gan", "vae", "vimco"):
+            default = SamplesConfig()
+            for name in ("temperature", "top_k", "top_p"):
+                value, usual = getattr(self.samples, name), getattr(default, name)
+                require(
+                    value == usual,
+                    f"samples.{name}={value} does nothing for a {self.kind}, whose "
+                    f"samples are drawn from no logits: set it to {usual}",
+                )
         require(
             self.samples.guidance == 1 or label_dropout > 0,
             f"samples.guidance={self.samples.guidance} needs prior.label_dropout "

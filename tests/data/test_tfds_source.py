@@ -87,6 +87,20 @@ def test_a_damaged_set_is_refused(tmp_path):
         open_at(tmp_path, "digits")
 
 
+def test_damage_that_shows_late_is_told_with_the_folder(tmp_path):
+    """Opening reads the first record only; a byte of a later one was flipped."""
+    prepared = digits_at(tmp_path)
+    shard = next(prepared.glob("*train*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    train = open_at(tmp_path, "digits").sources["train"]
+    with pytest.raises(UserError, match=r"digits/1\.0\.0.* cannot be read .*delete"):
+        list(map(train.__getitem__, range(len(train))))
+    with pytest.raises(UserError, match=r"digits/1\.0\.0.* cannot be read .*delete"):
+        read_many(train, range(len(train)))
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be prepared there"):

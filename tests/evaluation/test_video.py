@@ -25,13 +25,19 @@ class TestCopying:
         codes = draw(40, 2, *GRID)
         codes[..., 1] %= 2
         copying = video_lib.fit_copying([codes[:30], codes[30:]], num_codes=K)
-        assert copying.same == pytest.approx(np.mean(codes[:, 0] == codes[:, 1]))
+        equal = codes[:, 0] == codes[:, 1]
+        assert copying.same == pytest.approx((equal.sum() + 1) / (equal.size + 2))
         counts = [
             np.bincount(codes[:, 1, ..., g].ravel(), minlength=K) + 1 for g in range(2)
         ]
         expected = [row / row.sum() for row in counts]
         np.testing.assert_allclose(copying.marginal, expected)
         assert (copying.marginal > 0).all()
+
+    def test_a_change_is_possible_where_none_was_seen(self):
+        still = np.zeros((3, 2, *GRID), int)
+        copying = video_lib.fit_copying([still], num_codes=K)
+        assert np.isfinite(video_lib.copying_bits(copying, draw(4, 3, *GRID))).all()
 
     def test_it_is_a_distribution_over_the_codes_that_may_follow(self):
         marginal = np.random.default_rng(1).dirichlet(np.ones(K), size=1)

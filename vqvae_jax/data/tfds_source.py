@@ -256,7 +256,30 @@ def records(builder: Any, split: str) -> Any:
     source = builder.as_data_source(
         split, deserialize_method=raw, file_format="array_record"
     )
-    return source.data_source
+    return _Records(source.data_source, f"{builder.info.full_name}, {split}", builder)
+
+
+class _Records:
+    """A split's serialised examples; what is damaged is told with its folder."""
+
+    def __init__(self, source: Any, name: str, builder: Any):
+        self._source, self._name = source, name
+        self._folder = str(builder.data_path)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[bytes]:
+        try:
+            return self._source.__getitems__(list(indices))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{self._name}: records in {self._folder} cannot be read "
+                f"({one_line(error)}); delete that folder to prepare the set again"
+            ) from error
 
 
 def _is_image(feature: Any) -> bool:

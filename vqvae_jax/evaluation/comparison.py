@@ -11,7 +11,7 @@ NOT_DEFINED = "not defined"
 class Trained(NamedTuple):
     """One system, trained with one seed.
 
-    results: what its run measured, `{}` if training diverged.
+    results: what its run measured, `{}` if training diverged or its codes collapsed.
     sharpness: ratios of its samples to real images, by measure.
     latents: numbers or codes in z, 0 if there is no z.
     num_dims: values of an image.
@@ -33,14 +33,18 @@ class Cell(NamedTuple):
 Table = dict[str, dict[str, Cell]]
 
 
-def compare(systems: Mapping[str, Sequence[Trained]]) -> Table:
+def compare(
+    systems: Mapping[str, Sequence[Trained]], *, kinds: Mapping[str, str] | None = None
+) -> Table:
     """Answer each question for each system from all of its seeds.
 
     Args:
-      systems: seeds of each system, by the kind of its model.
+      systems: seeds of each system, by its name.
+      kinds: of its model, by its name; None where that is its name.
 
-    Returns question -> kind -> answer. What a system has no measurement for says so.
+    Returns question -> name -> answer. What a system has no measurement for says so.
     """
+    kinds = kinds or {name: name for name in systems}
     questions = {
         "exact likelihood p(x)": _likelihood,
         "latent variable z": _latent,
@@ -51,7 +55,7 @@ def compare(systems: Mapping[str, Sequence[Trained]]) -> Table:
         "samples per second": _speed,
     }
     return {
-        question: {kind: answer(kind, seeds) for kind, seeds in systems.items()}
+        question: {name: answer(kinds[name], seeds) for name, seeds in systems.items()}
         for question, answer in questions.items()
     }
 
@@ -101,6 +105,8 @@ def _stable(kind: str, seeds: Sequence[Trained]) -> Cell:
     finished = [seed for seed in seeds if seed.results]
     diverged = len(seeds) - len(finished)
     text = f"{diverged} of {len(seeds)} seeds diverged"
+    if diverged and kind == "vqvae":
+        text += " or collapsed"
     name, unit = {
         "gan": ("test_discriminator", "nats"),
         "vqvae": ("test_bits_per_dim_learned_prior", "bits/dim"),

@@ -154,13 +154,13 @@ def reconstruction_quality(workdir: Workdir, test: Source) -> Results:
     """
     arrays = workdir.read_reconstructions()
     originals = stack(read_many(test, arrays["frames"].tolist()))["image"]
-    others = originals[derangement(len(originals))]
     compared = {
         "first_stage": arrays["first_stage"],
         "global_codes": arrays["hierarchy"],
         "vae_latents": arrays["hierarchy_vae"],
-        "other_frames": others,
     }
+    if len(originals) > 1:
+        compared["other_frames"] = originals[derangement(len(originals))]
     psnr = jax.jit(image_quality.psnr_db)
     results: Results = {
         f"reconstruction_psnr_db_{name}": float(

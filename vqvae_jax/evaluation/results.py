@@ -203,6 +203,15 @@ def of_training(workdir: Workdir, experiment: Experiment, *, counted: str) -> Re
             bool(train and validation),
             f"{workdir.metrics} is damaged: it has no steps of {stage}",
         )
+        for entry, name in (
+            *((e, "examples_per_second") for e in train),
+            *((e, "loss") for e in validation),
+        ):
+            require(
+                name in entry,
+                f"{workdir.metrics} is damaged: {stage}, step {entry['step']} has no "
+                f"{name}",
+            )
         results[f"{prefix}train_steps"] = validation[-1]["step"]
         # Of equal ones the newest, which is the one that `restore` reads.
         best = min(validation, key=lambda entry: (entry["loss"], -entry["step"]))

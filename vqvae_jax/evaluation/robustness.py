@@ -11,7 +11,7 @@ Results = Mapping[str, float]
 class Spread(NamedTuple):
     """One figure over the seeds of one setting.
 
-    mean, low, high: over the seeds that did not diverge; NaN if all did.
+    mean, low, high: over the seeds that have it; NaN if none has.
     """
 
     mean: float
@@ -31,8 +31,12 @@ class Effect(NamedTuple):
 
 
 def spread(seeds: Sequence[Results], name: str) -> Spread:
-    """Return a figure's mean and range over seeds; `{}` is one that diverged."""
-    values = [results[name] for results in seeds if results]
+    """Return a figure's mean and range over the seeds that have it.
+
+    `{}` is one that diverged; a figure may also be of some settings only, such as bits
+    where the likelihood is discrete.
+    """
+    values = [results[name] for results in seeds if name in results]
     if not values:
         return Spread(np.nan, np.nan, np.nan)
     return Spread(float(np.mean(values)), min(values), max(values))

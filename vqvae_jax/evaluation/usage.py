@@ -8,7 +8,7 @@ from jaxtyping import Float
 from vqvae_jax import metrics
 from vqvae_jax.data.codes import CodesSource
 from vqvae_jax.data.pipeline import eval_batches
-from vqvae_jax.errors import require
+from vqvae_jax.errors import CollapsedError
 
 # Below this part of all codes a run is more likely to have failed than to be done.
 _FEW = 0.05
@@ -43,7 +43,7 @@ def collapse(counts: Float[np.ndarray, "G K"]) -> str:
     """Return a warning if under 5 % of all codes are in use, "" if there is no need.
 
     Raises:
-      UserError: no codebook has two codes in use, so that codes say nothing.
+      CollapsedError: no codebook has two codes in use, so that codes say nothing.
     """
     active = np.count_nonzero(counts, axis=-1)
     part = active.sum() / counts.size
@@ -53,5 +53,6 @@ def collapse(counts: Float[np.ndarray, "G K"]) -> str:
         "another workdir with model.codebook_init=kmeans, model.restart_below above 0 "
         "or model.codebook_update=ema"
     )
-    require(bool(active.max() >= 2), told)
+    if active.max() < 2:
+        raise CollapsedError(told)
     return told if part < _FEW else ""

@@ -66,7 +66,7 @@ def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSe
         values = _evaluated(workdir, experiment, stage, test)
         results[f"{name}_bits_per_frame"] = values["bits_per_later_frame"]
         results[f"{name}_bits_per_code"] = values["bits_per_code"]
-    if video.num_actions:
+    if video.num_actions and len(test) > 1:
         values = _evaluated(workdir, experiment, "video", OtherActions(test))
         results["video_bits_per_frame_other_actions"] = values["bits_per_later_frame"]
     pairs = ClipsSource(workdir.codes("train"), length=2)
@@ -84,9 +84,10 @@ def fit_copying(
 ) -> Copying:
     """Fit to pairs of successive frames by maximum likelihood: both are frequencies.
 
-    Each code counts once more than it occurs, so that none is impossible.
+    Each code counts once more than it occurs, and so do the codes that stay and those
+    that change, so that nothing is impossible.
     """
-    equal, cells, counts = 0, 0, None
+    equal, cells, counts = 1, 2, None
     for codes in pairs:
         before, after = codes[:, 0], codes[:, 1]
         groups = after.shape[-1]

@@ -106,6 +106,8 @@ class PixelModel(TrainedByGradient):
         num_samples: int | None = None,
         labels: Int[AnyArray, " B"] | None = None,
         temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> UInt8[Array, "B H W C"]:
         """Draw images, value after value, in time linear in their pixels.
@@ -116,6 +118,8 @@ class PixelModel(TrainedByGradient):
           num_samples: B, where labels do not say it.
           labels: a class for each sample, if the model is class-conditional.
           temperature: below 1 for likelier, above 1 for more varied samples.
+          top_k: draw each value from the k likeliest.
+          top_p: draw each value from the likeliest that have this probability together.
           progress: called with the number of finished rows, for each row. A part of
             what is compiled, and kept with it: pass the same function each time.
 
@@ -128,6 +132,8 @@ class PixelModel(TrainedByGradient):
             num_samples=num_samples,
             labels=labels,
             temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
             progress=progress,
         )
         return codes.astype(jnp.uint8)

@@ -113,6 +113,10 @@ class SpeechVQVAE(TrainedWithCodebook):
                 require(value >= low, f"{name} must be at least {low}, got {value}")
         require(0 <= self.jitter < 1, f"jitter must be in [0, 1), got {self.jitter}")
         require(len(self.speaker_names) > 0, "speaker_names are empty")
+        # One code has no bits, and none of what is measured a meaning.
+        require(
+            self.num_codes >= 2, f"num_codes must be at least 2, got {self.num_codes}"
+        )
         require_dtype(self.dtype)
         strides_of(self.downsampling)
         # It checks its options as it is made.

@@ -59,15 +59,15 @@ def sample_images(context: Context) -> None:
     """Draw images from a model that needs no prior, and keep them."""
     model, params = restore(context.workdir.path)
     if isinstance(model, PixelModel):
-        temperature = context.experiment.samples.temperature
+        options = context.experiment.samples.without_labels
 
         def draw(key, labels, progress):
             images = model.sample(
                 params,
                 key,
                 num_samples=len(labels),
-                temperature=temperature,
                 progress=progress,
+                **options,
             )
             return {"images": jax.device_get(images)}
 

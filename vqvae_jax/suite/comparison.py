@@ -48,13 +48,14 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     dataset = open_dataset(next(iter(experiments.values())).data)
     real = first_examples(dataset.test, min(_IMAGES, len(dataset.test)))["image"]
     trained = {
-        experiment.kind: [
+        name: [
             _trained(each, experiment, real)
             for each in runs.runs_of(place, name, config["seeds"])
         ]
         for name, experiment in experiments.items()
     }
-    table = compare(trained)
+    kinds = {name: experiment.kind for name, experiment in experiments.items()}
+    table = compare(trained, kinds=kinds)
     place.write_json(place.results, _as_json(table, config))
     page = _page(place, config, experiments, dataset, table)
     place.write_bytes(place.report, page.encode())
@@ -91,7 +92,7 @@ def _as_json(table: Table, config: Mapping[str, Any]) -> dict[str, Any]:
         "budget": _budget(config),
         "table": {
             question: {
-                kind: {"text": cell.text, **cell.values} for kind, cell in cells.items()
+                name: {"text": cell.text, **cell.values} for name, cell in cells.items()
             }
             for question, cells in table.items()
         },
@@ -107,9 +108,14 @@ def _budget(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
-    kinds = [experiment.kind for experiment in experiments.values()]
-    titles = [NAMES[kind] for kind in kinds]
-    rows = [[q, *(cells[kind].text for kind in kinds)] for q, cells in table.items()]
+    titles = [
+        NAMES[name] if name == experiment.kind else name
+        for name, experiment in experiments.items()
+    ]
+    rows = [
+        [question, *(cells[name].text for name in experiments)]
+        for question, cells in table.items()
+    ]
     rows.append(["trained for", *_budget(config).values()])
     columns = tiles.columns_for(dataset.image_shape)
     real = first_examples(dataset.test, 2 * columns)["image"]
@@ -127,7 +133,7 @@ def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
         f"Comparison: {place.path.resolve().name}",
         results={},
         sections=[
-            Section("Four systems", text, [], [["", *titles], *rows]),
+            Section("The systems", text, [], [["", *titles], *rows]),
             Section("Samples", "Of the first seed, not chosen.", pictures),
         ],
         config=config,
@@ -136,8 +142,8 @@ def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
 
 
 def _print(table: Table) -> None:
-    kinds = list(next(iter(table.values())))
-    shown = rich.table.Table("", *kinds)
+    names = list(next(iter(table.values())))
+    shown = rich.table.Table("", *names)
     for question, cells in table.items():
-        shown.add_row(question, *(cells[kind].text for kind in kinds))
+        shown.add_row(question, *(cells[name].text for name in names))
     rich.print(shown)

@@ -82,8 +82,11 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
         for option, values in config["vary"].items()
     }
     names = [
-        row for row in _COLUMNS if any(row[0] in s[0] for s in of_settings.values())
+        row
+        for row in _COLUMNS
+        if any(row[0] in r for seeds in of_settings.values() for r in seeds)
     ]
+    require(bool(names), f"all {len(of_settings)} settings diverged with every seed")
     table = _table(config, measured, names)
     place.write_json(place.results, _as_json(config, measured, names))
     page = _page(place, config, measured, names, table)
@@ -149,7 +152,7 @@ def _table(config, measured: Measured, names) -> list[list[str]]:
 def _cell(seeds, name: str, digits: int) -> str:
     mean, low, high = spread(seeds, name)
     if not np.isfinite(mean):
-        return "diverged"
+        return "not defined" if any(seeds) else "diverged"
     text = f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
     diverged = sum(not results for results in seeds)
     return text + (f", {diverged} of {len(seeds)} diverged" if diverged else "")
@@ -188,7 +191,10 @@ def _page(place, config, measured: Measured, names, table) -> str:
     figure = figures.settings(
         {
             option: {
-                value: {head: [r[name] for r in seeds if r] for name, head, _ in names}
+                value: {
+                    head: [r[name] for r in seeds if name in r]
+                    for name, head, _ in names
+                }
                 for value, seeds in settings.items()
             }
             for option, settings in measured.items()

@@ -11,7 +11,7 @@ import rich
 from rich.markup import escape
 
 from vqvae_jax import stages
-from vqvae_jax.errors import DivergedError, require
+from vqvae_jax.errors import CollapsedError, DivergedError, require
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.locks import locked
 from vqvae_jax.workdir import Workdir
@@ -40,7 +40,7 @@ def run_all(
     seeds: int,
     only: Sequence[str] = (),
 ) -> None:
-    """Run every config with every seed; one that diverges is told and left.
+    """Run every config with every seed; who diverges or collapses is told and left.
 
     Args:
       place: where the runs' directories are.
@@ -57,7 +57,7 @@ def run_all(
             of_seed = {**config, "seed": config["seed"] + seed}
             try:
                 stages.run(of_seed, str(run_of(place, name, seed).path), only)
-            except DivergedError as error:
+            except (DivergedError, CollapsedError) as error:
                 rich.print(escape(f"{name}, seed {seed}: {error}"))
 
 
