@@ -53,4 +53,6 @@ def common_size(size: int | None, *arrays: Any) -> int:
         len(sizes) == 1,
         f"num_samples and the arrays must be of one size, got {sorted(sizes)}",
     )
-    return sizes.pop()
+    size = sizes.pop()
+    require(size >= 1, f"at least one must be wanted, got {size}")
+    return size

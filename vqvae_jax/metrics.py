@@ -142,7 +142,8 @@ def compute(metrics: Metrics) -> dict[str, float]:
 
 def entropy(counts: Float[np.ndarray, "G K"]) -> Float[np.ndarray, " G"]:
     """Return the entropy of each histogram in nats; 0 of an empty one."""
-    p = counts / np.maximum(counts.sum(-1, keepdims=True), 1.0)
+    total = counts.sum(-1, keepdims=True)
+    p = counts / np.where(total > 0, total, 1.0)
     return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)
 
 

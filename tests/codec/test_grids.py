@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from vqvae_jax.codec import Codec
+from vqvae_jax.codec import Codec, container
 from vqvae_jax.errors import UserError
 from vqvae_jax.models.prior import Prior
 from vqvae_jax.models.second import batch_of_codes
@@ -133,6 +133,13 @@ def test_any_flipped_byte_is_refused():
                 WITH_LABELS.decompress(bytes(damaged))
 
 
+def test_a_file_of_more_images_than_there_can_be_is_refused():
+    contents = container.unpack(UNIFORM.compress(np.zeros((2, *GRID), int)).data)
+    claimed = container.pack(contents._replace(images=2**48))
+    with pytest.raises(UserError, match="claims 281474976710656 images, more than fit"):
+        UNIFORM.decompress(claimed)
+
+
 def test_other_arithmetic_is_found_by_the_hash_of_the_codes():
     """As on a machine that rounds otherwise: the same model, other probabilities."""
     codes, _ = draw(40)
@@ -152,6 +159,7 @@ def test_other_arithmetic_is_found_by_the_hash_of_the_codes():
         (WITHOUT, {"codes": np.zeros((0, *GRID), int)}, "there are no codes"),
         (WITHOUT, {"codes": np.zeros((1, 2, 3, 2), int)}, "codes must have shape"),
         (WITHOUT, {"codes": np.full((1, *GRID), K)}, r"codes must be in 0 \.\.\. 7"),
+        (WITHOUT, {"codes": np.full((1, *GRID), 2**32 + 3)}, "codes must be in 0"),
         (WITHOUT, {"labels": np.array([0])}, "trained without labels"),
         (UNIFORM, {"labels": np.array([0])}, "there is no prior"),
         (WITH_LABELS, {}, "labels are needed, one of 3 classes"),

@@ -1,5 +1,6 @@
 """A command as a function, and pictures to give it."""
 
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +76,12 @@ def photos(images, tmp_path_factory) -> Path:
         place.mkdir(exist_ok=True)
         Image.fromarray(image[..., 0]).save(place / f"{number}.png")
     return folder
+
+
+@pytest.fixture
+def own_photos(photos, tmp_path) -> Path:
+    """A copy of the photos, to be changed."""
+    return shutil.copytree(photos, tmp_path / "photos")
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,23 @@ class TestOfImages:
                 np.stack(list(read_images(out).values())), expected
             )
 
+    @pytest.mark.parametrize("force", [(), ("--force",)])
+    def test_photos_are_not_replaced_by_what_is_made_of_them(
+        self, refused, digits, own_photos, force
+    ):
+        """Into the folder that they are in, as somebody does who is told --force."""
+        before = {path: path.read_bytes() for path in own_photos.rglob("*.png")}
+        said = refused("reconstruct", digits, own_photos, own_photos, *force)
+        assert "would be replaced by what is made of it: choose another folder" in said
+        after = [path for path in own_photos.rglob("*") if path.is_file()]
+        assert {path: path.read_bytes() for path in after} == before
+
+    def test_a_file_in_the_place_of_the_folder(self, refused, digits, photos, tmp_path):
+        file = tmp_path / "file"
+        file.write_text("mine")
+        assert str(file) in refused("encode", digits, photos, file, "--force")
+        assert file.read_text() == "mine"
+
     def test_larger_photos_are_fitted(self, command, digits, tmp_path):
         from PIL import Image
 
@@ -59,6 +76,7 @@ class TestOfImages:
         [
             (np.zeros((4, 4, 1), "u1"), None),
             (np.full((4, 4, 1), 16, "u1"), "codes must be in 0 ... 15, got 16 ... 16"),
+            (np.full((4, 4, 1), 2**32 + 3), "has codes up to 4294967299"),
             (np.zeros((2, 4, 1), "u1"), "codes must have shape [4, 4, 1]"),
             (np.zeros((4, 4, 1)), "codes of type float64, expected integers"),
             (None, "has no array `codes`"),

@@ -68,6 +68,17 @@ def test_folders_name_the_classes_and_codes_come_back(
     )
 
 
+def test_names_are_not_kept_and_may_be_the_same(command, digits, own_photos, tmp_path):
+    threes, sevens = own_photos / "3", own_photos / "7"
+    (sevens / "2.png").rename(sevens / "0.png")
+    pattern = str(own_photos / "**" / "*.png")
+    for number, words in enumerate([(pattern,), (threes, sevens)]):
+        file = tmp_path / f"{number}.vq"
+        assert command("compress", digits, *words, file).code == 0
+        assert command("decompress", digits, file, tmp_path / str(number)).code == 0
+        assert len(list((tmp_path / str(number)).glob("*.png"))) == 5
+
+
 def test_one_label_for_all(command, codec, digits, photos, tmp_path):
     file = tmp_path / "a.vq"
     assert command("compress", digits, photos, file, "--label=5").code == 0
@@ -139,6 +150,13 @@ class TestRefused:
         assert file.read_bytes() == before
         assert command(*words, "--force").code == 0
         assert file.read_bytes() != before
+
+    def test_a_photo_is_not_replaced_by_its_codes(self, refused, digits, own_photos):
+        photo = own_photos / "3" / "0.png"
+        before = photo.read_bytes()
+        said = refused("compress", digits, photo, photo, "--force")
+        assert "would be replaced by what is made of it" in said
+        assert photo.read_bytes() == before
 
     def test_another_model(self, refused, file, other, tmp_path):
         said = refused("decompress", other, file, tmp_path / "out")

@@ -36,6 +36,15 @@ def test_the_ends_are_the_reconstructions(
     assert again.out == f"{tmp_path}: 5 files (5 were there already)\n"
 
 
+def test_the_ends_are_not_replaced_by_the_way(refused, digits, own_photos):
+    end, other = own_photos / "3" / "000.png", own_photos / "7" / "4.png"
+    (own_photos / "3" / "0.png").rename(end)
+    before = end.read_bytes()
+    words = ("interpolate", digits, end, other, end.parent, "--force")
+    assert "would be replaced by what is made of it" in refused(*words)
+    assert end.read_bytes() == before
+
+
 def test_what_is_no_way(refused, digits, photos, tmp_path):
     one = photos / "3" / "0.png"
     words = ("interpolate", digits, one, photos / "7", tmp_path)

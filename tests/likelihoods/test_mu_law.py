@@ -49,3 +49,12 @@ def test_silence_and_what_is_too_loud():
 def test_under_jit():
     x = jnp.linspace(-1, 1, 101)
     np.testing.assert_array_equal(jax.jit(mu_law_encode)(x), mu_law_encode(x))
+
+
+def test_values_of_8_bits():
+    """Twice one does not fit into 8 bits."""
+    values = np.arange(256)
+    np.testing.assert_array_equal(
+        mu_law_decode(jnp.asarray(values, jnp.uint8)),
+        mu_law_decode(jnp.asarray(values)),
+    )

@@ -145,4 +145,6 @@ def test_a_running_run_has_no_prior_yet(finished_run, tmp_path):
     (run / "results.json").unlink()
     path = vqvae_jax.save_pretrained(run, tmp_path / "out")
     assert find(path).about.models == {}
+    with pytest.raises(UserError, match=r"there is no prior in .* yet: train it first"):
+        vqvae_jax.restore_prior(path)
     assert_same(vqvae_jax.restore(path), vqvae_jax.restore(finished_run))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vqvae_jax import quantizer
+from vqvae_jax.quantizer.codebook import require_mask
 
 
 class TestInit:
@@ -111,6 +112,14 @@ class TestQuantize:
             quantizer.quantize(codebook, jnp.zeros((2, 11)))
         with pytest.raises(ValueError, match="3 codebooks"):
             quantizer.lookup(codebook, jnp.zeros((2, 2), jnp.int32))
+
+    def test_rejects_a_mask_of_other_vectors(self):
+        """One of the batch alone fits the last axis of a square grid."""
+        grid = jnp.zeros((8, 8, 8, 4))
+        require_mask(None, grid)
+        require_mask(jnp.ones((8, 8, 8), bool), grid)
+        with pytest.raises(ValueError, match=r"mask must .* \(8, 8, 8\).*got \(8,\)"):
+            require_mask(jnp.ones(8, bool), grid)
 
     def test_ties_go_to_the_lower_index(self):
         codebook = quantizer.from_embeddings(jnp.zeros((1, 4, 2)))

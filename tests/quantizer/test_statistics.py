@@ -95,5 +95,11 @@ class TestUsage:
             quantizer.active_codes(counts), (expected > 0).sum(-1)
         )
 
-    def test_perplexity_of_even_use_is_k(self):
-        assert float(quantizer.perplexity(jnp.full((7,), 3.0))) == pytest.approx(7)
+    @pytest.mark.parametrize("times", [3.0, 0.01])
+    def test_perplexity_of_even_use_is_k(self, times):
+        """However often that is: running counts may be small."""
+        counts = jnp.full((7,), times)
+        assert float(quantizer.perplexity(counts)) == pytest.approx(7)
+
+    def test_perplexity_of_no_use_is_1(self):
+        assert float(quantizer.perplexity(jnp.zeros(7))) == 1

@@ -131,6 +131,12 @@ class TestConfusion:
         assert (draw(counts[:, [1, 0, 2]]) != once).any()
         assert (once == (226, 232, 240)).all(axis=-1).mean() > 0.05
 
+    def test_names_are_no_formulas(self):
+        """Two dollars are one to matplotlib, and `$_$` is none that it can read."""
+        figure = figures.confusion(np.eye(2, dtype=int), ["$_$", r"a\$b$c"])
+        text = figures.svg(figure).decode()
+        assert text.count("$_$") == 2
+
     def test_grows_with_the_classes(self, draw):
         few, some, many = (draw(np.eye(n, dtype=int)) for n in (2, 10, 41))
         assert few.shape == some.shape

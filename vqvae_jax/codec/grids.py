@@ -94,9 +94,14 @@ class Codec:
           UserError: there are no codes, they are not this model's, or labels are
             missing, not wanted or not classes.
         """
-        codes = np.asarray(codes, np.int32)
+        codes = np.asarray(codes)
+        require(
+            np.issubdtype(codes.dtype, np.integer),
+            f"codes must be integers, got {codes.dtype}",
+        )
         require_shape("codes", codes, "N", *self.grid)
         require_range("codes", codes, 0, self.num_codes)
+        codes = codes.astype(np.int32)
         require(len(codes) > 0, "there are no codes to compress")
         if labels is not None:
             require(self.prior is not None, "labels were given, but there is no prior")
@@ -155,6 +160,10 @@ class Codec:
             )
         except Undecodable as error:
             raise UserError(_OTHER_ARITHMETIC) from error
+        except MemoryError as error:
+            raise UserError(
+                f"the file claims {contents.images} images, more than fit into memory"
+            ) from error
         require(container.hash_of_codes(*found) == contents.check, _OTHER_ARITHMETIC)
         return found
 

@@ -1,7 +1,7 @@
 """Work that is done batch by batch, and goes on where it was interrupted."""
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from vqvae_jax.commands import progress
@@ -18,6 +18,7 @@ def make_files(
     *,
     made_by: Mapping[str, Any],
     suffix: str,
+    reads: Iterable[str] = (),
 ) -> None:
     """Make what is missing in a folder.
 
@@ -29,6 +30,7 @@ def make_files(
       make: makes a batch of them.
       made_by: what decides the results.
       suffix: of the files.
+      reads: the files that they are made of.
 
     Raises:
       UserError: there are files in the way, or a file cannot be written.
@@ -39,6 +41,7 @@ def make_files(
         sources=sources,
         suffix=suffix,
         force=options.force,
+        reads=reads,
     )
     names = list(sources)
     with progress.shown(options.command, len(names)) as advance:

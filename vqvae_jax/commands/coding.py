@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vqvae_jax.commands.batches import make_files
+from vqvae_jax.commands.batches import Make, make_files
 from vqvae_jax.commands.coders import Codes, ImageCoder, SpeechCoder, each_image
 from vqvae_jax.commands.inputs import (
     CODES,
@@ -37,7 +37,7 @@ def encode(options: argparse.Namespace) -> None:
         return [codes_file(codes, digest) for codes in coder.codes_of(paths)]
 
     made_by = {"command": "encode", "model": digest}
-    make_files(options, sources_of(files), make, made_by=made_by, suffix=".npz")
+    _make(options, files, make, made_by=made_by, suffix=".npz")
 
 
 def decode(options: argparse.Namespace) -> None:
@@ -50,7 +50,7 @@ def decode(options: argparse.Namespace) -> None:
     def make(paths, number):
         return coder.made_of([read_codes(Path(path), digest) for path in paths], number)
 
-    make_files(options, sources_of(files), make, made_by=made_by, suffix=coder.suffix)
+    _make(options, files, make, made_by=made_by, suffix=coder.suffix)
 
 
 def reconstruct(options: argparse.Namespace) -> None:
@@ -64,9 +64,7 @@ def reconstruct(options: argparse.Namespace) -> None:
         def make(paths, number):
             return coder.made_of(coder.codes_of(paths), number)
 
-        make_files(
-            options, sources_of(files), make, made_by=made_by, suffix=coder.suffix
-        )
+        _make(options, files, make, made_by=made_by, suffix=coder.suffix)
         return
     model, size = loaded.model, _at_once(options, files)
     of_batch = jax.jit(model.reconstruct)
@@ -81,7 +79,22 @@ def reconstruct(options: argparse.Namespace) -> None:
         )
         return [png(image) for image in images]
 
-    make_files(options, sources_of(files), make_images, made_by=made_by, suffix=".png")
+    _make(options, files, make_images, made_by=made_by, suffix=".png")
+
+
+def _make(
+    options: argparse.Namespace,
+    files: Sequence[Input],
+    make: Make,
+    *,
+    made_by: dict[str, Any],
+    suffix: str,
+) -> None:
+    """Make a file of each file."""
+    sources = sources_of(files)
+    make_files(
+        options, sources, make, made_by=made_by, suffix=suffix, reads=sources.values()
+    )
 
 
 def codes_file(codes: Codes, fingerprint: str) -> bytes:
@@ -107,6 +120,8 @@ def read_codes(path: Path, fingerprint: str) -> Codes:
         np.issubdtype(codes.dtype, np.integer),
         f"{path} has codes of type {codes.dtype}, expected integers",
     )
+    most = int(codes.max(initial=0))
+    require(most < 2**31, f"{path} has codes up to {most}")
     return codes.astype(np.int32)
 
 

@@ -18,7 +18,7 @@ from vqvae_jax.commands.coders import ImageCoder
 from vqvae_jax.commands.coding import codes_file
 from vqvae_jax.commands.inputs import IMAGES, Input, files_of, require_images
 from vqvae_jax.commands.models import Loaded, label_of, load, prior_of
-from vqvae_jax.commands.outputs import require_new
+from vqvae_jax.commands.outputs import require_apart, require_new
 from vqvae_jax.errors import UserError
 from vqvae_jax.files import write_bytes
 
@@ -26,8 +26,9 @@ from vqvae_jax.files import write_bytes
 def compress(options: argparse.Namespace) -> None:
     """Write the codes of images to one file."""
     loaded = load(options.model, "compress", kinds=("vqvae",))
-    files, out = files_of(options.inputs, IMAGES), Path(options.out)
+    files, out = files_of(options.inputs, IMAGES, named=False), Path(options.out)
     require_new(out, force=options.force)
+    require_apart([out], [str(file.path) for file in files])
     codec = _codec(loaded, options.model)
     labels = _labels_told(codec, files, options.label)
     require_images(files)

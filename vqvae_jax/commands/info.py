@@ -5,6 +5,7 @@ import json
 
 import rich
 import rich.table
+from rich.markup import escape
 
 from vqvae_jax.pretrained.facts import facts
 from vqvae_jax.pretrained.places import find
@@ -28,5 +29,5 @@ def _print(lines: dict[str, str]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in lines.items():
-        table.add_row(name, value)
+        table.add_row(name, escape(value))
     rich.print(table)

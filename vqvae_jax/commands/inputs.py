@@ -24,13 +24,22 @@ class Input(NamedTuple):
     name: str
 
 
-def files_of(inputs: Sequence[str], suffixes: Sequence[str]) -> list[Input]:
+def files_of(
+    inputs: Sequence[str], suffixes: Sequence[str], *, named: bool = True
+) -> list[Input]:
     """Return the files that are meant, those of a folder or pattern in order of name.
+
+    Args:
+      inputs: files, folders and patterns.
+      suffixes: of the files to take from a folder.
+      named: whether names matter, which must then be different.
 
     Raises:
       UserError: there is no such file or none that fits, or two would have one name.
     """
     found = [entry for text in inputs for entry in _of_one(text, suffixes)]
+    if not named:
+        return list({entry.path: entry for entry in found}.values())
     by_name: dict[str, Path] = {}
     for path, name in found:
         other = by_name.setdefault(name, path)

@@ -49,7 +49,12 @@ def interpolate(options: argparse.Namespace) -> None:
     made_by |= {"model": loaded.digest, "steps": options.steps}
     made_by |= {"ends": [str(end.path.absolute()) for end in ends]}
     make_files(
-        options, {name: name for name in names}, make, made_by=made_by, suffix=".png"
+        options,
+        {name: name for name in names},
+        make,
+        made_by=made_by,
+        suffix=".png",
+        reads=[str(end.path) for end in ends],
     )
 
 

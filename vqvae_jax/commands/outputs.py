@@ -1,7 +1,7 @@
 """What a command leaves: a folder that is finished, or can be finished."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,7 @@ class Outputs:
         sources: Mapping[str, str],
         suffix: str,
         force: bool,
+        reads: Iterable[str] = (),
     ):
         """Start a folder, or go on with it.
 
@@ -50,16 +51,19 @@ class Outputs:
           sources: what each is made of, by the name of the result.
           suffix: of the files, as ".png".
           force: do not keep what is there.
+          reads: the files that results are made of, which are none to be replaced.
 
         Raises:
-          UserError: there are files in the way, or results of another command.
+          UserError: there are files in the way, or results of another command, or a
+            result would replace what it is made of.
         """
         self._folder, self._suffix = Path(folder), suffix
         wanted = frozenset(sources)
         record = self._folder / _MADE_BY
+        require_apart(map(self.path, sources), reads)
         if force:
             for path in (record, *map(self.path, sources)):
-                path.unlink(missing_ok=True)
+                _remove(path)
         there = [name for name in sources if self.path(name).exists()]
         if record.exists():
             before = _read(record)
@@ -125,9 +129,26 @@ def png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
     return buffer.getvalue()
 
 
+def require_apart(results: Iterable[Path], reads: Iterable[str]) -> None:
+    """Raise UserError if a result would replace a file that is to be read."""
+    own = {Path(path).resolve() for path in reads}
+    for path in results:
+        require(
+            path.resolve() not in own,
+            f"{path} would be replaced by what is made of it: choose another folder",
+        )
+
+
 def require_new(path: Path, *, force: bool) -> None:
     """Raise UserError if a single result is there already and is to stay."""
     require(force or not path.exists(), f"{path} exists already: --force replaces it")
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be replaced: {error.strerror}") from error
 
 
 def _read(record: Path) -> Record:

@@ -267,7 +267,11 @@ def _batch_size(command) -> None:
 
 def _seed(command, what: str) -> None:
     command.add_argument(
-        "--seed", metavar="N", type=int, default=0, help=f"{what} (%(default)s)"
+        "--seed",
+        metavar="N",
+        type=_seed_number,
+        default=0,
+        help=f"{what} (%(default)s)",
     )
 
 
@@ -285,7 +289,23 @@ def _speech(command) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    number = _whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
     return number
+
+
+def _seed_number(text: str) -> int:
+    number = _whole(text)
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"must be 0 ... 2**32 - 1, got {number}")
+    return number
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number, got {text!r}"
+        ) from error

@@ -3,7 +3,7 @@
 import math
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from vqvae_jax.likelihoods.base import NUM_VALUES
 
@@ -23,12 +23,13 @@ def mu_law_encode(x: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
     return jnp.floor((companded + 1.0) / 2.0 * MU + 0.5).astype(jnp.int32)
 
 
-def mu_law_decode(values: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
+def mu_law_decode(values: Integer[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return the sample in [-1, 1], float32, that each of 256 values stands for.
 
     The inverse of `mu_law_encode`: what is encoded and decoded stays within half a
     step, measured after companding.
     """
-    companded = (2 * values - MU).astype(jnp.float32) / MU
+    # In 8 bits twice a value would not be twice as large.
+    companded = (2 * values.astype(jnp.int32) - MU).astype(jnp.float32) / MU
     magnitude = jnp.expm1(jnp.abs(companded) * math.log1p(MU)) / MU
     return jnp.sign(companded) * magnitude

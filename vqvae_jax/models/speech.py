@@ -118,6 +118,10 @@ class SpeechVQVAE(TrainedWithCodebook):
             self.num_codes >= 2, f"num_codes must be at least 2, got {self.num_codes}"
         )
         require_dtype(self.dtype)
+        require(
+            self.downsampling >= 2,
+            f"downsampling must be at least 2, got {self.downsampling}",
+        )
         strides_of(self.downsampling)
         # It checks its options as it is made.
         _ = self._bottleneck

@@ -116,6 +116,9 @@ def restore_second(place: str | os.PathLike, stage: str) -> tuple[Any, Any]:
         f"there is no {stage} in {place}: its {about.kind} is followed by "
         f"{about.second or 'nothing'}",
     )
+    require(
+        stage in about.models, f"there is no {stage} in {place} yet: train it first"
+    )
     params = found.params(stage)
     return about.models[stage], params
 

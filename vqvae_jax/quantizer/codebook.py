@@ -88,8 +88,9 @@ def quantize(
         nearest ones).
 
     Raises:
-      ValueError: the last axis of z_e is not G*D.
+      ValueError: the last axis of z_e is not G*D, or the mask has another shape.
     """
+    require_mask(mask, z_e)
     vectors = split_groups(codebook, z_e)
     codes = nearest(codebook.embeddings, vectors)
     rows = _rows(codebook.embeddings, codes)
@@ -123,6 +124,20 @@ def lookup(
         )
     rows = _rows(codebook.embeddings, codes)
     return rows.reshape(*codes.shape[:-1], -1)
+
+
+def require_mask(
+    mask: Bool[Array, "..."] | None, x: Float[Array, "..."] | Int[Array, "..."]
+) -> None:
+    """Raise ValueError unless a mask has a place for each vector of x, `[..., F]`.
+
+    One of the batch alone could be taken for one of the last axis of a grid.
+    """
+    if mask is not None and mask.shape != x.shape[:-1]:
+        raise ValueError(
+            f"mask must have the shape {x.shape[:-1]}, one place for each vector, got "
+            f"{mask.shape}"
+        )
 
 
 def split_groups(

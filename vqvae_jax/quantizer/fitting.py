@@ -5,7 +5,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from vqvae_jax.quantizer.codebook import Codebook, from_embeddings, split_groups
+from vqvae_jax.quantizer.codebook import (
+    Codebook,
+    from_embeddings,
+    require_mask,
+    split_groups,
+)
 from vqvae_jax.quantizer.search import nearest
 from vqvae_jax.quantizer.statistics import sum_of_vectors, usage
 
@@ -86,6 +91,7 @@ def _vector_drawer(codebook, z_e, mask, axis_name):
     Without replacement where there are enough vectors, so that no two codes coincide;
     where all are padding, the codebook's own rows.
     """
+    require_mask(mask, z_e)
     num_codebooks, num_codes, dim = codebook.embeddings.shape
     vectors = lax.stop_gradient(split_groups(codebook, z_e))
     vectors = vectors.reshape(-1, num_codebooks, dim)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from vqvae_jax.quantizer.codebook import Codebook, split_groups
+from vqvae_jax.quantizer.codebook import Codebook, require_mask, split_groups
 from vqvae_jax.quantizer.sums import sum_by_code
 
 # An EMA count below this means that a code has not been used for thousands of updates;
@@ -86,7 +86,8 @@ def usage(
 
 def perplexity(counts: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
     """Return exp(entropy) of each codebook's code distribution, from 1 to K."""
-    p = counts / jnp.maximum(counts.sum(-1, keepdims=True), 1.0)
+    total = counts.sum(-1, keepdims=True)
+    p = counts / jnp.where(total > 0, total, 1.0)
     return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(p, p), axis=-1))
 
 
@@ -114,6 +115,7 @@ def sum_of_vectors(
 def _flatten(
     codes: Int[Array, "*batch G"], mask: Bool[Array, "*batch"] | None
 ) -> tuple[Int[Array, "N G"], Float[Array, " N"]]:
+    require_mask(mask, codes)
     flat = codes.reshape(-1, codes.shape[-1])
     if mask is None:
         return flat, jnp.ones(flat.shape[0], jnp.float32)

@@ -151,7 +151,7 @@ def settings(
                 for numbers in values.values()
             ]
             axes.plot(range(len(means)), means, color=INK, linewidth=1)
-            axes.set_xticks(range(len(values)), list(values), rotation=45)
+            axes.set_xticks(range(len(values)), map(plain, values), rotation=45)
             axes.set_xlim(-0.5, len(values) - 0.5)
         row[0].set_ylabel(name, color=INK, fontsize=8)
     for axes, option in zip(grid[0], options, strict=True):
@@ -196,6 +196,11 @@ def svg(figure: Figure) -> bytes:
     return _with_own_ids(text).encode()
 
 
+def plain(text: str) -> str:
+    """Return text that matplotlib shows as it is: two dollars are no formula."""
+    return text.replace("$", r"\$")
+
+
 def _with_own_ids(text: str) -> str:
     """Keep the ids that something refers to, and make them this figure's own."""
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
@@ -226,8 +231,8 @@ def confusion(counts: Int[np.ndarray, "P P"], names: Sequence[str]) -> Figure:
     # From 0 to 1 in all figures, so that two of them can be compared.
     image = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     places = np.arange(len(names))
-    axes.set_xticks(places, names, rotation=90)
-    axes.set_yticks(places, names)
+    axes.set_xticks(places, list(map(plain, names)), rotation=90)
+    axes.set_yticks(places, list(map(plain, names)))
     # Lines between the cells, none through them.
     axes.grid(visible=False)
     axes.set_xticks(places[1:] - 0.5, minor=True)

@@ -177,8 +177,9 @@ def _markup(changes: Changes, colours: UInt8[np.ndarray, "G K 3"]) -> str:
     if books > 1:
         options = "".join(f"<option>{book + 1}</option>" for book in range(books))
         choice = (
-            '<p><label class="named" for="codebook">Codebook</label>'
-            f'<select id="codebook" class="codebook">{options}</select></p>\n'
+            '<p><label class="named" for="playground-codebook">Codebook</label>'
+            '<select id="playground-codebook" class="codebook">'
+            f"{options}</select></p>\n"
         )
     return f"""<div class="playground" hidden>
 <div>

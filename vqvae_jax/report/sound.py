@@ -73,7 +73,9 @@ def spectrograms(
             aspect="auto",
             extent=(0, width, 0, rate / 2000),
         )
-        axes.set_title(_cut(title), fontsize=8, color=figures.INK, loc="left")
+        axes.set_title(
+            figures.plain(_cut(title)), fontsize=8, color=figures.INK, loc="left"
+        )
         axes.locator_params(axis="y", nbins=5)
         axes.set_ylabel("kHz", fontsize=8, color=figures.INK)
     rows[-1].set_xlim(0, max(seconds))

@@ -121,7 +121,7 @@ def walk(
     spare = count * block - length
 
     def in_blocks(x):
-        padded = jnp.concatenate([x, x[-1:].repeat(spare, axis=0)]) if spare else x
+        padded = jnp.concatenate([x, jnp.repeat(x[-1:], spare, axis=0)]) if spare else x
         return padded.reshape(count, block, *x.shape[1:])
 
     def one_block(carry, of_block):
