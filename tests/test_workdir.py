@@ -45,7 +45,7 @@ def test_no_run_and_no_prior_yet(finished_run, tmp_path):
         vqvae_jax.restore(tmp_path)
     shutil.copytree(finished_run, tmp_path / "run")
     (tmp_path / "run" / "prior.json").unlink()
-    with pytest.raises(UserError, match=r"prior.json does not exist"):
+    with pytest.raises(UserError, match=r"there is no prior in .* yet: train"):
         vqvae_jax.restore_prior(tmp_path / "run")
 
 

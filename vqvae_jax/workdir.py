@@ -93,14 +93,13 @@ class Workdir:
 
         Where no second stage follows, codes of the test split are what is decoded.
         """
-        second = self.experiment().second
+        second, ours = self.experiment().second, fingerprint(params)
         if second is None:
-            self.codes("test").require_fingerprint(fingerprint(params))
+            self.codes("test").require_fingerprint(ours)
             return
-        facts = self.facts(second)
-        theirs, ours = self.read_facts(second).fingerprint, fingerprint(params)
+        theirs = self.read_facts(second).fingerprint
         stages = SECOND_STAGES[second].trained
-        places = [self.path / "codes", facts, *map(self.checkpoints, stages)]
+        places = self.path / "codes", self.facts(second), *map(self.checkpoints, stages)
         require(
             theirs == ours,
             f"the {second} in {self.path} was trained on the codes of another VQ-VAE "

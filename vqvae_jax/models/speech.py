@@ -106,6 +106,8 @@ class SpeechVQVAE(TrainedWithCodebook):
         """Check every option, so that a mistake is told before anything is built."""
         for low, names in (
             (1, ("units", "stacks", "layers", "wavenet_units", "skip_units")),
+            # One code has no bits, and none of what is measured a meaning.
+            (2, ("num_codes", "downsampling")),
             (0, ("residual_blocks",)),
         ):
             for name in names:
@@ -113,15 +115,7 @@ class SpeechVQVAE(TrainedWithCodebook):
                 require(value >= low, f"{name} must be at least {low}, got {value}")
         require(0 <= self.jitter < 1, f"jitter must be in [0, 1), got {self.jitter}")
         require(len(self.speaker_names) > 0, "speaker_names are empty")
-        # One code has no bits, and none of what is measured a meaning.
-        require(
-            self.num_codes >= 2, f"num_codes must be at least 2, got {self.num_codes}"
-        )
         require_dtype(self.dtype)
-        require(
-            self.downsampling >= 2,
-            f"downsampling must be at least 2, got {self.downsampling}",
-        )
         strides_of(self.downsampling)
         # It checks its options as it is made.
         _ = self._bottleneck

@@ -136,8 +136,8 @@ def train_on_codes(
       UserError: the codes, or what was trained on them before, are of another VQ-VAE.
     """
     workdir, experiment, _ = context
-    _, params = restore(workdir.path)
     codes, validation_codes = (workdir.codes(name) for name in SPLITS[:2])
+    _, params = restore(workdir.path)
     for source in (codes, validation_codes):
         source.require_fingerprint(fingerprint(params))
     facts = dataclasses.asdict(codes.metadata)
