@@ -28,12 +28,12 @@ def compress(options: argparse.Namespace) -> None:
     loaded = load(options.model, "compress", kinds=("vqvae",))
     files, out = files_of(options.inputs, IMAGES, named=False), Path(options.out)
     require_new(out, force=options.force)
-    require_apart([out], [str(file.path) for file in files])
+    paths = [str(file.path) for file in files]
+    require_apart([out], paths)
     codec = _codec(loaded, options.model)
     labels = _labels_told(codec, files, options.label)
     require_images(files)
     coder = ImageCoder(loaded, batch_size=min(options.batch_size, len(files)))
-    paths = [str(file.path) for file in files]
     parts = []
     with progress.shown("encode", len(files)) as advance:
         for start in range(0, len(paths), options.batch_size):

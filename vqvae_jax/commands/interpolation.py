@@ -54,7 +54,7 @@ def interpolate(options: argparse.Namespace) -> None:
         make,
         made_by=made_by,
         suffix=".png",
-        reads=[str(end.path) for end in ends],
+        reads=made_by["ends"],
     )
 
 

@@ -60,11 +60,12 @@ class Outputs:
         self._folder, self._suffix = Path(folder), suffix
         wanted = frozenset(sources)
         record = self._folder / _MADE_BY
-        require_apart(map(self.path, sources), reads)
-        if force:
-            for path in (record, *map(self.path, sources)):
-                _remove(path)
         there = [name for name in sources if self.path(name).exists()]
+        require_apart(map(self.path, there), reads)
+        if force:
+            for path in (record, *map(self.path, there)):
+                _remove(path)
+            there = []
         if record.exists():
             before = _read(record)
             kept = {name: sources[name] for name in there}

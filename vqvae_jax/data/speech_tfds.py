@@ -15,9 +15,9 @@ from jaxtyping import Float, Int16, Int64
 
 from vqvae_jax.data import audio, phones
 from vqvae_jax.data.source import Example
-from vqvae_jax.data.tfds_source import one_line, prepared_builder, records
+from vqvae_jax.data.tfds_source import name_of, prepared_builder, readable, records
 from vqvae_jax.data.utterances import UNKNOWN, SpeechSplits, Utterances
-from vqvae_jax.errors import UserError, require
+from vqvae_jax.errors import require
 
 _AUDIO = ("speech", "audio")
 _SPEAKER = ("speaker", "speaker_id")
@@ -56,26 +56,18 @@ def open_speech_tfds(name: str, *, data_dir: str, sample_rate: int) -> SpeechSpl
     phone_names = tuple(metadata.get("phone_names", ()))
     sources: dict[str, Utterances] = {}
     for role, choice in splits.items():
-        source = SpeechTfdsSource(
-            records(builder, "+".join(choice)),
-            name=f"{builder.info.full_name}, {'+'.join(choice)}",
+        names = "+".join(choice)
+        sources[role] = SpeechTfdsSource(
+            records(builder, names),
+            name=name_of(builder, names),
             audio_key=_key(builder, _AUDIO),
             speaker_key=_speaker_key(builder),
             speakers=_labels(builder, speaker_names),
             from_rate=_rate(builder),
             sample_rate=sample_rate,
         )
-        try:
-            source[0]
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"{builder.info.full_name}: the split {'+'.join(choice)} in "
-                f"{builder.data_path} cannot be read ({one_line(error)}); delete that "
-                "folder to prepare the set again"
-            ) from error
-        sources[role] = source
+        # What cannot be read at all is told now.
+        sources[role][0]
     return SpeechSplits(sources, speaker_names, phone_names)
 
 
@@ -105,6 +97,10 @@ class SpeechTfdsSource:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
+        with readable(self._name):
+            return self._read(index)
+
+    def _read(self, index: int) -> Example:
         features = _features(self._records[index])
         samples = _decoded(features[self._audio_key])
         require(
@@ -135,14 +131,15 @@ class SpeechTfdsSource:
 
         All records are read for it, when it is asked for first.
         """
-        lengths = [
-            audio.resampled_length(
-                _num_samples(_features(self._records[index])[self._audio_key]),
-                self._from_rate,
-                self._sample_rate,
-            )
-            for index in range(len(self))
-        ]
+        with readable(self._name):
+            lengths = [
+                audio.resampled_length(
+                    _num_samples(_features(self._records[index])[self._audio_key]),
+                    self._from_rate,
+                    self._sample_rate,
+                )
+                for index in range(len(self))
+            ]
         return np.array(lengths, np.int64)
 
     def _segments(self, features: Any) -> np.ndarray:
@@ -244,11 +241,13 @@ def _speaker_names(builder: Any, train: tuple[str, ...]) -> tuple[str, ...]:
         subsets = {_plain(split) for split in train}
         ids = {int(i) for i, s in told.items() if _plain(s["subset"]) in subsets}
     else:
-        split = records(builder, "+".join(train))
-        ids = {
-            _features(split[index])[key].int64_list.value[0]
-            for index in range(len(split))
-        }
+        names = "+".join(train)
+        split = records(builder, names)
+        with readable(name_of(builder, names)):
+            ids = {
+                _features(split[index])[key].int64_list.value[0]
+                for index in range(len(split))
+            }
     return tuple(str(i) for i in sorted(ids))
 
 

@@ -52,15 +52,9 @@ def open_tfds(name: str, *, data_dir: str, image_size: int, channels: int) -> Sp
             label_key=label_key,
             image_size=image_size,
             channels=channels,
+            name=name_of(builder, found[0]),
         )
-        try:
-            label = source[0]["label"]
-        except Exception as error:
-            raise UserError(
-                f"{builder.info.full_name}: the {found[0]} split in "
-                f"{builder.data_path} cannot be read ({one_line(error)}); delete "
-                "that folder to prepare the set again"
-            ) from error
+        label = source[0]["label"]
         if role != "test" or label >= 0:
             sources[role] = source
     require(
@@ -85,8 +79,9 @@ class TfdsSource:
         label_key: str | None,
         image_size: int,
         channels: int,
+        name: str,
     ):
-        self._records = records
+        self._records, self._name = records, name
         self._encoded = _is_image(features[image_key])
         self._shape = features[image_key].shape
         self._columns = tuple(name for name in COLUMNS if name in features)
@@ -98,10 +93,12 @@ class TfdsSource:
         return len(self._records)
 
     def __getitem__(self, index: int) -> Example:
-        return self._decode(self._records[index])
+        with readable(self._name):
+            return self._decode(self._records[index])
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-        return [self._decode(r) for r in self._records.__getitems__(list(indices))]
+        with readable(self._name):
+            return [self._decode(r) for r in self._records.__getitems__(list(indices))]
 
     def _decode(self, record: bytes) -> Example:
         from tensorflow_datasets.proto import tf_example_pb2
@@ -256,30 +253,26 @@ def records(builder: Any, split: str) -> Any:
     source = builder.as_data_source(
         split, deserialize_method=raw, file_format="array_record"
     )
-    return _Records(source.data_source, f"{builder.info.full_name}, {split}", builder)
+    return source.data_source
 
 
-class _Records:
-    """A split's serialised examples; what is damaged is told with its folder."""
+@contextlib.contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Tell which split it is that cannot be read, by its `name_of`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{name} cannot be read ({one_line(error)}); delete that folder to "
+            "prepare the set again"
+        ) from error
 
-    def __init__(self, source: Any, name: str, builder: Any):
-        self._source, self._name = source, name
-        self._folder = str(builder.data_path)
 
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> bytes:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[bytes]:
-        try:
-            return self._source.__getitems__(list(indices))
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"{self._name}: records in {self._folder} cannot be read "
-                f"({one_line(error)}); delete that folder to prepare the set again"
-            ) from error
+def name_of(builder: Any, split: str) -> str:
+    """Return what a split of a prepared set is called in messages, with its folder."""
+    return f"{builder.info.full_name}, split {split} in {builder.data_path}"
 
 
 def _is_image(feature: Any) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vqvae_jax import forms
+from vqvae_jax.data.pipeline import eval_batches
 from vqvae_jax.data.source import Example, Source, read_many
 from vqvae_jax.data.speech_dataset import SpeechDataset
 from vqvae_jax.data.utterances import UNKNOWN, Utterances
@@ -18,8 +19,7 @@ from vqvae_jax.workdir import Workdir
 # Utterances of each speaker that the classifier of speakers learns from, and that it is
 # tried on.
 _TO_LEARN, _TO_TRY = 20, 5
-# The codes of a corpus, each utterance's as long as the longest, are not held at once.
-_AT_ONCE = 1024
+_FACTS = ("index", "speaker", "sentence")
 
 
 def of_conversions(
@@ -157,9 +157,9 @@ def _facts(codes: Source) -> list[dict[str, int]]:
 
     The recordings of a whole corpus would have to be decoded to tell.
     """
-    facts = []
-    for start in range(0, len(codes), _AT_ONCE):
-        rows = range(start, min(start + _AT_ONCE, len(codes)))
-        for example in read_many(codes, rows):
-            facts.append({k: int(example[k]) for k in ("index", "speaker", "sentence")})
+    facts = [
+        dict(zip(_FACTS, values, strict=True))
+        for batch in eval_batches(codes, batch_size=256)
+        for values in np.stack([batch[k][batch["mask"]] for k in _FACTS], 1).tolist()
+    ]
     return sorted(facts, key=lambda utterance: utterance["index"])

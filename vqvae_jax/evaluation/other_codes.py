@@ -1,5 +1,7 @@
 """Codes that are not an utterance's own: does a decoder notice? How many are equal?"""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Bool, Int
 
@@ -30,14 +32,17 @@ def of_another(
     gets the codes `before`, which an utterance before had; without them there are none
     to give, and what is returned is None.
     """
-    there = np.flatnonzero(lengths)
+    there = np.flatnonzero(lengths).tolist()
     if len(there) == 1 and before is None:
         return None
-    given = codes.copy()
-    for row, other in zip(there, np.roll(there, -1), strict=True):
-        theirs = before if row == other else codes[other, : lengths[other]]
-        given[row, : lengths[row]] = np.resize(theirs, lengths[row])
-    return given
+    return _given(
+        codes,
+        lengths,
+        {
+            row: before if row == other else codes[other, : lengths[other]]
+            for row, other in zip(there, there[1:] + there[:1], strict=True)
+        },
+    )
 
 
 def of_another_sentence(
@@ -50,16 +55,13 @@ def of_another_sentence(
     All are taken for different whose sentence is not known. Returned too is whether
     there is such an utterance; where there is none, codes stay.
     """
-    given, is_given = codes.copy(), np.zeros(len(codes), bool)
+    theirs = {}
     for row in range(len(codes)):
         others = np.roll(np.arange(len(codes)), -1 - row)[:-1]
         differs = (sentences[others] != sentences[row]) | (sentences[row] == UNKNOWN)
-        if differs.any():
-            other = others[differs][0]
-            theirs = codes[other, : lengths[other]]
-            given[row, : lengths[row]] = np.resize(theirs, lengths[row])
-            is_given[row] = True
-    return given, is_given
+        for other in others[differs][:1]:
+            theirs[row] = codes[other, : lengths[other]]
+    return _given(codes, lengths, theirs), np.isin(np.arange(len(codes)), [*theirs])
 
 
 def equal_codes(
@@ -70,3 +72,15 @@ def equal_codes(
     """Return the part of codes, within the lengths, that are the same."""
     counts = np.arange(codes.shape[1]) < lengths[:, None]
     return float((codes == others)[counts].mean())
+
+
+def _given(
+    codes: Int[np.ndarray, "B N"],
+    lengths: Int[np.ndarray, " B"],
+    theirs: Mapping[int, Int[np.ndarray, " n"]],
+) -> Int[np.ndarray, "B N"]:
+    """Put others' codes in the place of rows, over again where they are fewer."""
+    given = codes.copy()
+    for row, others in theirs.items():
+        given[row, : lengths[row]] = np.resize(others, lengths[row])
+    return given
