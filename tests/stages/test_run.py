@@ -94,7 +94,7 @@ def config_of(kind, tiny_config):
     sizes = encoder if kind in ("vae", "vimco") else {}
     config["model"] = {"kind": kind, **sizes, **OTHER_KINDS[kind]}
     config["training"] |= {"steps": 4, "log_every": 2, "checkpoint_every": 4}
-    config["samples"] |= {"num_samples": 6, "batch_size": 3}
+    config["samples"] |= {"num_samples": 6, "batch_size": 3, "temperature": 1.0}
     config["evaluation"] |= {"classify_samples": False}
     return config
 
