@@ -6,6 +6,8 @@ is opened and any array is made.
 
 import dataclasses
 import math
+import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -89,12 +91,12 @@ def shown(value: Any) -> str:
 
 
 def _require_type(key: str, value: Any, expected: Any) -> None:
-    if expected == tuple[float, float]:
-        is_pair = isinstance(value, tuple | list) and len(value) == 2
-        require(is_pair, f"{key} must be two numbers, got {shown(value)}")
-        for each in value:
-            _require_type(key, each, float)
-    if expected not in (int, float, bool, str):
+    if typing.get_origin(expected) is tuple:
+        _require_tuple(key, value, typing.get_args(expected))
+        return
+    if isinstance(expected, types.UnionType):
+        is_right = isinstance(value, typing.get_args(expected))
+        require(is_right, f"{key} must be of type {expected}, got {shown(value)}")
         return
     accepted = (int, float) if expected is float else (expected,)
     is_right = isinstance(value, accepted)
@@ -107,3 +109,14 @@ def _require_type(key: str, value: Any, expected: Any) -> None:
         # An int may be too large for a float.
         is_finite = -_MAX_INT <= value <= _MAX_INT and math.isfinite(value)
         require(is_finite, f"{key} must be a finite number, got {shown(value)}")
+
+
+def _require_tuple(key: str, values: Any, expected: tuple[Any, ...]) -> None:
+    """Check each of `values`: as many as types are expected, or any of (type, ...)."""
+    each, *rest = expected
+    number = None if rest == [...] else len(expected)
+    is_right = isinstance(values, tuple | list) and number in (None, len(values))
+    many = "a list" if number is None else f"{number}"
+    require(is_right, f"{key} must be {many} of {each.__name__}, got {shown(values)}")
+    for value in values:
+        _require_type(key, value, each)

@@ -75,9 +75,9 @@ class TestOfImages:
         ("array", "message"),
         [
             (np.zeros((4, 4, 1), "u1"), None),
-            (np.full((4, 4, 1), 16, "u1"), "codes must be in 0 ... 15, got 16 ... 16"),
+            (np.full((4, 4, 1), 16, "u1"), "x.npz must be in 0 ... 15, got 16 ... 16"),
             (np.full((4, 4, 1), 2**32 + 3), "has codes up to 4294967299"),
-            (np.zeros((2, 4, 1), "u1"), "codes must have shape [4, 4, 1]"),
+            (np.zeros((2, 4, 1), "u1"), "x.npz must have shape [4, 4, 1]"),
             (np.zeros((4, 4, 1)), "codes of type float64, expected integers"),
             (None, "has no array `codes`"),
         ],
@@ -94,6 +94,7 @@ class TestOfImages:
         else:
             assert found.code == 2
             assert message in found.err
+            assert not (tmp_path / "out").exists()
 
     def test_damaged_files_are_refused_by_name(self, refused, codes, digits, tmp_path):
         whole = (codes / "3" / "0.npz").read_bytes()

@@ -22,7 +22,11 @@ def vae(tmp_path_factory):
 
 def untrained_vae(seed, folder):
     model = vqvae_jax.VAE(image_shape=(8, 8, 1), stages=1, units=8, residual_units=8)
-    shapes = KINDS["vae"].batch(model)
+    return untrained("vae", model, seed, folder)
+
+
+def untrained(kind, model, seed, folder):
+    shapes = KINDS[kind].batch(model)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     params = model.init(jax.random.key(seed), zeros)
     return vqvae_jax.save_pretrained((model, params), folder)
@@ -104,11 +108,23 @@ class TestSample:
         assert command("sample", vae, tmp_path / "a", "--num=3").code == 0
         made = read_images(tmp_path / "a")
         assert [image.shape for image in made.values()] == [(8, 8)] * 3
-        said = refused("sample", vae, tmp_path / "b", "--top_k=3")
-        assert "--top_k: a vae does not draw from a prior of codes" in said
+        for word in ("--top_k=1", "--top_p=0.5", "--temperature=2"):
+            said = refused("sample", vae, tmp_path / "b", word)
+            name = word.split("=")[0]
+            assert f"{name}: the samples of a vae are drawn from no logits" in said
         assert "trained without classes" in refused(
             "sample", vae, tmp_path / "b", "--label=3"
         )
+
+    def test_pixels_are_drawn_from_the_likeliest(self, command, read_images, tmp_path):
+        sizes = {"layers": 1, "units": 8, "kernel_size": 3}
+        model = vqvae_jax.PixelModel(image_shape=(8, 8, 1), **sizes)
+        file = untrained("pixelcnn", model, 0, tmp_path / "pixelcnn")
+        for word, distinct in (("--top_k=1", 1), ("--top_p=1e-6", 1), ("--top_k=9", 3)):
+            out = tmp_path / word
+            assert command("sample", file, out, "--num=3", word).code == 0
+            drawn = np.stack(list(read_images(out).values()))
+            assert len(np.unique(drawn, axis=0)) == distinct
 
     def test_without_a_prior(self, refused, other, tmp_path):
         said = refused("sample", other, tmp_path / "a")

@@ -3,7 +3,15 @@ import pickle
 import numpy as np
 import pytest
 
-from vqvae_jax.data.source import Cached, Subset, cached, first_examples, read_many
+from vqvae_jax.data import source as source_lib
+from vqvae_jax.data.source import (
+    Cached,
+    Subset,
+    cached,
+    first_examples,
+    read_columns,
+    read_many,
+)
 from vqvae_jax.errors import UserError
 
 
@@ -54,6 +62,31 @@ def test_a_pickled_cache_starts_empty():
     copy = pickle.loads(pickle.dumps(cache))
     assert values([copy[8]]) == [8]
     assert not copy._known[:8].any()
+
+
+def test_columns_are_read_a_few_examples_at_a_time(monkeypatch):
+    monkeypatch.setattr(source_lib, "_READ_AT_ONCE", 4)
+    reads = []
+
+    class Rows:
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, index):
+            return self.__getitems__([index])[0]
+
+        def __getitems__(self, indices):
+            reads.append(list(indices))
+            zeros = np.zeros(1000, np.float32)
+            return [
+                {"a": np.array(3 * i), "b": np.array(-i), "x": zeros} for i in indices
+            ]
+
+    columns = read_columns(Rows(), "b", "a")
+    assert reads == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert list(columns) == ["b", "a"]
+    np.testing.assert_array_equal(columns["a"], 3 * np.arange(10))
+    np.testing.assert_array_equal(columns["b"], -np.arange(10))
 
 
 def test_only_what_fits_is_cached():

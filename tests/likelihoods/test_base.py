@@ -48,6 +48,19 @@ def test_images_of_another_dtype_are_refused(name, dtype):
         likelihood.log_prob(outputs, images)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_of_another_shape_are_refused(name):
+    """One channel would be broadcast over three."""
+    likelihood = likelihoods.by_name(name)
+    wanted = 3 * likelihood.num_outputs
+    images = jnp.zeros((1, 2, 2, 3), jnp.uint8)
+    for channels in (likelihood.num_outputs, wanted + 1):
+        outputs = jnp.zeros((1, 2, 2, channels))
+        message = rf"images of shape \(1, 2, 2, 3\) must .* \(1, 2, 2, {wanted}\), got"
+        with pytest.raises(UserError, match=message):
+            likelihood.log_prob(outputs, images)
+
+
 @pytest.mark.parametrize(
     ("name", "channels"),
     [("categorical", 300), ("gaussian", 3), ("logistic_mixture", 31)],
@@ -55,9 +68,8 @@ def test_images_of_another_dtype_are_refused(name, dtype):
 def test_channels_that_do_not_divide(name, channels):
     likelihood = likelihoods.by_name(name)
     outputs = jnp.zeros((1, 2, 2, channels))
-    images = jnp.zeros((1, 2, 2, 1), jnp.uint8)
     with pytest.raises(UserError, match=rf"multiple of .* {likelihood.num_outputs} "):
-        likelihood.log_prob(outputs, images)
+        likelihood.mean(outputs)
 
 
 def test_scales_are_inverses():

@@ -86,6 +86,7 @@ def test_other_arrays_are_refused(parts, tmp_path, change, message):
         ({"about": "{}"}, "what it says of its model is damaged"),
         ({"sha256": "{"}, "x.safetensors: "),
         ({"sha256": "{}"}, "not those that were written"),
+        ({"sha256": "[1]"}, "its checksums are damaged"),
     ],
 )
 def test_other_metadata_is_refused(parts, tmp_path, change, message):
@@ -101,7 +102,18 @@ def test_other_metadata_is_refused(parts, tmp_path, change, message):
         ("kind", "vqgan", "it is a 'vqgan', which this version does not know"),
         ("model", {"unit": 3}, "vqvae.unit is not an option"),
         ("model", {"num_codes": 0}, "vqvae.num_codes must be at least 1"),
+        ("model", {"image_shape": [8, 8]}, "vqvae.image_shape must be 3 of int"),
+        ("model", {"image_shape": [8, 8, ""]}, "vqvae.image_shape must be of type int"),
+        ("model", {"image_shape": [8, 0, 1]}, "vqvae.image_shape must be three sizes"),
+        ("model", {"image_shape": [2**20, 2**20, 1]}, "of fewer than 2\\^31 values"),
+        ("model", {"residual_blocks": 10**6}, "vqvae.residual_blocks must be at most"),
         ("models", ["video"], "what it says of its model is damaged"),
+        ("second", None, "it is a None, which this version does not know"),
+        ("second_options", {"class_names": [3]}, "class_names must be of type str"),
+        ("codes_of", 3, "is damaged: codes_of cannot be 3"),
+        ("sample_rate", "fast", "is damaged: sample_rate cannot be 'fast'"),
+        ("config", {"data": 3}, "is damaged: config cannot be"),
+        ("results", {"test_psnr_db": "a"}, "is damaged: results cannot be"),
     ],
 )
 def test_models_that_cannot_be_are_refused(parts, tmp_path, key, value, message):

@@ -1,5 +1,6 @@
 """A video model from nothing to a report, on seconds of a world; what it refuses."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,9 +11,10 @@ import vqvae_jax
 from vqvae_jax import stages
 from vqvae_jax.data import maze
 from vqvae_jax.data.clips import ClipsSource
-from vqvae_jax.data.codes import write_codes
+from vqvae_jax.data.codes import CodesSource, write_codes
 from vqvae_jax.errors import UserError
 from vqvae_jax.models.video import Video
+from vqvae_jax.stages import codes as codes_lib
 from vqvae_jax.stages import video as video_lib
 from vqvae_jax.workdir import Workdir, restore, restore_second
 
@@ -33,6 +35,34 @@ def test_an_action_is_held_from_the_last_given_frame_on():
         for action in range(3):
             expected = [*recorded[clip, :2], action, action]
             np.testing.assert_array_equal(rows[clip, action], expected)
+
+
+def test_clips_to_draw_that_are_longer_than_an_episode_are_told_before_training(
+    tmp_path,
+):
+    """And not by the samples, hours later."""
+    columns = {
+        "action": np.zeros(8, int),
+        "episode": np.arange(8) // 4,
+        "step": np.arange(8) % 4,
+    }
+    write_codes(
+        tmp_path / "codes",
+        batches=[(np.zeros((8, 2, 2, 1), int), columns)],
+        num_codes=4,
+        class_names=[],
+        fingerprint="",
+        action_names=maze.ACTIONS,
+    )
+    codes = CodesSource(tmp_path / "codes")
+    model = dataclasses.replace(MODEL, clip_frames=4)
+    for split in ("train", "validation"):
+        assert len(codes_lib.clips(codes, model, split=split)) == 2
+    message = "episode 0 has 4 frames, fewer than the 5 of a clip"
+    with pytest.raises(UserError, match=message):
+        codes_lib.clips(codes, model, split="test")
+    shorter = dataclasses.replace(model, generated_frames=1)
+    assert len(codes_lib.clips(codes, shorter, split="test")) == 2
 
 
 def test_stages_and_their_order():
@@ -134,7 +164,5 @@ class TestRun:
             class_names=[],
             fingerprint="",
         )
-        from vqvae_jax.data.codes import CodesSource
-
         with pytest.raises(UserError, match="no action and no episode"):
             ClipsSource(CodesSource(tmp_path / "codes"), length=4)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -47,19 +48,16 @@ class ImageCoder:
         )
         return list(codes)
 
-    def made_of(self, codes: Sequence[Codes], number: int = 0) -> list[bytes]:
-        """Return an image file for the codes of each image of a batch.
+    def require_codes(self, codes: Codes, *, where: Path) -> None:
+        """Raise UserError unless codes are those of an image; `where` is named."""
+        require_shape(f"the codes in {where}", codes, *self._model.grid)
+        require_range(f"the codes in {where}", codes, 0, self._model.num_codes)
 
-        Raises:
-          UserError: they are no codes of this model.
-        """
+    def made_of(self, codes: Sequence[Codes], number: int = 0) -> list[bytes]:
+        """Return an image file for the codes of each image of a batch."""
         del number  # Nothing is drawn.
-        grid, num_codes = self._model.grid, self._model.num_codes
-        stacked = np.zeros((self._batch_size, *grid), np.int32)
-        for row, one in zip(stacked, codes, strict=False):
-            require_shape("codes", one, *grid)
-            require_range("codes", one, 0, num_codes)
-            row[:] = one
+        stacked = np.zeros((self._batch_size, *self._model.grid), np.int32)
+        stacked[: len(codes)] = codes
         images = np.asarray(self._decode(self._params, stacked))
         return [png(image) for image in images[: len(codes)]]
 
@@ -107,6 +105,12 @@ class SpeechCoder:
         lengths = [self._model.num_latents(len(clip)) for clip in clips]
         return [row[:length] for row, length in zip(codes, lengths, strict=False)]
 
+    def require_codes(self, codes: Codes, *, where: Path) -> None:
+        """Raise UserError unless codes are of an utterance; `where` is named."""
+        require_shape(f"the codes in {where}", codes, "n")
+        require(len(codes) > 0, f"there are no codes in {where}")
+        require_range(f"the codes in {where}", codes, 0, self._model.num_codes)
+
     def made_of(
         self,
         codes: Sequence[Codes],
@@ -119,16 +123,7 @@ class SpeechCoder:
           codes: of each utterance.
           number: of the batch; another one draws other sounds.
           speakers: who says each.
-
-        Raises:
-          UserError: they are no codes of this model.
         """
-        for one in codes:
-            require(
-                one.ndim == 1 and len(one) > 0,
-                f"codes must have shape [n], got {list(one.shape)}",
-            )
-            require_range("codes", one, 0, self._model.num_codes)
         rows, mask = self._padded(codes, self._codes_at_once)
         said = self._decode(
             self._params,

@@ -46,6 +46,8 @@ def decode(options: argparse.Namespace) -> None:
     files = files_of(options.inputs, CODES)
     made_by = _said_by(loaded, options)
     coder, digest = _coder(loaded, options, files), loaded.fingerprint
+    for file in files:
+        coder.require_codes(read_codes(file.path, digest), where=file.path)
 
     def make(paths, number):
         return coder.made_of([read_codes(Path(path), digest) for path in paths], number)

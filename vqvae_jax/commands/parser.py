@@ -153,13 +153,16 @@ and write each as .png or .wav."""
         help="below 1 for likelier, above 1 for more varied samples (%(default)s)",
     )
     command.add_argument(
-        "--top_k", metavar="K", type=int, help="draw each code from the K likeliest"
+        "--top_k",
+        metavar="K",
+        type=int,
+        help="draw each code or pixel from the K likeliest",
     )
     command.add_argument(
         "--top_p",
         metavar="P",
         type=float,
-        help="draw each code from the likeliest that have this probability together",
+        help="draw each from the likeliest that have this probability together",
     )
     _seed(command, "decides the draw")
     _batch_size(command)

@@ -20,6 +20,9 @@ from vqvae_jax.stages.samples import file_name
 Draw = Callable[[jax.Array, Int[np.ndarray, " B"], int], list[bytes]]
 
 
+_NO_SHAPING = {"temperature": 1.0, "top_k": None, "top_p": None}
+
+
 class _Sampler(NamedTuple):
     """How a model draws.
 
@@ -37,7 +40,7 @@ class _Sampler(NamedTuple):
 
 def sample(options: argparse.Namespace) -> None:
     """Draw samples and write each to a file."""
-    shaping = {k: getattr(options, k) for k in ("temperature", "top_k", "top_p")}
+    shaping = {name: getattr(options, name) for name in _NO_SHAPING}
     require_drawable(**shaping)
     loaded = load(options.model, "sample")
     options.batch_size = size = min(options.batch_size, options.num)
@@ -76,11 +79,13 @@ def _sampler(
         return _of_prior(loaded, options, shaping)
     if kind == "speech":
         return _of_speech(loaded, options, shaping)
-    asked = [name for name, value in shaping.items() if value not in (None, 1.0)]
-    can = ("temperature",) if kind == "pixelcnn" else ()
-    for name in asked:
-        require(name in can, f"--{name}: a {kind} does not draw from a prior of codes")
-    told = {name: shaping[name] for name in can}
+    shapes = kind == "pixelcnn"
+    for name, value in shaping.items():
+        require(
+            shapes or value == _NO_SHAPING[name],
+            f"--{name}: the samples of a {kind} are drawn from no logits",
+        )
+    told = shaping if shapes else {}
     class_names = getattr(model, "class_names", ())
 
     def draw(key, labels, number):

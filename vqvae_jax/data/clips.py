@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vqvae_jax.data.codes import CodesSource
-from vqvae_jax.data.source import Example, read_many
+from vqvae_jax.data.source import Example, read_columns, read_many
 from vqvae_jax.errors import require
 
 
@@ -76,8 +76,7 @@ def _columns(codes: CodesSource) -> dict[str, Int[np.ndarray, " n"]]:
         f"these codes have no {' and no '.join(missing)}: clips are made of the frames "
         "of a world, such as data.name='maze'",
     )
-    examples = read_many(codes, range(len(codes)))
-    return {name: np.array([e[name] for e in examples], int) for name in names}
+    return read_columns(codes, *names)
 
 
 def _episodes(

@@ -14,6 +14,8 @@ Batch = dict[str, Shaped[np.ndarray, "b ..."]]
 # What frames of a world have besides: where they stand, and what was done after them.
 COLUMNS = ("action", "episode", "step")
 
+_READ_AT_ONCE = 1024
+
 
 @runtime_checkable
 class Source(Protocol):
@@ -130,6 +132,20 @@ def read_many(source: Source, indices: Sequence[int]) -> list[Example]:
     if getitems is None:
         return [source[index] for index in indices]
     return getitems(indices)
+
+
+def read_columns(source: Source, *names: str) -> dict[str, Int[np.ndarray, " n"]]:
+    """Return integers of every example, by name, in order.
+
+    Few examples are in memory at once, however much else they hold.
+    """
+    columns = {name: np.zeros(len(source), int) for name in names}
+    for start in range(0, len(source), _READ_AT_ONCE):
+        indices = range(start, min(start + _READ_AT_ONCE, len(source)))
+        for index, example in zip(indices, read_many(source, indices), strict=True):
+            for name in names:
+                columns[name][index] = example[name]
+    return columns
 
 
 def stack(examples: Sequence[Example]) -> Batch:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vqvae_jax.data.codes import CodesSource
-from vqvae_jax.data.source import Example, read_many
+from vqvae_jax.data.source import Example, read_columns, read_many
 from vqvae_jax.errors import require
 
 
@@ -39,7 +39,7 @@ class WindowsSource:
             "of the codes of utterances",
         )
         self._codes, self._length = codes, length
-        lengths = [int(e["length"]) for e in read_many(codes, range(len(codes)))]
+        lengths = read_columns(codes, "length")["length"].tolist()
         self._places: Int[np.ndarray, "n 2"] = np.concatenate(
             [
                 _starts(utterance, count, length, stride)

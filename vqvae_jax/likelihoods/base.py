@@ -36,8 +36,7 @@ class Likelihood(Protocol):
         """Return nats, `[B, H, W, C]`: log p of each channel of each pixel.
 
         Raises:
-          UserError: the images are not uint8, or the outputs' channels are no multiple
-            of `num_outputs`.
+          UserError: the images are not uint8, or the outputs are of another shape.
         """
 
     def mean(self, outputs):
@@ -96,4 +95,23 @@ def require_uint8(images: Shaped[AnyArray, "*shape"]) -> None:
         images.dtype == jnp.uint8,
         f"images must be uint8 (0 ... {NUM_VALUES - 1}, not scaled), got "
         f"{images.dtype}",
+    )
+
+
+def require_fitting(
+    outputs: Float[Array, "B H W CP"],
+    images: Shaped[AnyArray, "B H W C"],
+    num_outputs: int,
+) -> None:
+    """Raise UserError unless images are uint8 and each channel has its outputs.
+
+    One channel would be broadcast over three without a word.
+    """
+    require_uint8(images)
+    *rest, channels = images.shape
+    expected = (*rest, channels * num_outputs)
+    require(
+        outputs.shape == expected,
+        f"the decoder's output for images of shape {images.shape} must have shape "
+        f"{expected}, got {outputs.shape}",
     )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
-from vqvae_jax.likelihoods.base import NUM_VALUES, per_channel, require_uint8
+from vqvae_jax.likelihoods.base import NUM_VALUES, per_channel, require_fitting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Categorical:
         Raises:
           UserError: the images are not uint8, or the outputs do not fit.
         """
-        require_uint8(images)
+        require_fitting(outputs, images, self.num_outputs)
         logits = per_channel(outputs, self.num_outputs)
         # Else a large common offset would take the digits of their differences.
         logits -= jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))

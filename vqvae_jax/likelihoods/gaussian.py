@@ -12,7 +12,7 @@ from vqvae_jax.errors import require
 from vqvae_jax.likelihoods.base import (
     NUM_VALUES,
     per_channel,
-    require_uint8,
+    require_fitting,
     scaled,
     to_uint8,
     unscaled,
@@ -60,7 +60,7 @@ class DiscretizedGaussian:
         Raises:
           UserError: the images are not uint8, or the outputs do not fit.
         """
-        require_uint8(images)
+        require_fitting(outputs, images, self.num_outputs)
         mean, scale = self._parameters(outputs)
         x = images.astype(jnp.float32)
         lower = (scaled(x - 0.5) - mean) / scale
@@ -105,14 +105,14 @@ class MeanSquaredError:
     is_discrete: ClassVar[bool] = False
 
     def log_prob(
-        self, outputs: Float[Array, "B H W C"], images: Shaped[Array, "B H W C"]
+        self, outputs: Float[Array, "B H W CP"], images: Shaped[Array, "B H W C"]
     ) -> Float[Array, "B H W C"]:
         """Return the density's logarithm for each channel, up to a constant.
 
         Raises:
-          UserError: the images are not uint8.
+          UserError: the images are not uint8, or the outputs do not fit.
         """
-        require_uint8(images)
+        require_fitting(outputs, images, self.num_outputs)
         error = scaled(images.astype(jnp.float32)) - outputs.astype(jnp.float32)
         return -0.5 * jnp.square(error / self.scale)
 

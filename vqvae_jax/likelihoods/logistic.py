@@ -17,7 +17,7 @@ from vqvae_jax.errors import require
 from vqvae_jax.likelihoods.base import (
     NUM_VALUES,
     per_channel,
-    require_uint8,
+    require_fitting,
     to_uint8,
 )
 
@@ -64,7 +64,7 @@ class LogisticMixture:
         Raises:
           UserError: the images are not uint8, or the outputs do not fit.
         """
-        require_uint8(images)
+        require_fitting(outputs, images, self.num_outputs)
         log_pi, mean, scale = self._parameters(outputs)
         x = images.astype(jnp.float32)[..., None]
         upper = (x + 0.5 - mean) / scale

@@ -17,7 +17,12 @@ from jaxtyping import Array, Float, Integer, Key, UInt8
 from vqvae_jax import image_quality, likelihoods, metrics
 from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.models.options import TrainedByGradient, require_dtype, require_halvable
+from vqvae_jax.models.options import (
+    TrainedByGradient,
+    require_dtype,
+    require_halvable,
+    require_sides,
+)
 from vqvae_jax.networks.autoencoder import Decoder, Encoder
 
 
@@ -51,6 +56,7 @@ class ImageAutoencoder(TrainedByGradient):
         """Check every option, so that a mistake is told before anything is built."""
         self._require_at_least(1, "units", "residual_units")
         self._require_at_least(0, "stages", "residual_blocks")
+        require_sides("image_shape", self.image_shape)
         require_halvable(self.image_shape, stages=self.stages)
         require_dtype(self.dtype)
         likelihoods.by_name(self.likelihood)

@@ -32,7 +32,12 @@ from vqvae_jax import likelihoods, metrics
 from vqvae_jax.arrays import require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.models.autoencoder import keys_of, sum_of_each
-from vqvae_jax.models.options import TrainedByGradient, require_dtype, require_halvable
+from vqvae_jax.models.options import (
+    TrainedByGradient,
+    require_dtype,
+    require_halvable,
+    require_sides,
+)
 from vqvae_jax.networks.dcgan import Discriminator, Generator
 
 
@@ -88,6 +93,7 @@ class GAN(TrainedByGradient):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")
         require(self.r1 >= 0, f"r1 must not be negative, got {self.r1}")
+        require_sides("image_shape", self.image_shape)
         require_halvable(self.image_shape, stages=self.stages)
         factor = 2**self.stages
         require(

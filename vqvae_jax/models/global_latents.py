@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from vqvae_jax import metrics, quantizer
 from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
+from vqvae_jax.models.options import require_sides
 from vqvae_jax.models.prior import Prior
 from vqvae_jax.networks.global_code import GlobalDecoder, GlobalEncoder
 
@@ -84,13 +85,9 @@ class GlobalLatents:
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
-        for name in (
-            "latents",
-            "dim",
-            "encoder_units",
-            "residual_units",
-            "map_features",
-        ):
+        require_sides("grid", self.grid)
+        sizes = ("latents", "dim", "encoder_units", "residual_units", "map_features")
+        for name in sizes:
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")
         for name in ("stages", "residual_blocks"):

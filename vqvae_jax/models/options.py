@@ -1,5 +1,6 @@
 """What several models have: options, their errors, and how they are trained."""
 
+import math
 from typing import Any
 
 import jax
@@ -34,6 +35,15 @@ def require_buildable(model: Any) -> None:
         require(
             depth <= _MAX_DEPTH, f"{name} must be at most {_MAX_DEPTH}, got {depth}"
         )
+
+
+def require_sides(name: str, sides: tuple[int, int, int]) -> None:
+    """Raise UserError unless height, width and channels are of something."""
+    require(
+        min(sides) >= 1 and math.prod(sides) < 2**31,
+        f"{name} must be three sizes from 1 on, of fewer than 2^31 values in all, got "
+        f"{sides}",
+    )
 
 
 def require_pixelcnn(name: str, model: Any, params: Any) -> None:

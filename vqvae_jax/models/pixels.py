@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from vqvae_jax import likelihoods, metrics
 from vqvae_jax.arrays import AnyArray, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.models.options import TrainedByGradient
+from vqvae_jax.models.options import TrainedByGradient, require_sides
 from vqvae_jax.models.prior import Prior
 
 
@@ -57,6 +57,7 @@ class PixelModel(TrainedByGradient):
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
+        require_sides("image_shape", self.image_shape)
         require(
             1 <= self.num_values <= likelihoods.NUM_VALUES,
             f"num_values must be in 1 ... {likelihoods.NUM_VALUES}, got "

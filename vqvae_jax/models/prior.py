@@ -18,7 +18,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from vqvae_jax import likelihoods, metrics, sampling
 from vqvae_jax.arrays import AnyArray, common_size, require_range, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.models.options import TrainedByGradient, require_dtype, require_pixelcnn
+from vqvae_jax.models.options import (
+    TrainedByGradient,
+    require_dtype,
+    require_pixelcnn,
+    require_sides,
+)
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
 
 
@@ -60,6 +65,7 @@ class Prior(TrainedByGradient):
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
+        require_sides("grid", self.grid)
         for name in ("num_codes", "layers", "units"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")

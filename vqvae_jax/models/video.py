@@ -22,7 +22,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from vqvae_jax import likelihoods, metrics, sampling
 from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
-from vqvae_jax.models.options import TrainedByGradient, require_dtype, require_pixelcnn
+from vqvae_jax.models.options import (
+    TrainedByGradient,
+    require_dtype,
+    require_pixelcnn,
+    require_sides,
+)
 from vqvae_jax.networks.cell_decoder import projected
 from vqvae_jax.networks.frame_context import FrameContext
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
@@ -81,6 +86,7 @@ class Video(TrainedByGradient):
 
     def __post_init__(self):
         """Check every option, so that a mistake is told before anything is built."""
+        require_sides("grid", self.grid)
         ones = ("given_frames", "generated_frames", "num_codes", "layers", "units")
         least = dict.fromkeys((*ones, "context_units"), 1) | {"clip_frames": 2}
         for name, low in least.items():

@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vqvae_jax.config import section
+from vqvae_jax.config import section, shown
 from vqvae_jax.errors import UserError, require
 from vqvae_jax.models.first import KINDS
+from vqvae_jax.models.options import require_buildable
 from vqvae_jax.models.second import SECOND_STAGES
 from vqvae_jax.workdir import fingerprint
 
@@ -64,7 +65,9 @@ def from_json(text: str) -> About:
         if options is not None:
             base, make = _model(SECOND_STAGES, second, options), SECOND_STAGES[second]
             values["models"] = {stage: make.trained[stage](base) for stage in stages}
-        return About(**values)
+        about = About(**values)
+        _require_plain(about)
+        return about
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -92,6 +95,24 @@ def about_models(*pairs: Any) -> tuple[About, dict[str, Any]]:
     return about, params | {second: pairs[3]}
 
 
+def _require_plain(about: About) -> None:
+    """Raise TypeError unless what is no model is of the types that `About` tells."""
+    config, rate = about.config, about.sample_rate
+    for name, is_right in (
+        ("second", about.second is None or about.second in SECOND_STAGES),
+        ("codes_of", isinstance(about.codes_of, str | None)),
+        ("sample_rate", rate is None or (type(rate) is int and 0 < rate < 2**31)),
+        ("config", config is None or isinstance(config.get("data", {}), dict)),
+        ("results", all(_is_number(x) for x in about.results.values())),
+    ):
+        if not is_right:
+            raise TypeError(f"{name} cannot be {shown(getattr(about, name))}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _name_of(rows: Mapping[str, Any], model: Any) -> str:
     found = [name for name, row in rows.items() if type(model) is row.model]
     classes = ", ".join(row.model.__name__ for row in rows.values())
@@ -101,11 +122,13 @@ def _name_of(rows: Mapping[str, Any], model: Any) -> str:
     return found[0]
 
 
-def _model(rows: Mapping[str, Any], name: str, options: Mapping[str, Any]) -> Any:
+def _model(
+    rows: Mapping[str, Any], name: str | None, options: Mapping[str, Any]
+) -> Any:
     require(name in rows, f"it is a {name!r}, which this version does not know")
     # JSON has lists where models want tuples.
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    return section(rows[name].model, given, name=name)
+    return section(rows[name].model, given, name=name, check=require_buildable)
 
 
 def _options(model: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _of_codes(model: VQVAE, results: Mapping[str, float]) -> dict[str, str]:
         "bits of an image": f"{pixels:,}",
         "bits of its codes": f"{bits:,.0f}, {pixels / bits:.3g} times fewer",
     }
-    if "code_bits_learned_prior" in results:
+    if results.get("code_bits_learned_prior", 0) > 0:
         learned = results["code_bits_learned_prior"]
         lines["... with the learned prior"] = (
             f"{learned:,.0f}, {pixels / learned:.3g} times fewer"

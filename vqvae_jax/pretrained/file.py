@@ -81,6 +81,7 @@ class File:
         )
         with self._read():
             self._hashes = json.loads(metadata["sha256"])
+            require(isinstance(self._hashes, dict), "its checksums are damaged")
             self.about = from_json(metadata["about"])
 
     def params(self, stage: str) -> Any:

@@ -104,9 +104,12 @@ def grids(codes: codes_lib.CodesSource, model: Any, *, split: str) -> Source:
 def clips(codes: codes_lib.CodesSource, model: Video, *, split: str) -> Source:
     """Return the examples of a model of clips.
 
-    To train on those from every frame on; otherwise no frame is in two of them.
+    To train on those from every frame on; otherwise no frame is in two of them. Those
+    of test are the longest that are needed later.
     """
     frames = model.clip_frames
+    if split == "test":
+        frames = max(frames, model.given_frames + model.generated_frames)
     stride = 1 if split == "train" else frames
     return ClipsSource(codes, length=frames, stride=stride)
 
@@ -136,14 +139,17 @@ def train_on_codes(
       UserError: the codes, or what was trained on them before, are of another VQ-VAE.
     """
     workdir, experiment, _ = context
-    codes, validation_codes = (workdir.codes(name) for name in SPLITS[:2])
+    of_splits = {split: workdir.codes(split) for split in SPLITS}
     _, params = restore(workdir.path)
-    for source in (codes, validation_codes):
+    for source in of_splits.values():
         source.require_fingerprint(fingerprint(params))
+    codes = of_splits["train"]
     facts = dataclasses.asdict(codes.metadata)
     model = start(experiment.make_second(facts)[stage], params)
-    train = examples(codes, model, split="train")
-    validation = examples(validation_codes, model, split="validation")
+    # Those of test too, so that what is wrong with them is told before the training.
+    train, validation, _ = (
+        examples(source, model, split=split) for split, source in of_splits.items()
+    )
     place = workdir.facts(experiment.second)
     if place.exists():
         before = workdir.read_facts(experiment.second).fingerprint

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, Int16
 
-from vqvae_jax.data.source import Example, Source, read_many, stack
+from vqvae_jax.data.source import Example, Source, read_columns, read_many, stack
 from vqvae_jax.data.utterances import UNKNOWN
 from vqvae_jax.report.build import spread
 from vqvae_jax.report.sound import wav
@@ -123,17 +123,15 @@ def choose_utterances(
     Where another speaker of train says the same sentence too, the utterance is chosen
     first and that speaker is the other voice: what becomes of it can be compared.
     """
-    examples = read_many(codes, range(len(codes)))
-    speakers, sentences = (
-        np.array([int(e[key]) for e in examples]) for key in ("speaker", "sentence")
-    )
+    columns = read_columns(codes, "speaker", "sentence", "index")
+    speakers, sentences = columns["speaker"], columns["sentence"]
     known = (speakers != UNKNOWN) & (sentences != UNKNOWN)
 
     def others(row: int) -> np.ndarray:
         same = known & (sentences == sentences[row]) & (speakers != speakers[row])
         return np.unique(speakers[same])
 
-    order = np.argsort([int(e["index"]) for e in examples], kind="stable").tolist()
+    order = np.argsort(columns["index"], kind="stable").tolist()
     comparable = [row for row in order if known[row] and len(others(row))]
     pool = comparable or order
     rows = [pool[place] for place in spread(len(pool), n)]
