@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from vqvae_jax.report import codebook, playground
+from vqvae_jax.report.page import Section, render
 from vqvae_jax.workdir import restore
 
 
@@ -168,6 +169,17 @@ def test_work_is_bounded(read, grid, num_codes, choices):
     markup = read(section.widget.markup)
     assert len(markup.of("select")) == (grid[-1] > 1)
     assert len(markup.of("option")) == (grid[-1] if grid[-1] > 1 else 0)
+
+
+def test_no_id_stands_twice_on_a_page_with_several_codebooks(read):
+    """The choice of the codebook was called as the section of that name is."""
+    section = section_of((4, 4, 2), 5)
+    page = render(
+        "run", results={}, sections=[Section("Codebook", ""), section], config={}
+    )
+    ids = [attrs["id"] for _, attrs in read(page).tags if "id" in attrs]
+    assert "codebook" in ids
+    assert len(ids) == len(set(ids))
 
 
 def test_a_page_without_room_has_none(monkeypatch):
