@@ -39,7 +39,8 @@ def nearest(
     Ties go to the lower index. Distances are float32 at the highest matmul precision
     whatever the dtype of `vectors`: in bfloat16, or with a TPU's default products,
     near codes cannot be told apart and half of a codebook goes unused. At most 16 MiB
-    of distances exist at a time for one codebook, however large it is.
+    of distances exist at a time for one codebook, however large it is; under vmap, as
+    much for each of what is mapped, so a batch of vectors is better passed whole.
     """
     embeddings = lax.stop_gradient(embeddings).astype(jnp.float32)
     vectors = lax.stop_gradient(vectors).astype(jnp.float32)
