@@ -78,6 +78,26 @@ def test_what_comes_back_is_what_was_asked_for(tmp_path):
             opened.read(1, params=tree(0, size=4))
 
 
+def test_what_fails_for_a_moment_is_no_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr(manager, "_PAUSE", 0.0)
+    written(tmp_path, [1.0])
+    with manager.to_read(tmp_path) as opened:
+        restore, failures = opened.restore, [OSError("Input/output error")]
+
+        def fail_first(step, args):
+            if failures:
+                raise failures.pop()
+            return restore(step, args=args)
+
+        monkeypatch.setattr(opened, "restore", fail_first)
+        found = opened.read(1, params=tree(0))
+        np.testing.assert_array_equal(found["params"]["w"], [1, 1, 1])
+        failures += [OSError("Input/output error")] * 2
+        with pytest.raises(OSError, match="Input/output error"):
+            opened.read(1, params=tree(0))
+        assert not failures
+
+
 def test_a_leap_of_the_clock_is_no_time_that_passed(tmp_path, monkeypatch):
     """A year goes by between any two looks at the clock."""
     start, years = time.time(), itertools.count()

@@ -5,6 +5,7 @@ It writes arrays and JSON, and sees that what was written is what is read.
 
 import dataclasses
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from vqvae_jax.errors import UserError
 from vqvae_jax.training import digests
 from vqvae_jax.training.shapes import require_same_shapes, shapes_of
 
 _CENTURY = 100 * 365 * 86_400  # Seconds.
+_PAUSE = 1.0  # Second.
 
 
 class Manager(ocp.CheckpointManager):
@@ -68,12 +71,22 @@ class Manager(ocp.CheckpointManager):
     def read(self, step: int, **abstract: Any) -> dict[str, Any]:
         """Return the items of a step that abstract pytrees are given of.
 
-        With `training` come the `data`.
+        With `training` come the `data`. What cannot be read is tried again before it
+        counts as damaged: a network's drive may fail for a moment.
 
         Raises:
           UserError: a checkpoint holds other arrays than abstract items do.
           Exception: it is damaged.
         """
+        try:
+            return self._read(step, **abstract)
+        except UserError:
+            raise
+        except Exception:
+            time.sleep(_PAUSE)
+            return self._read(step, **abstract)
+
+    def _read(self, step: int, **abstract: Any) -> dict[str, Any]:
         metadata = self.item_metadata(step)
         notes = {name: metadata[name].custom_metadata for name in abstract}
         for name, note in notes.items():
