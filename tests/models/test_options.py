@@ -7,9 +7,11 @@ import pytest
 
 from vqvae_jax.errors import UserError
 from vqvae_jax.models.options import (
+    require_buildable,
     require_dtype,
     require_halvable,
     require_pixelcnn,
+    require_sides,
 )
 
 
@@ -26,6 +28,22 @@ def test_sides_that_can_be_halved():
     for shape in ((8, 20, 3), (20, 8, 3)):
         with pytest.raises(UserError, match=r"^stages=3 .* multiples of 8, but it is"):
             require_halvable(shape, stages=3)
+
+
+def test_models_that_no_machine_can_compile():
+    require_buildable(types.SimpleNamespace(layers=1000, kernel_size=255))
+    for name, most in (("layers", 1000), ("context_kernel_size", 255)):
+        model = types.SimpleNamespace(**{name: most + 2})
+        message = rf"^{name} must be at most {most}, got {most + 2}$"
+        with pytest.raises(UserError, match=message):
+            require_buildable(model)
+
+
+@pytest.mark.parametrize("sides", [(0, 8, 3), (8, 8, -1), (2**20, 2**10, 2)])
+def test_sides_that_cannot_be(sides):
+    require_sides("grid", (2**20, 2**10, 1))
+    with pytest.raises(UserError, match=r"^grid must be three sizes .*, got \("):
+        require_sides("grid", sides)
 
 
 def test_parameters_of_another_pixelcnn():

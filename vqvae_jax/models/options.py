@@ -13,6 +13,9 @@ _MAX_STAGES = 16
 # Each layer is traced, compiled and kept in memory by itself.
 _MAX_DEPTH = 1000
 _DEPTHS = ("layers", "stacks", "residual_blocks", "cell_layers", "context_layers")
+# Each place of a kernel is cut out of the input by itself.
+_MAX_KERNEL = 255
+_KERNELS = ("kernel_size", "context_kernel_size")
 
 
 class TrainedByGradient:
@@ -29,12 +32,14 @@ class TrainedByGradient:
 
 
 def require_buildable(model: Any) -> None:
-    """Raise UserError if a model has more layers than any machine can compile."""
-    for name in _DEPTHS:
-        depth = getattr(model, name, 0)
-        require(
-            depth <= _MAX_DEPTH, f"{name} must be at most {_MAX_DEPTH}, got {depth}"
-        )
+    """Raise UserError if a model has more layers than any machine can compile.
+
+    Or kernels that are so large.
+    """
+    for most, names in ((_MAX_DEPTH, _DEPTHS), (_MAX_KERNEL, _KERNELS)):
+        for name in names:
+            value = getattr(model, name, 0)
+            require(value <= most, f"{name} must be at most {most}, got {value}")
 
 
 def require_sides(name: str, sides: tuple[int, int, int]) -> None:

@@ -166,8 +166,9 @@ def _in_chunks(form, x, kernel, *, floats_per_image):
 
     batch = x.shape[0]
     limit = max(1, _CHUNK_BYTES // (4 * floats_per_image))
-    sizes = (d for d in range(1, batch + 1) if batch % d == 0 and d <= limit)
-    size = max(sizes, default=0)
+    size = max(
+        (d for d in range(1, min(batch, limit) + 1) if batch % d == 0), default=0
+    )
     if size == batch:
         return convolve(x)
     # Images i, i + n, i + 2n, ... make a chunk, so that a batch split over devices
