@@ -51,6 +51,11 @@ def require_sides(name: str, sides: tuple[int, int, int]) -> None:
     )
 
 
+def require_odd(name: str, size: int) -> None:
+    """Raise UserError unless a kernel has a middle and more than that."""
+    require(size % 2 == 1 and size > 1, f"{name} must be odd and above 1, got {size}")
+
+
 def require_pixelcnn(name: str, model: Any, params: Any) -> None:
     """Raise UserError unless a PixelCNN's parameters are of a model's sizes."""
     tables = params["params"]["embedding"]["tables"]

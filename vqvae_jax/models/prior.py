@@ -21,6 +21,7 @@ from vqvae_jax.errors import require
 from vqvae_jax.models.options import (
     TrainedByGradient,
     require_dtype,
+    require_odd,
     require_pixelcnn,
     require_sides,
 )
@@ -69,10 +70,7 @@ class Prior(TrainedByGradient):
         for name in ("num_codes", "layers", "units"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, got {value}")
-        require(
-            self.kernel_size % 2 == 1 and self.kernel_size > 1,
-            f"kernel_size must be odd and above 1, got {self.kernel_size}",
-        )
+        require_odd("kernel_size", self.kernel_size)
         for name in ("cell_layers", "vector_features", "map_features"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, got {value}")

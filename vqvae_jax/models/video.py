@@ -25,6 +25,7 @@ from vqvae_jax.errors import require
 from vqvae_jax.models.options import (
     TrainedByGradient,
     require_dtype,
+    require_odd,
     require_pixelcnn,
     require_sides,
 )
@@ -89,18 +90,12 @@ class Video(TrainedByGradient):
         require_sides("grid", self.grid)
         ones = ("given_frames", "generated_frames", "num_codes", "layers", "units")
         least = dict.fromkeys((*ones, "context_units"), 1) | {"clip_frames": 2}
+        least |= {"context_layers": 0, "cell_layers": 0}
         for name, low in least.items():
             value = getattr(self, name)
             require(value >= low, f"{name} must be at least {low}, got {value}")
-        for name in ("kernel_size", "context_kernel_size"):
-            value = getattr(self, name)
-            require(
-                value % 2 == 1 and value > 1,
-                f"{name} must be odd and above 1, got {value}",
-            )
-        for name in ("context_layers", "cell_layers"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must not be negative, got {value}")
+        require_odd("kernel_size", self.kernel_size)
+        require_odd("context_kernel_size", self.context_kernel_size)
         require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
         require_dtype(self.dtype)
 
