@@ -200,6 +200,22 @@ def test_orientation_is_applied(tmp_path):
     np.testing.assert_array_equal(got, array[::-1])
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+def test_exif_that_cannot_be_read_is_no_damage(tmp_path, suffix):
+    path = tmp_path / "train/a" / f"0.{suffix}"
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8), (90, 90, 90)).save(path, exif=b"Exif\0\0garbage")
+    source = open_root(tmp_path).sources["train"]
+    assert np.abs(source[0]["image"].astype(int) - 90).max() <= 1
+
+
+def test_images_beside_the_folders_of_classes_are_told(tmp_path):
+    make(tmp_path, {"train/cat": 2, "train": 3, "test/cat": 1})
+    with pytest.warns(UserWarning, match=r"left out 3 images of .*train, which lie"):
+        splits = open_root(tmp_path)
+    assert {k: len(v) for k, v in splits.sources.items()} == {"train": 2, "test": 1}
+
+
 def test_a_source_can_be_pickled(tmp_path):
     make(tmp_path, {"train/a": 2})
     source = open_root(tmp_path).sources["train"]

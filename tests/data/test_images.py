@@ -71,6 +71,19 @@ def test_sixteen_bit_grey_keeps_its_upper_bits():
     np.testing.assert_array_equal(got.ravel(), np.arange(256))
 
 
+def test_sixteen_bit_grey_with_a_clear_value_does_too(tmp_path):
+    """Where Pillow clips, so that all above 255 is white."""
+    array = np.arange(256, dtype=np.uint16).reshape(16, 16) * 256 + 37
+    path = tmp_path / "clear.png"
+    Image.fromarray(array).save(path, transparency=7 * 256 + 37)
+    with Image.open(path) as image:
+        assert (image.mode, image.has_transparency_data) == ("I;16", True)
+        got = images.fit(image, image_size=16, channels=1)
+    expected = np.arange(256)
+    expected[7] = 255
+    np.testing.assert_array_equal(got.ravel(), expected)
+
+
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_other_depths_are_refused(mode):
     with pytest.raises(UserError, match=f"mode '{mode}'"):

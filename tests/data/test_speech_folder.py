@@ -97,6 +97,15 @@ def test_phones_beside_recordings(make):
     assert splits.sources["test"][0]["phones"].tolist() == [[1_600, 4_800, 1]]
 
 
+def test_recordings_beside_the_folders_of_speakers_are_told(make):
+    root = make({"train/ann": 2, "train": 3, "test/ann": 1})
+    with pytest.warns(
+        UserWarning, match=r"left out 3 recordings of .*train, which lie"
+    ):
+        splits = open_root(root)
+    assert len(splits.sources["train"]) == 2
+
+
 class TestRefused:
     def test_missing_and_empty_folders(self, tmp_path, make):
         refused(tmp_path / "nowhere", "is not a folder")

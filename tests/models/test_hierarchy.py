@@ -141,8 +141,9 @@ def test_ema_moves_the_codebook_and_nothing_else(params, measured):
 
 
 def test_latent_codes_that_cannot_be():
-    with pytest.raises(UserError, match=r"^latent_codes must be at least 1, got 0"):
-        make(latent_codes=0)
+    """One has no bits, by which the evaluation divides."""
+    with pytest.raises(UserError, match=r"^latent_codes must be at least 2, got 1"):
+        make(latent_codes=1)
     with pytest.raises(UserError, match=r"^codebook_update must be one of"):
         make(codebook_update="never")
 

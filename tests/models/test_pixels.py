@@ -51,6 +51,17 @@ def log_probs(params):
     return np.float64(ours).reshape(2, -1)
 
 
+def test_values_that_it_does_not_know(params, batch):
+    """Their log-probability would be NaN."""
+    image = batch["image"].at[2, 1, 0, 1].set(K)
+    for of in (
+        lambda: MODEL.log_prob(params, image, labels=batch["label"]),
+        lambda: MODEL.loss(params, KEY, batch | {"image": image}),
+    ):
+        with pytest.raises(UserError, match=r"images must be in 0 ... 2, got 0 ... 3"):
+            of()
+
+
 @pytest.fixture
 def batch():
     """Seven examples, of which three only fill up the batch."""

@@ -165,6 +165,14 @@ def test_a_run_goes_on_with_its_files_alone(
     stages.run(moved, str(run), ["vqvae", "codes"])
 
 
+def test_a_single_class_is_not_classified(tiny_config, photos, tmp_path):
+    shutil.copytree(photos / "train" / "cat", tmp_path / "images" / "train" / "cat")
+    config = config_of(tiny_config, tmp_path / "images")
+    config["evaluation"]["classify_samples"] = True
+    with pytest.raises(UserError, match=r"needs two classes, and the data has 1: set"):
+        stages.run(config, str(tmp_path / "run"))
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [

@@ -79,7 +79,7 @@ def test_stage_1_missing_is_told(hierarchy_config, tmp_path):
     [
         ("stages", 3, r"^hierarchy.stages=3 halves a grid of 4x4 codes"),
         ("latents", 0, r"^hierarchy.latents must be at least 1"),
-        ("latent_codes", 0, r"^hierarchy.latent_codes must be at least 1"),
+        ("latent_codes", 1, r"^hierarchy.latent_codes must be at least 2"),
         ("kernel_size", 2, r"^hierarchy.kernel_size must be odd"),
         ("grid", (4, 4, 1), r"^hierarchy.grid is not an option"),
     ],

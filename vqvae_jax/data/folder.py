@@ -95,8 +95,7 @@ class FolderSource:
     def __getitem__(self, index: int) -> Example:
         try:
             with Image.open(self._files[index]) as image:
-                upright = ImageOps.exif_transpose(image)
-                array = images.fit(upright, **self._size)
+                array = images.fit(_upright(image), **self._size)
         except Exception as error:
             raise UserError(
                 f"{self._files[index]} cannot be decoded ({error}): put back the file "
@@ -104,6 +103,15 @@ class FolderSource:
                 "in another --workdir with data.skip_corrupt=True"
             ) from error
         return {"image": array, "label": np.asarray(self._labels[index])}
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF says; where that cannot be read, it is as it is."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        # Pillow raises SyntaxError among others. Damaged pixels are told elsewhere.
+        return image
 
 
 def split_folders(base: Path) -> dict[str, Path]:
@@ -151,6 +159,13 @@ def _list_images(
         raise UserError(
             f"{split} has the class {unknown[0]!r}, which is none of train's "
             f"{len(class_names)}; rename or remove that folder"
+        )
+    beside = len(_image_files(split)) if class_names else 0
+    if beside:
+        warnings.warn(
+            f"left out {beside} images of {split}, which lie beside its folders of "
+            "classes: move them into one, or the folders away",
+            stacklevel=3,
         )
     files: list[str] = []
     labels: list[int] = []

@@ -74,10 +74,18 @@ def require_convertible(image: Image.Image) -> None:
 
 def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
     require_convertible(image)
-    if image.has_transparency_data:
+    if image.mode.startswith("I;16"):
+        image = _upper_bits(image)
+    elif image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    elif image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return image if image.mode == mode else image.convert(mode)
+
+
+def _upper_bits(image: Image.Image) -> Image.Image:
+    """Return 16-bit grey as 8-bit; Pillow would clip it. Its clear value is white."""
+    wide = np.asarray(image)
+    grey = (wide >> 8).astype(np.uint8)
+    grey[wide == image.info.get("transparency", -1)] = 255
+    return Image.fromarray(grey)

@@ -131,6 +131,13 @@ def _usable(split: Path, rate: int, skip_corrupt: bool) -> list[_Recording]:
         bool(files),
         f"{split} has no recordings; expected {split}/<speaker>/*.wav or *.flac",
     )
+    beside = len(_sound_files(split))
+    if beside:
+        warnings.warn(
+            f"left out {beside} recordings of {split}, which lie beside its folders of "
+            "speakers: move them into one",
+            stacklevel=3,
+        )
     with ThreadPoolExecutor() as pool:
         looked_at = list(
             pool.map(lambda file: _look_at(file, rate, skip_corrupt), files)

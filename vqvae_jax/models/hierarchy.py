@@ -61,8 +61,9 @@ class Hierarchy(TrainedWithCodebook, GlobalLatents):
         """Check every option, so that a mistake is told before anything is built."""
         super().__post_init__()
         require(
-            self.latent_codes >= 1,
-            f"latent_codes must be at least 1, got {self.latent_codes}",
+            # One code has no bits, and none of what is measured a meaning.
+            self.latent_codes >= 2,
+            f"latent_codes must be at least 2, got {self.latent_codes}",
         )
         _ = self._bottleneck
 

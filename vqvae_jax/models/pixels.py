@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from vqvae_jax import likelihoods, metrics
-from vqvae_jax.arrays import AnyArray, require_shape
+from vqvae_jax.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.errors import require
 from vqvae_jax.models.options import TrainedByGradient, require_sides
 from vqvae_jax.models.prior import Prior
@@ -151,6 +151,7 @@ class PixelModel(TrainedByGradient):
     def _codes(self, images) -> Int[Array, "B H W C"]:
         require_shape("images", images, "B", *self.image_shape)
         likelihoods.require_uint8(images)
+        require_range("images", images, 0, self.num_values)
         return jnp.asarray(images).astype(jnp.int32)
 
     def _as_codes(self, batch: Mapping[str, Array]) -> Mapping[str, Array]:

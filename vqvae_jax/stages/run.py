@@ -98,16 +98,19 @@ def _files(workdir: Workdir, experiment: Experiment) -> data_files.Facts | None:
 
 def require_labels(experiment: Experiment, dataset: Dataset | SpeechDataset) -> None:
     """Raise UserError where what is asked of the samples needs labels in the data."""
-    if getattr(dataset, "class_names", ()):
-        return
-    for key, value, without in (
-        ("samples.guidance", experiment.samples.guidance, 1.0),
-        ("evaluation.classify_samples", experiment.evaluation.classify_samples, False),
+    classes = len(getattr(dataset, "class_names", ()))
+    guidance = experiment.samples.guidance
+    is_classified = experiment.evaluation.classify_samples
+    for key, value, without, least in (
+        ("samples.guidance", guidance, 1.0, 1),
+        # Of a single class there is nothing to tell.
+        ("evaluation.classify_samples", is_classified, False, 2),
     ):
         require(
-            value == without,
-            f"{key}={value} needs labels, and the data has none: set it to {without}, "
-            "or take data with classes",
+            value == without or classes >= least,
+            f"{key}={value} needs {'two classes' if classes else 'labels'}, and the "
+            f"data has {classes or 'none'}: set it to {without}, or take data with "
+            "classes",
         )
 
 
