@@ -19,7 +19,7 @@ Where Slurm, Open MPI or a TPU pod starts it on each machine, it needs no such f
 from absl import app, flags
 from ml_collections import config_flags
 
-from vqvae_jax import command
+from vqvae_jax.cli import train
 
 config_flags.DEFINE_config_file(
     "config",
@@ -49,4 +49,4 @@ flags.DEFINE_integer("process_id", None, "which of them this one is, from 0 on")
 flags.DEFINE_integer("start_timeout", 300, "seconds to wait for all to start")
 
 if __name__ == "__main__":
-    app.run(command.main, flags_parser=command.parse)
+    app.run(train.main, flags_parser=train.parse)

@@ -23,7 +23,7 @@ from benchmarks.paper_model import Architecture
 from benchmarks.tables import Outcome, Row, Table
 from vqvae_jax.data import TrainBatches, train_batches
 from vqvae_jax.data.source import Source, cached
-from vqvae_jax.data.tfds_source import open_tfds
+from vqvae_jax.data.tfds import open_tfds
 from vqvae_jax.training.config import TrainingConfig
 from vqvae_jax.training.evaluate import HostBatch
 from vqvae_jax.training.loop import Run, fit

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import timing
-from vqvae_jax import quantizer
+from vqvae_jax import quantizers
 
 BETA, DECAY = 0.25, 0.99
 
@@ -26,16 +26,16 @@ def vectors(num_vectors: int, dim: int) -> np.ndarray:
 def ours(num_vectors: int, num_codes: int, dim: int) -> timing.Run:
     """Return this project's step."""
     key, shape = jax.random.key(0), (1, num_codes, dim)
-    codebook = quantizer.from_embeddings(jax.random.normal(key, shape))
+    codebook = quantizers.from_embeddings(jax.random.normal(key, shape))
 
     def step(codebook, z_e):
         def loss(z_e):
-            out = quantizer.quantize(codebook, z_e)
+            out = quantizers.quantize(codebook, z_e)
             commitment = BETA * out.commitment_loss.mean() / dim
             return jnp.square(out.z_q).mean() + commitment, out.codes
 
         gradient, codes = jax.grad(loss, has_aux=True)(z_e)
-        return gradient, quantizer.ema_update(codebook, z_e, codes, decay=DECAY)
+        return gradient, quantizers.ema_update(codebook, z_e, codes, decay=DECAY)
 
     return _compiled(step, codebook, vectors(num_vectors, dim))
 

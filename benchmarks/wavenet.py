@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as pr
 
 from benchmarks import command, timing
 from benchmarks.tables import Outcome, Row, Table
-from vqvae_jax.networks.wavenet import SequenceCondition, WaveNet
-from vqvae_jax.sampling import sequence
+from vqvae_jax.tasks.speech import queued_sampling
+from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet
 
 SPEAKERS, FEATURES = 109, 64
 
@@ -74,7 +74,7 @@ def condition_of(batch: int, length: int) -> SequenceCondition:
 
 def queued(network: WaveNet, params: dict, batch: int, length: int) -> timing.Run:
     """Compile the queued sampler; the function returned draws once."""
-    draw = functools.partial(sequence.queued, network, shape=(batch, length))
+    draw = functools.partial(queued_sampling.queued, network, shape=(batch, length))
     jitted = jax.jit(
         lambda params, key, condition: draw(params, key, condition=condition)
     )

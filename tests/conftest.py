@@ -30,8 +30,10 @@ import pytest
 
 pytest_plugins = (
     "model_fixtures",
+    "page_fixtures",
     "process_fixtures",
     "run_fixtures",
+    "sound_fixtures",
     "speech_fixtures",
 )
 

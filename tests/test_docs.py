@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import vqvae_jax
-from vqvae_jax import quantizer
+from vqvae_jax import quantizers
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,5 +35,5 @@ def test_the_pages_build_without_a_warning(tmp_path):
     assert not [url for page in pages.values() for url in re.findall(fetched, page)]
     documented = set(re.findall(r' id="vqvae_jax\.([^"]*)"', pages["api"]))
     assert {*vqvae_jax.__all__} - {"quantizer"} <= documented
-    assert {f"quantizer.{name}" for name in quantizer.__all__} <= documented
+    assert {f"quantizer.{name}" for name in quantizers.__all__} <= documented
     assert {"VQVAE.decode", "GAN.sample"} <= documented

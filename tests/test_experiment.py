@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vqvae_jax.config import flatten
-from vqvae_jax.errors import UserError
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.options import flatten
+from vqvae_jax.runtime.errors import UserError
 
 EXPERIMENTS = sorted(
     (Path(__file__).parent.parent / "experiments").glob("[!_]*.py"),

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import pytest
 
-from vqvae_jax.locks import locked
+from vqvae_jax.runtime.locks import locked
 from vqvae_jax.workdir import restore, restore_prior
 
 pytestmark = pytest.mark.slow

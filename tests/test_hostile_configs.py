@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqvae_jax.errors import UserError
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.runtime.errors import UserError
 
 NAMES = (
     "digits",

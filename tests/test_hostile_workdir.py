@@ -12,12 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqvae_jax.errors import UserError
-from vqvae_jax.pretrained.facts import facts as facts_of
-from vqvae_jax.pretrained.places import find
-from vqvae_jax.stages.samples import file_name
-from vqvae_jax.training.logs import read_entries
-from vqvae_jax.workdir import SPLITS, Workdir, restore, restore_prior
+from vqvae_jax.pipeline.samples import file_name
+from vqvae_jax.pretrained.loading import find
+from vqvae_jax.pretrained.summary import facts as facts_of
+from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.training.logging import read_entries
+from vqvae_jax.workdir import (
+    SPLITS,
+    Workdir,
+    restore,
+    restore_prior,
+)
 
 FILES = (
     "config.json",

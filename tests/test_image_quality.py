@@ -9,8 +9,8 @@ import pytest
 from scipy.signal import convolve2d
 
 from vqvae_jax import image_quality
-from vqvae_jax.errors import UserError
 from vqvae_jax.models.vqvae import VQVAE
+from vqvae_jax.runtime.errors import UserError
 
 # Of an odd height and another width, so that no axis can be taken for another.
 SHAPE = (13, 18, 3)

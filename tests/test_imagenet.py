@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vqvae_jax import metrics
-from vqvae_jax.errors import UserError
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.optimizer import make_optimizer
 from vqvae_jax.training.state import init_state, make_train_step
 

@@ -8,7 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from vqvae_jax.workdir import SPLITS, Workdir, restore, restore_prior
+from vqvae_jax.workdir import (
+    SPLITS,
+    Workdir,
+    restore,
+    restore_prior,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqvae_jax import quantizer
+from vqvae_jax import quantizers
 
 PAGE = (Path(__file__).parents[1] / "docs" / "library.md").read_text(encoding="utf-8")
 COMMON = "The quantizer in another library"
@@ -39,8 +39,8 @@ def test_the_quantizer_learns_in(library):
     images = np.asarray(namespace["images"])
     assert losses[-1] < images.var(axis=0).mean()
     assert codes.shape == (1797, 4, 1)
-    used = quantizer.usage(jnp.asarray(codes), num_codes=32)
-    assert quantizer.active_codes(used)[0] > 4
+    used = quantizers.usage(jnp.asarray(codes), num_codes=32)
+    assert quantizers.active_codes(used)[0] > 4
 
 
 @pytest.mark.slow

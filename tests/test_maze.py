@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from vqvae_jax.errors import UserError
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.runtime.errors import UserError
 
 FACTS = {
     "grid": (21, 21, 1),

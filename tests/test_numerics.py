@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from vqvae_jax import quantizer, stages
+from vqvae_jax import pipeline, quantizers
 from vqvae_jax.training.state import init_state, make_train_step
 from vqvae_jax.workdir import restore
 
@@ -96,26 +96,26 @@ def test_nothing_asks_for_float64(name, tiny_model):
 
 
 QUANTIZER = {
-    "init": lambda c, z: quantizer.init(KEY, num_codes=5, dim=3),
-    "quantize": lambda c, z: quantizer.quantize(c, z),
-    "ema_update": lambda c, z: quantizer.ema_update(c, z, codes_of(c, z)),
-    "count_update": lambda c, z: quantizer.count_update(c, codes_of(c, z)),
-    "kmeans": lambda c, z: quantizer.kmeans(KEY, c, z),
-    "restart": lambda c, z: quantizer.restart(KEY, c, z),
-    "perplexity": lambda c, z: quantizer.perplexity(
-        quantizer.usage(codes_of(c, z), num_codes=5)
+    "init": lambda c, z: quantizers.init(KEY, num_codes=5, dim=3),
+    "quantize": lambda c, z: quantizers.quantize(c, z),
+    "ema_update": lambda c, z: quantizers.ema_update(c, z, codes_of(c, z)),
+    "count_update": lambda c, z: quantizers.count_update(c, codes_of(c, z)),
+    "kmeans": lambda c, z: quantizers.kmeans(KEY, c, z),
+    "restart": lambda c, z: quantizers.restart(KEY, c, z),
+    "perplexity": lambda c, z: quantizers.perplexity(
+        quantizers.usage(codes_of(c, z), num_codes=5)
     ),
 }
 
 
 def codes_of(codebook, z_e):
-    return quantizer.nearest(codebook.embeddings, z_e[..., None, :])
+    return quantizers.nearest(codebook.embeddings, z_e[..., None, :])
 
 
 @pytest.mark.parametrize("name", QUANTIZER)
 def test_the_quantizer_keeps_to_float32_where_float64_is_allowed(name):
     """In programs of others, which may switch it on."""
-    codebook = quantizer.init(KEY, num_codes=5, dim=3)
+    codebook = quantizers.init(KEY, num_codes=5, dim=3)
     z_e = np.zeros((4, 3), "float32")
     with jax.enable_x64(True):
         assert not wide(QUANTIZER[name], codebook, z_e)
@@ -153,7 +153,7 @@ def test_bfloat16_trains_like_float32(make_config, digits_dir, tmp_path):
             "training.steps": 600,
             "training.checkpoint_every": 300,
         }
-        stages.run(make_config("digits", changes), str(tmp_path / dtype), ["vqvae"])
+        pipeline.run(make_config("digits", changes), str(tmp_path / dtype), ["vqvae"])
         losses[dtype] = last_validation_loss(tmp_path / dtype)
     print(losses)
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
@@ -164,7 +164,7 @@ def test_the_same_seed_gives_the_same_bits(
     finished_run, tiny_config, tiny_changes, digits_dir, tmp_path
 ):
     """In this process, where the run was made already, and in another one."""
-    stages.run(tiny_config, str(tmp_path / "here"), ["vqvae"])
+    pipeline.run(tiny_config, str(tmp_path / "here"), ["vqvae"])
     changes = tiny_changes | {"data.data_dir": digits_dir}
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
     command = [sys.executable, "launch.py", "--config=experiments/digits.py", *flags]

@@ -15,7 +15,7 @@ import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from vqvae_jax import quantizer
+from vqvae_jax import quantizers
 from vqvae_jax.models.bottleneck import Carry
 
 KEY = jax.random.key(4)
@@ -107,30 +107,30 @@ def groups(codebook, rows):
 
 
 WITH_GRADIENT = {
-    "quantize": lambda c, x: quantizer.quantize(c, x["z_e"], x["mask"]),
-    "lookup": lambda c, x: quantizer.lookup(c, x["codes"]),
+    "quantize": lambda c, x: quantizers.quantize(c, x["z_e"], x["mask"]),
+    "lookup": lambda c, x: quantizers.lookup(c, x["codes"]),
 }
 OF_EACH_ROW = {
     **{name: with_gradient(function) for name, function in WITH_GRADIENT.items()},
-    "nearest": lambda c, x: quantizer.nearest(c.embeddings, groups(c, x)),
-    "usage": lambda c, x: quantizer.usage(
+    "nearest": lambda c, x: quantizers.nearest(c.embeddings, groups(c, x)),
+    "usage": lambda c, x: quantizers.usage(
         x["codes"], num_codes=c.counts.shape[1], mask=x["mask"]
     ),
-    "perplexity": lambda c, x: quantizer.perplexity(c.counts * x["z_e"].max() ** 2),
-    "active_codes": lambda c, x: quantizer.active_codes(c.counts - x["z_e"].max()),
-    "init": lambda c, x: quantizer.init(x["key"], num_codes=5, dim=3, num_codebooks=2),
+    "perplexity": lambda c, x: quantizers.perplexity(c.counts * x["z_e"].max() ** 2),
+    "active_codes": lambda c, x: quantizers.active_codes(c.counts - x["z_e"].max()),
+    "init": lambda c, x: quantizers.init(x["key"], num_codes=5, dim=3, num_codebooks=2),
 }
 OF_ALL_ROWS = {
-    "ema_update": lambda c, x, **axis: quantizer.ema_update(
+    "ema_update": lambda c, x, **axis: quantizers.ema_update(
         c, x["z_e"], x["codes"], decay=0.8, mask=x["mask"], **axis
     ),
-    "count_update": lambda c, x, **axis: quantizer.count_update(
+    "count_update": lambda c, x, **axis: quantizers.count_update(
         c, x["codes"], decay=0.8, mask=x["mask"], **axis
     ),
-    "kmeans": lambda c, x, **axis: quantizer.kmeans(
+    "kmeans": lambda c, x, **axis: quantizers.kmeans(
         KEY, c, x["z_e"], iterations=2, mask=x["mask"], **axis
     ),
-    "restart": lambda c, x, **axis: quantizer.restart(
+    "restart": lambda c, x, **axis: quantizers.restart(
         KEY, c, x["z_e"], min_count=1.0, mask=x["mask"], **axis
     ),
 }
@@ -139,7 +139,7 @@ OF_ALL_ROWS = {
 @pytest.fixture(scope="module")
 def codebook():
     rng = np.random.default_rng(0)
-    return quantizer.Codebook(
+    return quantizers.Codebook(
         embeddings=jnp.asarray(rng.normal(size=(2, 5, 3)), "float32"),
         counts=jnp.asarray(rng.uniform(0.2, 2.0, size=(2, 5)), "float32"),
         sums=jnp.asarray(rng.normal(size=(2, 5, 3)), "float32"),

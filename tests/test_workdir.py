@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vqvae_jax
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.workdir import Workdir, fingerprint, restore_second
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from vqvae_jax.commands.main import main
+from vqvae_jax.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -7,17 +7,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from vqvae_jax import distributed
-from vqvae_jax.config import require_section, section, shown
+from vqvae_jax.data.batches import TrainBatches, eval_batches, train_batches
 from vqvae_jax.data.config import DataConfig
-from vqvae_jax.data.pipeline import TrainBatches, eval_batches, train_batches
 from vqvae_jax.data.source import Batch, Example, Source
-from vqvae_jax.data.speech_config import SpeechDataConfig
-from vqvae_jax.data.utterances import Utterances, utterance_batches
-from vqvae_jax.errors import require
 from vqvae_jax.models import second as second_lib
+from vqvae_jax.models.base import require_buildable
 from vqvae_jax.models.first import KINDS, Shapes, second_of
-from vqvae_jax.models.options import require_buildable
+from vqvae_jax.options import require_section, section, shown
+from vqvae_jax.runtime import distributed
+from vqvae_jax.runtime.errors import require
+from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
+from vqvae_jax.tasks.speech.utterances import Utterances, utterance_batches
 from vqvae_jax.training.config import MAX_BATCH, TrainingConfig
 
 _SECTIONS = ("seed", "data", "model", "training", "samples", "evaluation")

@@ -4,7 +4,7 @@ import dm_pix
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from vqvae_jax.errors import require
+from vqvae_jax.runtime.errors import require
 
 # The window of Wang et al.: a Gaussian of 11 x 11 pixels.
 SSIM_WINDOW = 11

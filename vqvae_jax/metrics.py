@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from vqvae_jax import quantizer
+from vqvae_jax import quantizers
 
 
 class Mean(NamedTuple):
@@ -75,21 +75,21 @@ def of_each(values: Float[Array, " B"], mask: Bool[Array, " B"]) -> Each:
 def masked_mean(
     values: Float[Array, "B ..."],
     mask: Bool[Array, " B"],
-    whole_mask: Bool[Array, " W"] | None = None,
+    global_mask: Bool[Array, " W"] | None = None,
 ) -> Float[Array, ""]:
     """Return the mean over the examples whose mask is True; see `value`."""
-    return value(mean(values, mask), whole_mask)
+    return value(mean(values, mask), global_mask)
 
 
 def value(
-    mean: Mean, whole_mask: Bool[Array, "*whole"] | None = None
+    mean: Mean, global_mask: Bool[Array, "*whole"] | None = None
 ) -> Float[Array, ""]:
     """Return a mean; 0 if nothing counts.
 
     Of a part of a batch, given the mask of the whole, it is the part's share: those of
     all parts add up to the mean over the whole.
     """
-    weight = mean.weight if whole_mask is None else jnp.float32(jnp.sum(whole_mask))
+    weight = mean.weight if global_mask is None else jnp.float32(jnp.sum(global_mask))
     return mean.total / jnp.maximum(weight, 1.0)
 
 
@@ -100,7 +100,7 @@ def code_usage(
     cell_mask = jnp.broadcast_to(
         mask.reshape(-1, *(1 for _ in codes.shape[1:-1])), codes.shape[:-1]
     )
-    return CodeUsage(quantizer.usage(codes, num_codes=num_codes, mask=cell_mask))
+    return CodeUsage(quantizers.usage(codes, num_codes=num_codes, mask=cell_mask))
 
 
 def total(batches: Iterable[Metrics]) -> Metrics:

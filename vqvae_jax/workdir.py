@@ -14,15 +14,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from vqvae_jax import config as config_lib
-from vqvae_jax import distributed, files, forms
+from vqvae_jax import options as config_lib
 from vqvae_jax.data.codes import CodesMetadata, CodesSource
-from vqvae_jax.errors import UserError, require
 from vqvae_jax.experiment import Experiment, kind_of
-from vqvae_jax.models import speech as speech_lib
 from vqvae_jax.models import vqvae as vqvae_lib
 from vqvae_jax.models.prior import Prior
 from vqvae_jax.models.second import SECOND_STAGES
+from vqvae_jax.runtime import distributed, npz_schemas, safe_io
+from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.tasks.speech import model as speech_lib
 from vqvae_jax.training.checkpoints import on_devices, restore_params
 from vqvae_jax.training.loop import checkpoint_directory
 
@@ -203,21 +203,21 @@ class Workdir:
         require(
             path.exists(), f"{path} does not exist: is {self.path} a run's workdir?"
         )
-        return files.read_json(path)
+        return safe_io.read_json(path)
 
     def read_results(self) -> dict[str, float]:
         """Read the figures; UserError if they are missing, or not all are numbers."""
-        return files.require_numbers(self.read_json(self.results), of=self.results)
+        return safe_io.require_numbers(self.read_json(self.results), of=self.results)
 
     def read_samples(
-        self, expected: files.Forms = forms.IMAGES
+        self, expected: safe_io.Forms = npz_schemas.IMAGES
     ) -> dict[str, np.ndarray]:
         """Read the samples: as `forms` has them of images, clips or conversions.
 
         Raises:
           UserError: they are missing or damaged.
         """
-        return files.read_arrays(self.samples, expected)
+        return safe_io.read_arrays(self.samples, expected)
 
     def read_reconstructions(self) -> dict[str, np.ndarray]:
         """Read the images made from global codes, and which frames they are of.
@@ -225,12 +225,12 @@ class Workdir:
         Raises:
           UserError: they are missing or damaged.
         """
-        return files.read_arrays(self.reconstructions, forms.RECONSTRUCTIONS)
+        return safe_io.read_arrays(self.reconstructions, npz_schemas.RECONSTRUCTIONS)
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write a JSON file, whole or not at all; of several processes the first."""
         if distributed.is_first():
-            files.write_json(path, values)
+            safe_io.write_json(path, values)
 
     def write_arrays(self, path: Path, **arrays: Any) -> None:
         """Write an npz file of arrays, whole or not at all."""
@@ -245,7 +245,7 @@ class Workdir:
           UserError: the disk is full or the like.
         """
         if distributed.is_first():
-            files.write_bytes(path, content)
+            safe_io.write_bytes(path, content)
 
 
 def restore(workdir: str | os.PathLike) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from vqvae_jax.data import eval_batches, first_examples, train_batches
 from vqvae_jax.data.codes import CodesSource, write_codes
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 
 
 def draw(n=100, grid=(4, 5, 2), num_codes=512):

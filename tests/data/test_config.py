@@ -1,7 +1,7 @@
 import pytest
 
 from vqvae_jax.data import DataConfig
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 
 GOOD = {"source": "tfds", "name": "cifar10", "image_size": 32, "channels": 3}
 

@@ -5,9 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from vqvae_jax.data import DataConfig, first_examples, folder, open_dataset
+from vqvae_jax.data import (
+    DataConfig,
+    first_examples,
+    folder,
+    open_dataset,
+)
 from vqvae_jax.data.source import Splits
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 
 SIZES = {"train": 100, "validation": 20, "test": 30}
 FIRST = {"train": 0, "validation": 1000, "test": 2000}

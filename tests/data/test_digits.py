@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from vqvae_jax.data import DataConfig, digits, first_examples, open_dataset
+from vqvae_jax.data import (
+    DataConfig,
+    digits,
+    first_examples,
+    open_dataset,
+)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqvae_jax.data import DataConfig, first_examples, open_dataset, train_batches
+from vqvae_jax.data import (
+    DataConfig,
+    first_examples,
+    open_dataset,
+    train_batches,
+)
 from vqvae_jax.data.folder import open_folder
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 
 IMAGENET128 = pathlib.Path(__file__).parents[3] / "shared" / "data" / "imagenet128"
 

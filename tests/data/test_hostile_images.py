@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vqvae_jax.data.folder import open_folder
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (19, 23, 4), np.uint8)
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vqvae_jax.data import images
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 
 
 def noise(*shape):

@@ -5,8 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from vqvae_jax.data import DataConfig, first_examples, maze, open_dataset
-from vqvae_jax.errors import UserError
+from vqvae_jax.data import (
+    DataConfig,
+    first_examples,
+    maze,
+    open_dataset,
+)
+from vqvae_jax.runtime.errors import UserError
 
 has_vizdoom = pytest.mark.skipif(
     not maze.is_available(), reason="vizdoom is not installed: pip install vizdoom"

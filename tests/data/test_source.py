@@ -12,7 +12,7 @@ from vqvae_jax.data.source import (
     read_columns,
     read_many,
 )
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 
 
 class Counting:

@@ -6,8 +6,8 @@ import pytest
 from scipy import special
 
 from vqvae_jax import likelihoods
-from vqvae_jax.errors import UserError
 from vqvae_jax.likelihoods import base
+from vqvae_jax.runtime.errors import UserError
 
 NAMES = {
     "categorical": (likelihoods.Categorical(), 256, True),

@@ -10,8 +10,8 @@ import pytest
 from scipy import special
 
 from vqvae_jax import likelihoods
-from vqvae_jax.errors import UserError
 from vqvae_jax.likelihoods import gaussian
+from vqvae_jax.runtime.errors import UserError
 
 GAUSSIAN = likelihoods.DiscretizedGaussian()
 MSE = likelihoods.MeanSquaredError()

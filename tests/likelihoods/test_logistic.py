@@ -13,7 +13,7 @@ import pytest
 from scipy import special
 
 from vqvae_jax import likelihoods
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 
 SINGLE = likelihoods.LogisticMixture(components=1)
 MIXTURE = likelihoods.LogisticMixture(components=3)

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 
 from vqvae_jax import metrics
-from vqvae_jax.errors import UserError
-from vqvae_jax.models import autoencoder, vae, vimco, vqvae
+from vqvae_jax.models import (
+    autoencoder,
+    vae,
+    vimco,
+    vqvae,
+)
 from vqvae_jax.models.autoencoder import ImageAutoencoder
+from vqvae_jax.runtime.errors import UserError
 
 MODEL = ImageAutoencoder(image_shape=(4, 8, 3), stages=1, units=8)
 

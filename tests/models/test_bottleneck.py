@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqvae_jax import quantizer
-from vqvae_jax.errors import UserError
+from vqvae_jax import quantizers
 from vqvae_jax.models.bottleneck import Bottleneck, Carry, shared_options
 from vqvae_jax.models.vqvae import VQVAE
+from vqvae_jax.runtime.errors import UserError
 
 OPTIONS = {
     "num_codes": 4,
@@ -51,7 +51,7 @@ def test_starts_from_kmeans_or_without_a_look_at_the_data():
 
 
 def test_update_is_ema_or_count_and_restarts_on_demand():
-    codebook = quantizer.init(jax.random.key(0), num_codes=4, dim=3, num_codebooks=2)
+    codebook = quantizers.init(jax.random.key(0), num_codes=4, dim=3, num_codebooks=2)
     z_e = jax.random.normal(jax.random.key(1), (5, 6))
     codes = jnp.zeros((5, 2), jnp.int32)
     carry = Carry(z_e, codes, jnp.array([True, True, False, True, True]))

@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from vqvae_jax.errors import UserError
 from vqvae_jax.models import first, second
+from vqvae_jax.runtime.errors import UserError
 
 GIVEN = {
     "image_shape": (8, 8, 1),

@@ -15,9 +15,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from vqvae_jax import metrics
-from vqvae_jax.errors import UserError
 from vqvae_jax.models import gan
 from vqvae_jax.models.gan import GAN, Params
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.state import Model, init_state, make_train_step
 
 SHAPE, Z = (4, 6, 2), 3

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from vqvae_jax import metrics
-from vqvae_jax.errors import UserError
 from vqvae_jax.models.prior import Prior
+from vqvae_jax.runtime.errors import UserError
 
 GRID, K = (2, 1, 2), 3
 SIZES = {"num_codes": K, "layers": 1, "units": 8, "kernel_size": 3}

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from vqvae_jax import metrics
-from vqvae_jax.errors import UserError
 from vqvae_jax.models import vae
 from vqvae_jax.models.vae import VAE, Posterior
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.state import Model
 
 SHAPE, L = (4, 8, 3), 2

@@ -15,8 +15,8 @@ import pytest
 from scipy import special
 
 from vqvae_jax import metrics
-from vqvae_jax.errors import UserError
 from vqvae_jax.models.vimco import VIMCO
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.state import Model
 
 # Two latents of three categories: nine grids, all of which can be enumerated.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from vqvae_jax.errors import UserError
 from vqvae_jax.models import vimco_objective as vimco
+from vqvae_jax.runtime.errors import UserError
 
 # Two latents of three categories: q by logits, log p(x, z) a table of the nine z.
 EVERY_CODE = np.array(list(itertools.product(range(3), repeat=2)))

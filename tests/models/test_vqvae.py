@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqvae_jax import metrics, quantizer
-from vqvae_jax.errors import UserError
+from vqvae_jax import metrics, quantizers
 from vqvae_jax.models.vqvae import VQVAE, Carry
+from vqvae_jax.runtime.errors import UserError
 
 SHAPE, G, K, D = (4, 8, 3), 2, 5, 3
 GRID = (2, 4, G)
@@ -50,7 +50,7 @@ def random_params(model):
         return jnp.asarray(rng.normal(size=leaf.shape) / fan_in**0.5, "float32")
 
     embeddings = jnp.asarray(0.3 * rng.normal(size=(G, K, D)), "float32")
-    codebook = quantizer.from_embeddings(embeddings)
+    codebook = quantizers.from_embeddings(embeddings)
     return jax.tree.map(draw, shapes)._replace(codebook=codebook)
 
 
@@ -79,10 +79,10 @@ def update(model, params, carry):
 def parts(model, params, images):
     """z_e, and mean and log-scale of p(x|z_q), straight from the networks."""
     z_e = model._encoder.apply(params.encoder, images / 127.5 - 1)
-    codes = quantizer.nearest(
+    codes = quantizers.nearest(
         params.codebook.embeddings, z_e.reshape(*z_e.shape[:-1], G, D)
     )
-    z_q = quantizer.lookup(params.codebook, codes)
+    z_q = quantizers.lookup(params.codebook, codes)
     return z_e, codes, model._decoder.apply(params.decoder, z_q)
 
 
@@ -325,7 +325,7 @@ def test_is_a_static_value_and_params_a_pytree(params):
     assert dataclasses.replace(MODEL) == MODEL != EMA
     leaves, structure = jax.tree.flatten(params)
     restored = jax.tree.unflatten(structure, leaves)
-    assert isinstance(restored.codebook, quantizer.Codebook)
+    assert isinstance(restored.codebook, quantizers.Codebook)
     assert jax.tree.structure(jax.tree.map(lambda x: 2 * x, params)) == structure
 
 

@@ -5,7 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqvae_jax.networks.cell_decoder import CellDecoder, CodeEmbedding, gate, projected
+from vqvae_jax.networks.cell_decoder import (
+    CellDecoder,
+    CodeEmbedding,
+    gate,
+    projected,
+)
 
 B, C, K, F = 4, 3, 5, 6
 

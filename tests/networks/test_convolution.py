@@ -7,7 +7,6 @@ import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vqvae_jax.errors import UserError
 from vqvae_jax.networks import convolution
 from vqvae_jax.networks.convolution import (
     Conv,
@@ -15,6 +14,7 @@ from vqvae_jax.networks.convolution import (
     conv2d,
     conv2d_transpose,
 )
+from vqvae_jax.runtime.errors import UserError
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 CONVOLUTIONS = [

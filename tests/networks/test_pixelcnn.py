@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqvae_jax.errors import UserError
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
+from vqvae_jax.runtime.errors import UserError
 
 K = 4
 

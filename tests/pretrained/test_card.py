@@ -5,7 +5,7 @@ import re
 
 import vqvae_jax
 from vqvae_jax.pretrained import card as card_lib
-from vqvae_jax.pretrained.places import find
+from vqvae_jax.pretrained.loading import find
 
 
 def test_a_card_tells_the_run(finished_run, tmp_path):

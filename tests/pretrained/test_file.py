@@ -8,8 +8,8 @@ import safetensors
 import safetensors.numpy
 
 import vqvae_jax
-from vqvae_jax.errors import UserError
 from vqvae_jax.pretrained.file import File
+from vqvae_jax.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vqvae_jax.errors import UserError
 from vqvae_jax.pretrained import hub
+from vqvae_jax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 import safetensors
 
 import vqvae_jax
-from vqvae_jax.errors import UserError
-from vqvae_jax.pretrained.places import find
+from vqvae_jax.pretrained.loading import find
+from vqvae_jax.runtime.errors import UserError
 
 
 def read(path):

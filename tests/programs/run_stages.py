@@ -8,7 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from vqvae_jax import distributed, stages
+from vqvae_jax import pipeline
+from vqvae_jax.runtime import distributed
 
 if __name__ == "__main__":
     given = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
@@ -17,4 +18,4 @@ if __name__ == "__main__":
         num_processes=int(given["num_processes"]),
         process_id=int(given["process_id"]),
     )
-    stages.run(json.loads(Path(given["config"]).read_text()), given["workdir"])
+    pipeline.run(json.loads(Path(given["config"]).read_text()), given["workdir"])

@@ -12,8 +12,8 @@ from pathlib import Path
 import jax
 from tiny_models import Examples, every_model
 
-from vqvae_jax import distributed
-from vqvae_jax.data.pipeline import eval_batches, train_batches
+from vqvae_jax.data.batches import eval_batches, train_batches
+from vqvae_jax.runtime import distributed
 from vqvae_jax.training.config import TrainingConfig
 from vqvae_jax.training.loop import Run, fit
 

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqvae_jax.report import figures, film, playground, sound, tiles
-from vqvae_jax.report.page import Picture, Section, Sound, render
+from vqvae_jax.contrib.playground import playground
+from vqvae_jax.report import figures, image_grid
+from vqvae_jax.report.page import (
+    Picture,
+    Section,
+    Sound,
+    render,
+)
+from vqvae_jax.tasks.speech import sound
+from vqvae_jax.tasks.video import gif
 
 RATE = 8000
 SECONDS = 0.5
@@ -65,10 +73,10 @@ def sections():
         Section(
             "Pictures",
             "",
-            [Picture(film.strips(noise, names_of_clips, given=2), "A strip")],
+            [Picture(gif.strips(noise, names_of_clips, given=2), "A strip")],
             cards=[
-                Picture(tiles.png(noise[0, 0]), "Noise", "noise"),
-                Picture(film.animation(noise, names_of_clips, given=2), "A film"),
+                Picture(image_grid.png(noise[0, 0]), "Noise", "noise"),
+                Picture(gif.animation(noise, names_of_clips, given=2), "A film"),
             ],
         ),
         Section(
@@ -200,7 +208,7 @@ def assert_shows(page, cell, book, code):
     codes[*divmod(cell, COLUMNS), book] = code
     own, changed = decode(CODES[None])[0], decode(codes[None])[0]
     np.testing.assert_array_equal(pixels(page, "Decoded picture"), changed)
-    error = tiles.error_map(own, changed)
+    error = image_grid.error_map(own, changed)
     shown = pixels(page, "Change of each pixel")
     assert np.abs(shown.astype(int) - error).max() <= 4
     count = np.count_nonzero((own != changed).any(axis=-1))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from vqvae_jax.data.dataset import open_dataset
-from vqvae_jax.errors import UserError
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report import build as build_lib
-from vqvae_jax.report import figures, tiles
+from vqvae_jax.report import figures, image_grid
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.workdir import Workdir
 
 
@@ -73,7 +73,8 @@ def test_samples_are_the_runs_own_in_order_of_class(finished_run, page, pictures
     with np.load(finished_run / "samples.npz") as samples:
         images, labels = samples["images"], samples["labels"]
     expected = [
-        tiles.image_grid(images[labels == digit][:16], columns=8) for digit in range(10)
+        image_grid.image_grid(images[labels == digit][:16], columns=8)
+        for digit in range(10)
     ]
     # After the twelve reconstructions.
     assert pictures[12:22] == expected
@@ -131,7 +132,7 @@ def test_large_images_and_many_classes_stay_a_page(tmp_path):
     assert labels_shown[-1] == 99
     assert set(np.diff(labels_shown)) == {3, 4}
     first = images[[0, *range(100, 107)]]
-    assert cards[0].image == tiles.image_grid(first, columns=4)
+    assert cards[0].image == image_grid.image_grid(first, columns=4)
 
 
 def test_an_unfinished_run_is_told(tmp_path, tiny_config):

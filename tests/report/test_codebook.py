@@ -104,13 +104,13 @@ def test_section_counts_the_codes_of_the_whole_test_split(finished_run):
 
 
 def test_pictures_of_codes_are_pngs_of_any_number_of_codebooks():
-    from vqvae_jax.report import tiles
+    from vqvae_jax.report import image_grid
 
     for books in (1, 10):
         codes = np.zeros((4, 4, books), int)
         colours = np.full((books, 2, 3), 200, np.uint8)
         image = codebook.picture_of_codes(codes, colours)
-        with Image.open(io.BytesIO(tiles.panels([image, image]))) as picture:
+        with Image.open(io.BytesIO(image_grid.panels([image, image]))) as picture:
             assert picture.size == (
                 2 * image.shape[1] * (128 // max(image.shape[:2])) + 4,
                 image.shape[0] * (128 // max(image.shape[:2])),

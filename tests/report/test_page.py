@@ -10,15 +10,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqvae_jax.report import tiles
-from vqvae_jax.report.page import Picture, Section, Sound, Widget, asset, render
+from vqvae_jax.report import image_grid
+from vqvae_jax.report.page import (
+    Picture,
+    Section,
+    Sound,
+    Widget,
+    asset,
+    render,
+)
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('x & y')</script> \"quoted\""
 
 
 def png(width=2, value=0):
-    return tiles.png(np.full((1, width, 1), value, np.uint8))
+    return image_grid.png(np.full((1, width, 1), value, np.uint8))
 
 
 PNG = png()

@@ -7,7 +7,7 @@ import pytest
 from vqvae_jax.data.dataset import open_dataset
 from vqvae_jax.data.source import first_examples
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.report import codebook, reconstructions, tiles
+from vqvae_jax.report import codebook, image_grid, reconstructions
 from vqvae_jax.workdir import restore
 
 
@@ -39,12 +39,12 @@ def test_a_card_is_original_codes_reconstruction_and_error(shown):
     colours = np.random.default_rng(0).integers(256, size=(1, 16, 3), dtype=np.uint8)
     section = reconstructions.reconstructions_section(shown, colours)
     original, decoded = shown.originals[5], shown.decoded[5]
-    expected = tiles.panels(
+    expected = image_grid.panels(
         [
             original,
             codebook.picture_of_codes(shown.codes[5], colours),
             decoded,
-            tiles.error_map(original, decoded),
+            image_grid.error_map(original, decoded),
         ]
     )
     assert len(section.cards) == 12
@@ -59,7 +59,9 @@ def test_without_codes_and_classes_there_is_the_rest(shown):
     bare = shown._replace(codes=None, names=("",) * 12)
     section = reconstructions.reconstructions_section(bare, None)
     original, decoded = shown.originals[0], shown.decoded[0]
-    expected = tiles.panels([original, decoded, tiles.error_map(original, decoded)])
+    expected = image_grid.panels(
+        [original, decoded, image_grid.error_map(original, decoded)]
+    )
     assert section.cards[0].image == expected
     assert section.cards[0].caption.endswith(" dB")
     assert not section.cards[0].caption.startswith(" ")

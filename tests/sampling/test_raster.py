@@ -11,8 +11,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import stats
 
 from vqvae_jax import sampling
-from vqvae_jax.errors import UserError
 from vqvae_jax.networks.pixelcnn import UNCONDITIONAL, Condition, PixelCNN
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.sampling import raster
 
 K, BATCH = 5, 3

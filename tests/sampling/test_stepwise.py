@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vqvae_jax import sampling
-from vqvae_jax.errors import UserError
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
+from vqvae_jax.runtime.errors import UserError
 
 K, BATCH = 5, 3
 

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from vqvae_jax import metrics
-from vqvae_jax.data.pipeline import eval_batches, train_batches
+from vqvae_jax.data.batches import eval_batches, train_batches
 from vqvae_jax.training import sharding
 from vqvae_jax.training.config import TrainingConfig
 from vqvae_jax.training.loop import Run, checkpoint_directory
@@ -38,7 +38,7 @@ class Line:
         error = (batch["x"] @ params["w"] - batch["y"] + noise) ** 2
         error = jnp.where(params["seen"] == self.fail_at, jnp.nan, error)
         named = {"error": metrics.mean(error, batch["mask"])}
-        loss = metrics.masked_mean(error, batch["mask"], batch.get("whole_mask"))
+        loss = metrics.masked_mean(error, batch["mask"], batch.get("global_mask"))
         return loss, (named, jnp.ones(batch["y"].shape))
 
     def update(self, params, key, carry, *, axis_name=None):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training import sharding
 from vqvae_jax.training.checkpoints import Checkpoints, on_devices, restore_params
 from vqvae_jax.training.state import TrainState

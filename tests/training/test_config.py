@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.config import TrainingConfig
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vqvae_jax import metrics
-from vqvae_jax.data.pipeline import eval_batches
+from vqvae_jax.data.batches import eval_batches
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.checkpoints import Checkpoints, on_devices, restore_params
 from vqvae_jax.training.state import TrainState
 

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.loop import checkpoint_directory, fit
 from vqvae_jax.training.manager import Manager
 

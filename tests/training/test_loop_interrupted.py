@@ -6,8 +6,8 @@ import signal
 import numpy as np
 import pytest
 
-from vqvae_jax.errors import UserError
-from vqvae_jax.training.interruption import Interrupted, listening
+from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.runtime.preemption import Interrupted, listening
 from vqvae_jax.training.loop import fit
 from vqvae_jax.training.manager import Manager
 

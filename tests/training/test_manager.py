@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training import manager
 
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from vqvae_jax import stages
-from vqvae_jax.errors import UserError
-from vqvae_jax.training.logs import MetricsLog
+from vqvae_jax import pipeline
+from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.training.logging import MetricsLog
 
 STAND_IN = """
 class Error(Exception):
@@ -118,7 +118,7 @@ def test_asked_for_and_not_installed_is_told_before_anything_starts(
     monkeypatch.setenv("WANDB_PROJECT", "codes")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="wandb is not installed: pip install wandb"):
-        stages.run(tiny_config, str(tmp_path / "run"))
+        pipeline.run(tiny_config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -129,4 +129,4 @@ def test_a_folder_of_its_name_is_not_wandb(tiny_config, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     with pytest.raises(UserError, match="wandb is not installed"):
-        stages.run(tiny_config, str(tmp_path / "run"))
+        pipeline.run(tiny_config, str(tmp_path / "run"))

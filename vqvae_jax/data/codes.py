@@ -14,8 +14,8 @@ from array_record.python import array_record_data_source, array_record_module
 from jaxtyping import Int
 
 from vqvae_jax.data.source import Example, cached, read_many
-from vqvae_jax.errors import UserError, require
-from vqvae_jax.files import read_json
+from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.safe_io import read_json
 
 _RECORDS = "codes.array_record"
 _METADATA = "metadata.json"

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vqvae_jax.errors import require
+from vqvae_jax.runtime.errors import require
 
 # Of images that networks can be trained on: a larger one is a mistake.
 _MAX_SIZE = 4096

@@ -6,10 +6,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from vqvae_jax.data import folder, tfds_source
+from vqvae_jax.data import folder, tfds
 from vqvae_jax.data.config import DataConfig
-from vqvae_jax.data.source import Source, Subset, cached, permutation
-from vqvae_jax.errors import require
+from vqvae_jax.data.source import (
+    Source,
+    Subset,
+    cached,
+    permutation,
+)
+from vqvae_jax.runtime.errors import require
 
 
 class Dataset(NamedTuple):
@@ -56,7 +61,7 @@ def open_dataset(config: DataConfig) -> Dataset:
             skip_corrupt=config.skip_corrupt,
         )
     else:
-        splits = tfds_source.open_tfds(
+        splits = tfds.open_tfds(
             config.name,
             data_dir=config.data_dir,
             image_size=config.image_size,

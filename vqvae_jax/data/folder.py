@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from vqvae_jax.data import images
 from vqvae_jax.data.source import Example, Splits
-from vqvae_jax.errors import UserError, require
+from vqvae_jax.runtime.errors import UserError, require
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _SPLIT_FOLDERS = {

@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from vqvae_jax.errors import UserError, require
+from vqvae_jax.runtime.errors import UserError, require
 
 ACTIONS = ("forward", "left", "right")
 FORWARD, LEFT, RIGHT = range(3)

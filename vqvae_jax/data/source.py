@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from vqvae_jax.errors import require
+from vqvae_jax.runtime.errors import require
 
 Example = dict[str, Shaped[np.ndarray, "..."]]
 Batch = dict[str, Shaped[np.ndarray, "b ..."]]

@@ -6,7 +6,6 @@ that its log-probability is a part of bits/dim. `MeanSquaredError` alone is a de
 it trains the paper's ImageNet and Lab models and never becomes bits/dim.
 """
 
-from vqvae_jax.errors import require
 from vqvae_jax.likelihoods.base import (
     NUM_VALUES,
     Likelihood,
@@ -19,6 +18,7 @@ from vqvae_jax.likelihoods.base import (
 from vqvae_jax.likelihoods.categorical import Categorical
 from vqvae_jax.likelihoods.gaussian import DiscretizedGaussian, MeanSquaredError
 from vqvae_jax.likelihoods.logistic import LogisticMixture
+from vqvae_jax.runtime.errors import require
 
 __all__ = [
     "NUM_VALUES",

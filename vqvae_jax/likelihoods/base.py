@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
-from vqvae_jax.arrays import AnyArray
-from vqvae_jax.errors import require
+from vqvae_jax.runtime.arrays import AnyArray
+from vqvae_jax.runtime.errors import require
 
 NUM_VALUES = 256
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
-from vqvae_jax.errors import require
 from vqvae_jax.likelihoods.base import (
     NUM_VALUES,
     per_channel,
@@ -17,6 +16,7 @@ from vqvae_jax.likelihoods.base import (
     to_uint8,
     unscaled,
 )
+from vqvae_jax.runtime.errors import require
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
-from vqvae_jax.errors import require
 from vqvae_jax.likelihoods.base import (
     NUM_VALUES,
     per_channel,
     require_fitting,
     to_uint8,
 )
+from vqvae_jax.runtime.errors import require
 
 _HALF = (NUM_VALUES - 1) / 2
 

@@ -15,15 +15,15 @@ from jax import lax
 from jaxtyping import Array, Float, Integer, Key, UInt8
 
 from vqvae_jax import image_quality, likelihoods, metrics
-from vqvae_jax.arrays import AnyArray, require_shape
-from vqvae_jax.errors import require
-from vqvae_jax.models.options import (
+from vqvae_jax.models.base import (
     TrainedByGradient,
     require_dtype,
     require_halvable,
     require_sides,
 )
 from vqvae_jax.networks.autoencoder import Decoder, Encoder
+from vqvae_jax.runtime.arrays import AnyArray, require_shape
+from vqvae_jax.runtime.errors import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

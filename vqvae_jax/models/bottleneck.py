@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from vqvae_jax import quantizer
-from vqvae_jax.errors import require
+from vqvae_jax import quantizers
+from vqvae_jax.runtime.errors import require
 
 
 class Carry(NamedTuple):
@@ -81,9 +81,9 @@ class Bottleneck:
         kmeans_key: PRNGKeyArray,
         z_e: Callable[[], Float[Array, "*latents GD"]],
         mask: Bool[Array, "*latents"],
-    ) -> quantizer.Codebook:
+    ) -> quantizers.Codebook:
         """Draw codebooks, and fit them to `z_e()` where they start from k-means."""
-        codebook = quantizer.init(
+        codebook = quantizers.init(
             codebook_key,
             num_codes=self.num_codes,
             dim=self.dim,
@@ -91,11 +91,11 @@ class Bottleneck:
         )
         if self.codebook_init == "uniform":
             return codebook
-        return quantizer.kmeans(kmeans_key, codebook, z_e(), mask=mask)
+        return quantizers.kmeans(kmeans_key, codebook, z_e(), mask=mask)
 
-    def trainable(self) -> quantizer.Codebook:
+    def trainable(self) -> quantizers.Codebook:
         """Mark with True what follows the gradient."""
-        return quantizer.Codebook(self.codebook_update == "loss", False, False)
+        return quantizers.Codebook(self.codebook_update == "loss", False, False)
 
     def objective(self, terms: Mapping[str, Any]) -> Float[Array, "*batch"]:
         """Return what the codebooks add to a loss: terms 2 and 3 of equation 3."""
@@ -107,23 +107,23 @@ class Bottleneck:
 
     def update(
         self,
-        codebook: quantizer.Codebook,
+        codebook: quantizers.Codebook,
         key: PRNGKeyArray,
         carry: Carry,
         *,
         axis_name: str | tuple[str, ...] | None = None,
-    ) -> quantizer.Codebook:
+    ) -> quantizers.Codebook:
         """Do to the codebooks what the gradient does not: EMA, counts, restarts."""
         z_e, codes, mask = carry
         move = (
-            quantizer.ema_update
+            quantizers.ema_update
             if self.codebook_update == "ema"
             else _count_update_of_codes
         )
         shared = {"mask": mask, "axis_name": axis_name}
         codebook = move(codebook, z_e, codes, decay=self.ema_decay, **shared)
         if self.restart_below > 0:
-            codebook = quantizer.restart(
+            codebook = quantizers.restart(
                 key, codebook, z_e, min_count=self.restart_below, **shared
             )
         return codebook
@@ -163,4 +163,4 @@ def shared_options(model: Any) -> dict[str, Any]:
 
 def _count_update_of_codes(codebook, z_e, codes, **options):
     del z_e  # The loss has moved the embeddings already.
-    return quantizer.count_update(codebook, codes, **options)
+    return quantizers.count_update(codebook, codes, **options)

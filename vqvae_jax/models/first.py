@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vqvae_jax.errors import require
 from vqvae_jax.models.gan import GAN
-from vqvae_jax.models.pixels import PixelModel
+from vqvae_jax.models.pixelcnn import PixelModel
 from vqvae_jax.models.second import training_section
-from vqvae_jax.models.speech import SpeechVQVAE
 from vqvae_jax.models.vae import VAE
 from vqvae_jax.models.vimco import VIMCO
 from vqvae_jax.models.vqvae import VQVAE
+from vqvae_jax.runtime.errors import require
+from vqvae_jax.tasks.speech.model import SpeechVQVAE
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 

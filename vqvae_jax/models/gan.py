@@ -29,16 +29,16 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from vqvae_jax import likelihoods, metrics
-from vqvae_jax.arrays import require_shape
-from vqvae_jax.errors import require
 from vqvae_jax.models.autoencoder import keys_of, sum_of_each
-from vqvae_jax.models.options import (
+from vqvae_jax.models.base import (
     TrainedByGradient,
     require_dtype,
     require_halvable,
     require_sides,
 )
 from vqvae_jax.networks.dcgan import Discriminator, Generator
+from vqvae_jax.runtime.arrays import require_shape
+from vqvae_jax.runtime.errors import require
 
 
 class Params(NamedTuple):
@@ -134,7 +134,7 @@ class GAN(TrainedByGradient):
                 self._as_input(images),
             )
             losses = losses + self.r1 / 2 * squared
-        loss = metrics.masked_mean(losses, mask, batch.get("whole_mask"))
+        loss = metrics.masked_mean(losses, mask, batch.get("global_mask"))
         return loss, (_metrics(logits, mask), None)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:

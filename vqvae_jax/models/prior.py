@@ -16,9 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vqvae_jax import likelihoods, metrics, sampling
-from vqvae_jax.arrays import AnyArray, common_size, require_range, require_shape
-from vqvae_jax.errors import require
-from vqvae_jax.models.options import (
+from vqvae_jax.models.base import (
     TrainedByGradient,
     require_dtype,
     require_odd,
@@ -26,6 +24,13 @@ from vqvae_jax.models.options import (
     require_sides,
 )
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
+from vqvae_jax.runtime.arrays import (
+    AnyArray,
+    common_size,
+    require_range,
+    require_shape,
+)
+from vqvae_jax.runtime.errors import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,7 @@ class Prior(TrainedByGradient):
             labels = jnp.where(withheld, self.num_classes, condition.labels)
             condition = condition._replace(labels=labels)
         log_p = self._log_p(params, batch["codes"], condition, dropout_key)
-        loss = metrics.masked_mean(-log_p, batch["mask"], batch.get("whole_mask"))
+        loss = metrics.masked_mean(-log_p, batch["mask"], batch.get("global_mask"))
         return loss, (self._metrics(-log_p, batch["mask"]), None)
 
     def evaluate(self, params: Any, batch: Mapping[str, Array]) -> metrics.Metrics:

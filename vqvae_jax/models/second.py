@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vqvae_jax.config import section
-from vqvae_jax.models.hierarchy import Hierarchy
-from vqvae_jax.models.hierarchy_vae import HierarchyVAE
-from vqvae_jax.models.options import require_buildable
+from vqvae_jax.models.base import require_buildable
 from vqvae_jax.models.prior import Prior
-from vqvae_jax.models.sequence_prior import SequencePrior
-from vqvae_jax.models.video import Video
+from vqvae_jax.options import section
+from vqvae_jax.tasks.hierarchy.model import Hierarchy
+from vqvae_jax.tasks.hierarchy.vae import HierarchyVAE
+from vqvae_jax.tasks.speech.prior import SequencePrior
+from vqvae_jax.tasks.video.model import Video
 
 Facts = Mapping[str, Any]
 

@@ -23,8 +23,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from vqvae_jax import metrics
-from vqvae_jax.arrays import AnyArray, require_shape
-from vqvae_jax.errors import require
 from vqvae_jax.models.autoencoder import (
     ImageAutoencoder,
     keys_of,
@@ -33,6 +31,8 @@ from vqvae_jax.models.autoencoder import (
     sum_of_each,
 )
 from vqvae_jax.networks.autoencoder import Encoder
+from vqvae_jax.runtime.arrays import AnyArray, require_shape
+from vqvae_jax.runtime.errors import require
 
 
 class Params(NamedTuple):
@@ -106,7 +106,7 @@ class VAE(ImageAutoencoder):
         keys = jax.random.split(key, batch["image"].shape[0])
         reconstruction, kl, _ = self._bound(params, keys, batch["image"], draws=1)
         loss = metrics.masked_mean(
-            reconstruction + kl, batch["mask"], batch.get("whole_mask")
+            reconstruction + kl, batch["mask"], batch.get("global_mask")
         )
         return loss, (_terms(reconstruction, kl, batch["mask"]), None)
 

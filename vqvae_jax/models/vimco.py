@@ -22,9 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, UInt8
 
-from vqvae_jax import metrics, quantizer
-from vqvae_jax.arrays import AnyArray, require_range, require_shape
-from vqvae_jax.errors import require
+from vqvae_jax import metrics, quantizers
 from vqvae_jax.models.autoencoder import (
     ImageAutoencoder,
     keys_of,
@@ -39,6 +37,8 @@ from vqvae_jax.models.vimco_objective import (
     objective,
 )
 from vqvae_jax.networks.autoencoder import Encoder
+from vqvae_jax.runtime.arrays import AnyArray, require_range, require_shape
+from vqvae_jax.runtime.errors import require
 
 
 class Params(NamedTuple):
@@ -135,7 +135,7 @@ class VIMCO(ImageAutoencoder):
         surrogate, bound = objective(draws.log_weights, draws.log_q)
         with_gradient = surrogate + lax.stop_gradient(bound - surrogate)
         nats = -with_gradient / self.num_dims
-        loss = metrics.masked_mean(nats, mask, batch.get("whole_mask"))
+        loss = metrics.masked_mean(nats, mask, batch.get("global_mask"))
         return loss, (self._metrics(draws, log_q_of_each, mask), None)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
@@ -210,8 +210,8 @@ class VIMCO(ImageAutoencoder):
         return jax.nn.log_softmax(logits.reshape(shape))
 
     def _embedded(self, params, codes) -> Float[Array, "B h w GD"]:
-        codebook = quantizer.from_embeddings(params.tables)
-        return quantizer.lookup(codebook, codes)
+        codebook = quantizers.from_embeddings(params.tables)
+        return quantizers.lookup(codebook, codes)
 
     def _draws(self, params, keys: Key[Array, " B"], images, log_q_of_each) -> Draws:
         codes = draw_codes(keys, log_q_of_each, num_samples=self.num_samples)

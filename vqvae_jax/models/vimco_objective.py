@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from vqvae_jax.errors import require
+from vqvae_jax.runtime.errors import require
 
 
 def objective(

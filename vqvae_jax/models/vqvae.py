@@ -21,8 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
-from vqvae_jax import metrics, quantizer
-from vqvae_jax.arrays import AnyArray, require_range, require_shape
+from vqvae_jax import metrics, quantizers
 from vqvae_jax.models.autoencoder import ImageAutoencoder, mean_of_each, quality
 from vqvae_jax.models.bottleneck import (
     Bottleneck,
@@ -31,6 +30,7 @@ from vqvae_jax.models.bottleneck import (
     shared_options,
 )
 from vqvae_jax.networks.autoencoder import Encoder
+from vqvae_jax.runtime.arrays import AnyArray, require_range, require_shape
 
 
 class Params(NamedTuple):
@@ -44,7 +44,7 @@ class Params(NamedTuple):
 
     encoder: Any
     decoder: Any
-    codebook: quantizer.Codebook
+    codebook: quantizers.Codebook
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
         del key  # Nothing is drawn: the encoder is deterministic.
         quantized, terms, carry = self._forward(params, batch)
         loss = metrics.masked_mean(
-            self._objective(terms), batch["mask"], batch.get("whole_mask")
+            self._objective(terms), batch["mask"], batch.get("global_mask")
         )
         return loss, (self._metrics(quantized, terms, batch["mask"]), carry)
 
@@ -159,7 +159,7 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
         Raises:
           UserError: the images are not uint8 of image_shape.
         """
-        return quantizer.quantize(params.codebook, self.z_e(params, images)).codes
+        return quantizers.quantize(params.codebook, self.z_e(params, images)).codes
 
     def decode(
         self, params: Params, codes: Int[AnyArray, "B h w G"]
@@ -171,7 +171,7 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
         """
         require_shape("codes", codes, "B", *self.grid)
         require_range("codes", codes, 0, self.num_codes)
-        z_q = quantizer.lookup(params.codebook, jnp.asarray(codes))
+        z_q = quantizers.lookup(params.codebook, jnp.asarray(codes))
         return self._decode(params.decoder, z_q)
 
     def reconstruct(
@@ -193,7 +193,7 @@ class VQVAE(TrainedWithCodebook, ImageAutoencoder):
         images = batch["image"]
         z_e = self.z_e(params, images)
         cell_mask = self._cell_mask(batch["mask"])
-        quantized = quantizer.quantize(params.codebook, z_e, cell_mask)
+        quantized = quantizers.quantize(params.codebook, z_e, cell_mask)
         outputs = self._decoder.apply(params.decoder, quantized.z_q)
         terms = {
             "reconstruction": -mean_of_each(self._likelihood.log_prob(outputs, images)),

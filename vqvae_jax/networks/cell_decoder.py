@@ -6,7 +6,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vqvae_jax.arrays import AnyArray
+from vqvae_jax.runtime.arrays import AnyArray
 
 
 def gate(x: Float[Array, "*shape F2"]) -> Float[Array, "*shape F"]:

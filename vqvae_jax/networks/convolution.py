@@ -19,8 +19,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from vqvae_jax.errors import require
-from vqvae_jax.quantizer.platforms import for_platform
+from vqvae_jax.quantizers.platforms import for_platform
+from vqvae_jax.runtime.errors import require
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Padding = Literal["SAME", "VALID"] | Pads

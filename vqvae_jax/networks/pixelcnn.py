@@ -23,9 +23,9 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from vqvae_jax.errors import require
 from vqvae_jax.networks.cell_decoder import CellDecoder, CodeEmbedding
 from vqvae_jax.networks.gated_layer import GatedLayer
+from vqvae_jax.runtime.errors import require
 
 
 class Condition(NamedTuple):

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from vqvae_jax.pretrained.about import About
-from vqvae_jax.pretrained.facts import facts
+from vqvae_jax.pretrained.metadata import About
+from vqvae_jax.pretrained.summary import facts
 
 _PAPER = "https://arxiv.org/abs/1711.00937"
 _USES = {

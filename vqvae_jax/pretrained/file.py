@@ -18,12 +18,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from vqvae_jax.errors import UserError, require
-from vqvae_jax.files import write_bytes
 from vqvae_jax.models.first import KINDS
 from vqvae_jax.models.second import SECOND_STAGES
-from vqvae_jax.pretrained.about import About, from_json, to_json
-from vqvae_jax.training.shapes import require_same_shapes, shapes_of
+from vqvae_jax.pretrained.metadata import About, from_json, to_json
+from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.safe_io import write_bytes
+from vqvae_jax.runtime.tree_utils import require_same_shapes, shapes_of
 
 _FORMAT, _VERSION = "vqvae_jax", "1"
 _DTYPES = {"float32": "F32", "int32": "I32"}

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from vqvae_jax.errors import UserError, require
+from vqvae_jax.runtime.errors import UserError, require
 
 PREFIX = "hf://"
 

@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vqvae_jax.errors import require
-from vqvae_jax.files import write_bytes
 from vqvae_jax.pretrained import card, file
-from vqvae_jax.pretrained.about import about_models
-from vqvae_jax.pretrained.places import FILE, find
+from vqvae_jax.pretrained.loading import FILE, find
+from vqvae_jax.pretrained.metadata import about_models
+from vqvae_jax.runtime.errors import require
+from vqvae_jax.runtime.safe_io import write_bytes
 from vqvae_jax.workdir import fingerprint
 
 

@@ -7,14 +7,14 @@ import numpy as np
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import spread
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.report import figures, tiles
+from vqvae_jax.report import figures, image_grid
 from vqvae_jax.report.codebook import codebook_section
 from vqvae_jax.report.page import Picture, Section, render
 from vqvae_jax.report.paper import paper_section
+from vqvae_jax.report.readable import readable
 from vqvae_jax.report.reconstructions import sections_of_codes
-from vqvae_jax.report.results import readable
-from vqvae_jax.training.logs import read_entries
-from vqvae_jax.training.names import run_name
+from vqvae_jax.training.logging import read_entries
+from vqvae_jax.training.run_name import run_name
 from vqvae_jax.workdir import Workdir, restore
 
 # A page of a thousand classes would take minutes to load; `samples/` has them all.
@@ -117,13 +117,13 @@ def samples_section(workdir: Workdir, text: str) -> Section:
     images, labels = samples["images"], samples["labels"]
     class_names = samples["class_names"]
     # Two rows, which a phone shows large enough.
-    columns = max(1, tiles.columns_for(images.shape[1:]) // 2)
+    columns = max(1, image_grid.columns_for(images.shape[1:]) // 2)
     cards = []
     present = np.unique(labels)
     for label in present[spread(len(present), _CLASSES)]:
         of_class = images[labels == label][: 2 * columns]
         name = str(class_names[label]) if len(class_names) else ""
-        png = tiles.image_grid(of_class, columns=columns)
+        png = image_grid.image_grid(of_class, columns=columns)
         cards.append(Picture(png, f"Samples {name}".strip(), name))
     return Section("Samples", text, cards=cards)
 

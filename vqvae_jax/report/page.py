@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from vqvae_jax.report.results import highlights, rows
+from vqvae_jax.report.readable import highlights, rows
 
 # Pixels, and points of a plot, across; what is wider scrolls on a small screen.
 _WIDE, _WIDE_PLOT = 1200, 480
@@ -115,9 +115,9 @@ def render(
 """
 
 
-def asset(name: str) -> str:
-    """Return the text of a file that lies beside this module."""
-    return importlib.resources.files(__package__).joinpath(name).read_text("utf-8")
+def asset(name: str, *, package: str = __package__) -> str:
+    """Return the text of a file that lies in a package, by default in this one."""
+    return importlib.resources.files(package).joinpath(name).read_text("utf-8")
 
 
 def _anchors(sections: Sequence[Section]) -> list[str]:

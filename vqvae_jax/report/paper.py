@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vqvae_jax.config import flatten
+from vqvae_jax.options import flatten
 from vqvae_jax.report.page import Section
-from vqvae_jax.report.results import Results, formatted, readable
+from vqvae_jax.report.readable import Results, formatted, readable
 
 _CIFAR = {
     "model.stages": 2,

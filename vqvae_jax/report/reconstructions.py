@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from vqvae_jax.contrib.playground.playground import playground_section
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import read_many, spread, stack
 from vqvae_jax.image_quality import psnr_db
-from vqvae_jax.report import codebook, tiles
+from vqvae_jax.report import codebook, image_grid
 from vqvae_jax.report.page import Picture, Section
-from vqvae_jax.report.playground import playground_section
 
 _SHOWN = 12
 
@@ -58,15 +58,19 @@ def reconstructions_section(
         parts = "original, reconstruction, error"
     cards = []
     for i, name in enumerate(names):
-        pictures = [originals[i], decoded[i], tiles.error_map(originals[i], decoded[i])]
+        pictures = [
+            originals[i],
+            decoded[i],
+            image_grid.error_map(originals[i], decoded[i]),
+        ]
         if codes is not None:
             pictures.insert(1, codebook.picture_of_codes(codes[i], colours))
         caption = f"{name} · {psnr[i]:.1f} dB".removeprefix(" · ")
         alt = f"Test image {i + 1}: {parts}"
-        cards.append(Picture(tiles.panels(pictures), alt, caption))
+        cards.append(Picture(image_grid.panels(pictures), alt, caption))
     text = (
         f"Images of the test split, from left to right: {parts}. The error of a pixel "
-        f"is black for 0 and brightest from {tiles.ERROR_SHOWN} of 255 on."
+        f"is black for 0 and brightest from {image_grid.ERROR_SHOWN} of 255 on."
     )
     return Section("Reconstructions", text, cards=cards)
 

@@ -1,11 +1,14 @@
 """Autoregressive generation of categories, at a cost linear in what is drawn.
 
-Of grids, `cached` from a PixelCNN, or `stepwise` where the host decides each code; of
-sequences, `sequence.queued` from a WaveNet.
+Of grids, `cached` from a PixelCNN, or `stepwise` where the host decides each code.
 """
 
-from vqvae_jax.sampling import sequence
-from vqvae_jax.sampling.choice import FREE, guided, require_drawable, truncated
+from vqvae_jax.sampling.categorical import (
+    FREE,
+    guided,
+    require_drawable,
+    truncated,
+)
 from vqvae_jax.sampling.naive import ancestral
 from vqvae_jax.sampling.raster import cached
 from vqvae_jax.sampling.stepwise import stepwise
@@ -16,7 +19,6 @@ __all__ = [
     "cached",
     "guided",
     "require_drawable",
-    "sequence",
     "stepwise",
     "truncated",
 ]

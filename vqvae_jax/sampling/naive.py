@@ -7,7 +7,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vqvae_jax.sampling.choice import FREE, Adjust, choose, truncated
+from vqvae_jax.sampling.categorical import (
+    FREE,
+    Adjust,
+    choose,
+    truncated,
+)
 
 LogitsFn = Callable[[Int[Array, "N H W C"]], Float[Array, "N H W C K"]]
 

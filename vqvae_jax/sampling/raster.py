@@ -15,7 +15,12 @@ from jax import lax
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from vqvae_jax.networks.pixelcnn import UNCONDITIONAL, Condition, PixelCNN
-from vqvae_jax.sampling.choice import FREE, Adjust, choose, truncated
+from vqvae_jax.sampling.categorical import (
+    FREE,
+    Adjust,
+    choose,
+    truncated,
+)
 
 # Logits [N, K] and a place's inputs -> codes [N], and what to keep of the place.
 Step = Callable[[Any, Any], tuple[Int[Array, " N"], Any]]

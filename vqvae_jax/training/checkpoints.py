@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training import manager
 from vqvae_jax.training.state import TrainState
 

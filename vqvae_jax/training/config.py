@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from vqvae_jax.errors import require
+from vqvae_jax.runtime.errors import require
 
 # More examples than that are never in memory at once.
 MAX_BATCH = 2**20

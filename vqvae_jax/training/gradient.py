@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vqvae_jax import metrics as metrics_lib
-from vqvae_jax.quantizer.devices import vary_like
+from vqvae_jax.quantizers.varying import vary_like
 
 Batch = Mapping[str, Any]
 Loss = Callable[[Any, PRNGKeyArray, Batch], tuple[Float[Array, ""], tuple]]
@@ -55,16 +55,16 @@ def gradient_of(
         of one batch. The gradient and metrics are the whole's; the carry is this
         device's, as `Model.update` expects it.
     """
-    whole_mask = batch["mask"]
+    global_mask = batch["mask"]
     if axis_name is not None:
         # Of this device's part alone: the sum over all is taken once, below.
-        params = vary_like(params, whole_mask)
+        params = vary_like(params, global_mask)
         key = jax.random.fold_in(key, lax.axis_index(axis_name))
-        whole_mask = lax.all_gather(whole_mask, axis_name, tiled=True)
+        global_mask = lax.all_gather(global_mask, axis_name, tiled=True)
 
     def of_part(key, part):
-        if part["mask"].shape != whole_mask.shape:
-            part = {**part, "whole_mask": whole_mask}
+        if part["mask"].shape != global_mask.shape:
+            part = {**part, "global_mask": global_mask}
         (share, (metrics, carry)), gradient = jax.value_and_grad(
             lambda params: loss(params, key, part), has_aux=True
         )(params)

@@ -12,17 +12,22 @@ import numpy as np
 import optax
 import rich
 
-from vqvae_jax import distributed
 from vqvae_jax import metrics as metrics_lib
-from vqvae_jax.errors import DivergedError, UserError
-from vqvae_jax.training import ending, interruption, sharding
+from vqvae_jax.runtime import distributed, preemption
+from vqvae_jax.runtime.errors import DivergedError, UserError
+from vqvae_jax.training import early_stopping, sharding
 from vqvae_jax.training.checkpoints import Checkpoints, on_devices
 from vqvae_jax.training.config import TrainingConfig
 from vqvae_jax.training.evaluate import HostBatch, make_evaluation
-from vqvae_jax.training.logs import MetricsLog, Progress
+from vqvae_jax.training.logging import MetricsLog, Progress
 from vqvae_jax.training.optimizer import make_optimizer
 from vqvae_jax.training.profile import profiled, steps_to_profile
-from vqvae_jax.training.state import Model, TrainState, init_state, make_train_step
+from vqvae_jax.training.state import (
+    Model,
+    TrainState,
+    init_state,
+    make_train_step,
+)
 
 
 @runtime_checkable
@@ -89,8 +94,8 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
         if _owes_validation(config, step, checkpoints) or not _is_over(
             config, step, checkpoints
         ):
-            ending.remove_mark(directory)
-            with interruption.deferred():
+            early_stopping.remove_mark(directory)
+            with preemption.deferred():
                 _train(model, optimizer, config, run, mesh, checkpoints, state)
         checkpoints.wait()
         last, best = checkpoints.last_step, checkpoints.best_step
@@ -99,7 +104,7 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
                 f"{run.stage} stopped early at step {last} of {config.steps}: no "
                 f"validation was better than the one at step {best}"
             )
-        ending.write_mark(directory, last_step=last, best_step=best)
+        early_stopping.write_mark(directory, last_step=last, best_step=best)
 
 
 def _train(
@@ -137,7 +142,7 @@ def _train(
             with progress.paused():
                 batches = run.validation()
                 if jax.process_count() == 1:
-                    batches = interruption.checked(batches)
+                    batches = preemption.checked(batches)
                 values = metrics_lib.compute(evaluation(state.result, batches))
                 _require_finite(values, step, run, checkpoints)
                 log.write(step, "validation", values)
@@ -161,14 +166,14 @@ def _train(
                     values["examples_per_second"] = progress.advance(step, values)
                     log.write(step, "train", values)
                 if is_interrupted:
-                    raise interruption.Interrupted
+                    raise preemption.Interrupted
                 if is_due:
                     validate(state, place, step)
-        except interruption.Interrupted as interrupted:
+        except preemption.Interrupted as interrupted:
             if step != checkpoints.last_step:
                 checkpoints.save(state, place, validation_loss=None)
             checkpoints.wait()
-            raise interruption.Interrupted(
+            raise preemption.Interrupted(
                 f"{run.stage} is saved at step {step} of {config.steps}"
             ) from interrupted
 
@@ -178,7 +183,7 @@ def _is_interrupted(*, is_logged: bool) -> bool:
 
     Several agree on it where they log: to do so at each step would slow them down.
     """
-    is_told = interruption.has_come()
+    is_told = preemption.has_come()
     if jax.process_count() == 1:
         return is_told
     return is_logged and bool(distributed.whole(np.array([is_told])).any())
@@ -200,7 +205,9 @@ def _owes_validation(
 
 
 def _is_over(config: TrainingConfig, step: int, checkpoints: Checkpoints) -> bool:
-    return ending.is_over(config, last_step=step, best_step=checkpoints.best_step)
+    return early_stopping.is_over(
+        config, last_step=step, best_step=checkpoints.best_step
+    )
 
 
 def _start(

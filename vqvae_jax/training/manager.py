@@ -13,9 +13,9 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from vqvae_jax.errors import UserError
-from vqvae_jax.training import digests
-from vqvae_jax.training.shapes import require_same_shapes, shapes_of
+from vqvae_jax.runtime import checksums
+from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.runtime.tree_utils import require_same_shapes, shapes_of
 
 _CENTURY = 100 * 365 * 86_400  # Seconds.
 _PAUSE = 1.0  # Second.
@@ -59,7 +59,7 @@ class Manager(ocp.CheckpointManager):
         validation_loss: float | None,
     ) -> None:
         """Start to save the items of a step: two pytrees and JSON."""
-        checksum = digests.checksum(data)
+        checksum = checksums.checksum(data)
         items = ocp.args.Composite(
             params=_save_args(params),
             training=_save_args(training, data_checksum=checksum),
@@ -94,7 +94,7 @@ class Manager(ocp.CheckpointManager):
             stored = (
                 shapes_of(metadata[name].tree)
                 if note is None
-                else digests.shapes_in(note["record"])
+                else checksums.shapes_in(note["record"])
             )
             where = str(self.directory / str(step))
             require_same_shapes(stored, shapes_of(abstract[name]), where=where)
@@ -104,9 +104,9 @@ class Manager(ocp.CheckpointManager):
         found = self.restore(step, args=ocp.args.Composite(**items))
         for name, note in notes.items():
             if note is not None:
-                digests.require_intact(found[name], note["record"])
+                checksums.require_intact(found[name], note["record"])
                 if "data_checksum" in note:
-                    digests.require_same(found["data"], note["data_checksum"])
+                    checksums.require_same(found["data"], note["data_checksum"])
         return {name: found[name] for name in items}
 
 
@@ -152,7 +152,7 @@ def to_read(directory: Path) -> Manager:
 
 
 def _save_args(tree: Any, **notes: Any) -> ocp.args.PyTreeSave:
-    notes["record"] = digests.record_of(tree)
+    notes["record"] = checksums.record_of(tree)
     return ocp.args.PyTreeSave(tree, custom_metadata=notes)
 
 
@@ -164,7 +164,7 @@ def _restore_args(abstract: Any) -> ocp.args.PyTreeRestore:
 
 
 def _metrics(validation_loss: Any) -> dict[str, Any]:
-    checksum = digests.checksum(validation_loss)
+    checksum = checksums.checksum(validation_loss)
     return {"validation_loss": validation_loss, "checksum": checksum}
 
 

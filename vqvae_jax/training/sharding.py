@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vqvae_jax.errors import require
+from vqvae_jax.runtime.errors import require
 
 
 def data_mesh() -> Mesh:

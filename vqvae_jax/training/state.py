@@ -25,7 +25,7 @@ class Model(Protocol):
     def loss(self, params, key, batch):
         """Return (loss, (metrics, carry)).
 
-        A batch that is a part of another one has that one's mask as `whole_mask`; the
+        A batch that is a part of another one has that one's mask as `global_mask`; the
         loss is then its share, and the losses of all parts add up to the whole's.
         `carry` is None, or arrays whose leading axis is the batch's.
         """

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vqvae_jax import distributed
-from vqvae_jax.errors import UserError, require
-from vqvae_jax.training.names import run_name
+from vqvae_jax.runtime import distributed
+from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.training.run_name import run_name
 
 
 def require_available() -> None:

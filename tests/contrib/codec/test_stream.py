@@ -1,0 +1,112 @@
+"""Probabilities as integers, and symbols as the fewest bytes."""
+
+import numpy as np
+import pytest
+
+from vqvae_jax.contrib.codec.stream import (
+    Reader,
+    Undecodable,
+    Writer,
+    frequencies,
+    information,
+)
+from vqvae_jax.runtime.errors import UserError
+
+
+def softmax(logits):
+    logits = np.asarray(logits, np.float64)
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
+
+
+def draw(rng, count, num_symbols, scale):
+    """Logits and symbols of those probabilities."""
+    logits = rng.normal(size=(count, num_symbols)).astype(np.float32) * scale
+    symbols = [rng.choice(num_symbols, p=p) for p in softmax(logits)]
+    return logits, np.array(symbols, np.int32)
+
+
+class TestFrequencies:
+    @pytest.mark.parametrize("num_symbols", [1, 2, 16, 512, 4096])
+    @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
+    def test_integers_of_24_bits_near_the_probabilities(self, num_symbols, scale):
+        rng = np.random.default_rng(0)
+        logits = rng.normal(size=(20, num_symbols)).astype(np.float32) * scale
+        found = frequencies(logits).astype(np.float64)
+        np.testing.assert_array_equal(found, np.round(found))
+        np.testing.assert_array_equal(found.sum(axis=-1), 2**24)
+        assert found.min() >= 1
+        p = softmax(logits)
+        # No symbol is dearer than by the K units that all share.
+        assert (found >= p * (2**24 - num_symbols) - 1e-6).all()
+        assert (np.abs(found - p * 2**24) <= num_symbols + 1).all()
+
+    def test_nan_is_refused(self):
+        with pytest.raises(UserError, match="not all finite"):
+            frequencies(np.array([[0.0, np.nan]], np.float32))
+
+
+def test_information_is_the_negative_logarithm():
+    logits, symbols = draw(np.random.default_rng(0), 50, 7, 2.0)
+    p = softmax(logits)[np.arange(50), symbols]
+    assert information(logits, symbols) == pytest.approx(-np.log2(p).sum())
+
+
+class TestStream:
+    @pytest.mark.parametrize("num_symbols", [2, 3, 16, 512])
+    @pytest.mark.parametrize("scale", [0.0, 1.0, 12.0])
+    def test_round_trip_in_the_fewest_bytes(self, num_symbols, scale):
+        """A whole byte more than the information at most, and what rounds it up."""
+        rng = np.random.default_rng(num_symbols)
+        carries = 0
+        for count in (*range(1, 40), 500):
+            logits, symbols = draw(rng, count, num_symbols, scale)
+            freq = frequencies(logits)
+            writer = Writer()
+            writer.write(symbols[:3], freq[:3])
+            writer.write(symbols[3:], freq[3:])
+            _, (lower, size) = writer._encoder.pos()
+            carries += lower + size > 2**64
+            payload = writer.getvalue()
+            chosen = freq[np.arange(count), symbols].astype(np.float64)
+            bits = (24 - np.log2(chosen)).sum()
+            assert len(payload) <= np.ceil(bits / 8) + 1
+            reader = Reader(payload)
+            np.testing.assert_array_equal(reader.read(freq[:5]), symbols[:5])
+            np.testing.assert_array_equal(reader.read(freq[5:]), symbols[5:])
+        assert carries or scale != 1.0
+
+    def test_a_megabyte_takes_no_longer_for_each_byte(self):
+        rng = np.random.default_rng(0)
+        symbols = rng.integers(256, size=2**20).astype(np.int32)
+        writer = Writer()
+        freq = frequencies(np.zeros((2**10, 256), np.float32))
+        for part in np.split(symbols, 2**10):
+            writer.write(part, freq)
+        payload = writer.getvalue()
+        assert 2**20 <= len(payload) <= 2**20 + 1
+        reader = Reader(payload)
+        found = [reader.read(freq) for _ in range(2**10)]
+        np.testing.assert_array_equal(np.concatenate(found), symbols)
+
+    def test_bytes_that_no_symbols_become_are_told(self):
+        """2^64 - 1 is in the remainder behind the last of 2^24 parts of 2^64 - 1."""
+        freq = frequencies(np.zeros((1, 16), np.float32))
+        with pytest.raises(Undecodable):
+            Reader(b"\xff" * 8).read(freq)
+
+    def test_impossible_symbols_cost_24_bits(self):
+        freq = frequencies(np.array([[0.0, -1e9]] * 10, np.float32))
+        writer = Writer()
+        writer.write(np.ones(10, np.int32), freq)
+        payload = writer.getvalue()
+        assert len(payload) in (30, 31)
+        np.testing.assert_array_equal(Reader(payload).read(freq), np.ones(10))
+
+    def test_nothing_and_the_only_symbol_have_no_bytes(self):
+        writer = Writer()
+        assert writer.getvalue() == b""
+        only = frequencies(np.zeros((4, 1), np.float32))
+        writer.write(np.zeros(4, np.int32), only)
+        assert writer.getvalue() == b""
+        np.testing.assert_array_equal(Reader(b"").read(only), np.zeros(4))

@@ -1,0 +1,218 @@
+"""What the playground sends along is what the decoder makes, and it stays small."""
+
+import base64
+import itertools
+import json
+import zlib
+
+import jax
+import numpy as np
+import pytest
+
+from vqvae_jax.contrib.playground import playground
+from vqvae_jax.report import codebook
+from vqvae_jax.report.page import Section, render
+from vqvae_jax.workdir import restore
+
+
+def stub_decoder(codes):
+    """Cells of 2x2 pixels; a code reaches the cell to its right, more weakly."""
+    total = codes.sum(axis=-1)
+    reached = total.copy()
+    reached[:, :, 1:] += total[:, :, :-1] // 2
+    image = reached.repeat(2, axis=1).repeat(2, axis=2)[..., None]
+    return (image * [3, 5, 7] % 256).astype(np.uint8)
+
+
+def unpacked(changes, choice):
+    shape = (*changes.codes.shape, *changes.picture.shape)
+    return np.frombuffer(zlib.decompress(changes.added[choice]), np.uint8).reshape(
+        shape
+    )
+
+
+def choose(changes, choice, *cell):
+    """The picture that the page shows."""
+    return changes.picture + unpacked(changes, choice)[cell]
+
+
+def draw_codes(shape, num_codes, seed=0):
+    return np.random.default_rng(seed).integers(num_codes, size=shape)
+
+
+class TestPrecompute:
+    CODES = draw_codes((3, 4, 2), 9)
+    PALETTE = np.array([[0, 8], [5, 1]])
+
+    def test_every_choice_is_the_decoders_picture_to_within_one(self):
+        changes = playground.precompute(stub_decoder, self.CODES, self.PALETTE)
+        np.testing.assert_array_equal(changes.codes, self.CODES)
+        for choice in range(2):
+            for row, column, book in np.ndindex(self.CODES.shape):
+                codes = self.CODES.copy()
+                codes[row, column, book] = self.PALETTE[choice, book]
+                expected = stub_decoder(codes[None])[0].astype(int)
+                shown = choose(changes, choice, row, column, book)
+                assert np.abs(shown.astype(int) - expected).max() <= 1
+
+    def test_changes_by_one_are_left_out(self):
+        def decode(codes):
+            return (100 + codes * [1, 2]).astype(np.uint8)
+
+        codes = np.zeros((2, 2, 1), int)
+        changes = playground.precompute(decode, codes, np.array([[1]]))
+        np.testing.assert_array_equal(choose(changes, 0, 0, 0, 0)[0, 0], [100, 102])
+
+    def test_starts_with_the_largest_change(self):
+        """Against the change of the sum of all pixels, of the first codebook."""
+        changes = playground.precompute(stub_decoder, self.CODES, self.PALETTE)
+        own = stub_decoder(self.CODES[None])[0].astype(int)
+        effects = {}
+        for choice, (row, column) in itertools.product(range(2), np.ndindex(3, 4)):
+            codes = self.CODES.copy()
+            codes[row, column, 0] = self.PALETTE[choice, 0]
+            difference = np.abs(stub_decoder(codes[None])[0] - own)
+            difference[difference <= 1] = 0
+            effects[4 * row + column, choice] = difference.sum()
+        assert effects[changes.start] == max(effects.values())
+        assert len(set(effects.values())) > 5
+
+    def test_of_a_large_grid_the_middle_can_be_changed(self):
+        codes = draw_codes((21, 18, 1), 9)
+        palette = np.array([[4]])
+        changes = playground.precompute(stub_decoder, codes, palette)
+        np.testing.assert_array_equal(changes.codes, codes[2:18, 1:17])
+        whole = stub_decoder(codes[None])[0]
+        np.testing.assert_array_equal(changes.picture, whole[4:36, 2:34])
+        codes[2 + 5, 1 + 6] = 4
+        expected = stub_decoder(codes[None])[0][4:36, 2:34].astype(int)
+        assert np.abs(choose(changes, 0, 5, 6, 0) - expected).max() <= 1
+
+    def test_as_many_codes_are_kept_as_fit(self, monkeypatch):
+        def noise(codes):
+            rng = np.random.default_rng(int(codes.sum()))
+            return rng.integers(256, size=(len(codes), 6, 8, 3), dtype=np.uint8)
+
+        palette = np.arange(10).repeat(2).reshape(10, 2)
+        # Of noise nothing deflates: a code takes 24 changes of 144 values.
+        of_code = 24 * 144 * 4 / 3
+        monkeypatch.setattr(playground, "_CHARACTERS", int(3.5 * of_code))
+        changes = playground.precompute(noise, self.CODES, palette)
+        assert len(changes.added) == len(changes.palette) == 3
+
+
+class TestDiverse:
+    def test_takes_the_farthest_each_time(self):
+        """Against all distances, written out."""
+        rng = np.random.default_rng(0)
+        embeddings, counts = rng.normal(size=(12, 3)), rng.integers(1, 9, size=12)
+        chosen = [int(np.argmax(counts))]
+        while len(chosen) < 5:
+            nearest = [
+                min(np.linalg.norm(embeddings[k] - embeddings[c]) for c in chosen)
+                for k in range(12)
+            ]
+            chosen.append(int(np.argmax(nearest)))
+        found = playground.diverse(embeddings, counts, 5)
+        assert found.tolist() == sorted(chosen)
+
+    def test_codes_that_never_occur_come_last(self):
+        embeddings = np.array([[0.0], [1.0], [2.0], [100.0]])
+        counts = np.array([3, 1, 1, 0])
+        assert playground.diverse(embeddings, counts, 3).tolist() == [0, 1, 2]
+        assert playground.diverse(embeddings, counts, 4).tolist() == [0, 1, 2, 3]
+
+    def test_none_is_taken_twice(self):
+        """However near they are."""
+        found = playground.diverse(np.zeros((6, 2)), np.ones(6, int), 6)
+        assert found.tolist() == list(range(6))
+
+
+def section_of(grid, num_codes, decode=stub_decoder):
+    books = grid[-1]
+    return playground.playground_section(
+        decode,
+        draw_codes(grid, num_codes),
+        np.random.default_rng(0).normal(size=(books, num_codes, 4)),
+        np.ones((books, num_codes), int),
+        np.zeros((books, num_codes, 3), np.uint8),
+    )
+
+
+def facts_of(read, section):
+    (text,) = read(section.widget.markup).texts["script"]
+    return json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("grid", "num_codes", "choices"),
+    [
+        # All of a small codebook; 16 of a larger one; 2048 changes at most.
+        ((4, 4, 1), 5, 5),
+        ((8, 8, 1), 40, 16),
+        ((8, 8, 10), 40, 3),
+        ((32, 32, 1), 40, 8),
+    ],
+)
+def test_work_is_bounded(read, grid, num_codes, choices):
+    decoded = []
+
+    def decode(codes):
+        decoded.append(len(codes))
+        return stub_decoder(codes)
+
+    section = section_of(grid, num_codes, decode)
+    facts = facts_of(read, section)
+    assert len(facts["palette"]) == len(facts["changes"]) == choices
+    assert sum(decoded) <= 1 + 2048 + 16 * 64
+    assert len(set(decoded)) <= 2
+    assert ("middle" in section.text) == (grid[0] > 16)
+    markup = read(section.widget.markup)
+    assert len(markup.of("select")) == (grid[-1] > 1)
+    assert len(markup.of("option")) == (grid[-1] if grid[-1] > 1 else 0)
+
+
+def test_no_id_stands_twice_on_a_page_with_several_codebooks(read):
+    """The choice of the codebook was called as the section of that name is."""
+    section = section_of((4, 4, 2), 5)
+    page = render(
+        "run", results={}, sections=[Section("Codebook", ""), section], config={}
+    )
+    ids = [attrs["id"] for _, attrs in read(page).tags if "id" in attrs]
+    assert "codebook" in ids
+    assert len(ids) == len(set(ids))
+
+
+def test_a_page_without_room_has_none(monkeypatch):
+    assert section_of((8, 8, 40), 40) is None
+    monkeypatch.setattr(playground, "_CHARACTERS", 10)
+    assert section_of((4, 4, 1), 5) is None
+
+
+def test_facts_are_those_of_the_models_decoder(finished_run, read):
+    """Of a real one, whose choices are pixels of the page to within 1 of 255."""
+    model, params = restore(finished_run)
+    decode = jax.jit(model.decode)
+    codes = draw_codes(model.grid, model.num_codes)
+    embeddings = codebook.embeddings_of(params)
+    colours = codebook.colours(codebook.principal(embeddings).places)
+    section = playground.playground_section(
+        lambda codes: np.asarray(decode(params, codes)),
+        codes,
+        embeddings,
+        np.ones((1, 16), int),
+        colours,
+    )
+    facts = facts_of(read, section)
+    assert facts["colours"][0][3] == f"#{colours[0, 3].tobytes().hex()}"
+    picture = np.frombuffer(base64.b64decode(facts["picture"]), np.uint8)
+    picture = picture.reshape(facts["size"])
+    np.testing.assert_array_equal(picture, decode(params, codes[None])[0])
+    assert facts["codes"] == codes.ravel().tolist()
+    packed = base64.b64decode(facts["changes"][7])
+    added = np.frombuffer(zlib.decompress(packed), np.uint8)
+    added = added.reshape(*facts["grid"], *facts["size"])
+    assert facts["palette"][7] == [7]
+    codes[2, 3, 0] = 7
+    expected = np.asarray(decode(params, codes[None]))[0].astype(int)
+    assert np.abs((picture + added[2, 3, 0]).astype(int) - expected).max() <= 1

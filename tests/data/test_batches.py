@@ -1,0 +1,273 @@
+import itertools
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from vqvae_jax.data import (
+    DataConfig,
+    eval_batches,
+    open_dataset,
+    train_batches,
+)
+from vqvae_jax.runtime.errors import UserError
+
+
+class Numbers:
+    """Example i: an image whose left column is i and right column 0, label i."""
+
+    def __init__(self, n):
+        self._n = n
+
+    def __len__(self):
+        return self._n
+
+    def __getitem__(self, index):
+        image = np.zeros((1, 2, 1), np.int32)
+        image[:, 0] = index + 1
+        return {"image": image, "label": np.asarray(index, np.int32)}
+
+
+def take(batches, n):
+    got = list(itertools.islice(batches, n))
+    if hasattr(batches, "close"):
+        batches.close()
+    return got
+
+
+def labels(batches):
+    return np.concatenate([b["label"] for b in batches])
+
+
+def assert_equal_batches(left, right):
+    assert len(left) == len(right)
+    for one, other in zip(left, right, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_a_batch_stacks_every_key_and_adds_a_mask():
+    (batch,) = take(train_batches(Numbers(10), batch_size=4, seed=0), 1)
+    assert batch["image"].shape == (4, 1, 2, 1)
+    assert batch["label"].dtype == np.int32
+    assert batch["mask"].dtype == bool
+    assert batch["mask"].all()
+
+
+def test_an_epoch_covers_each_example_once_and_the_next_is_in_another_order():
+    got = labels(take(train_batches(Numbers(103), batch_size=10, seed=3), 31))
+    epochs = [got[i * 103 : (i + 1) * 103] for i in range(3)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(103))
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_seeds_share_no_epoch():
+    orders = [
+        labels(take(train_batches(Numbers(50), batch_size=50, seed=seed), 3))
+        for seed in range(3)
+    ]
+    epochs = [tuple(o[i * 50 : (i + 1) * 50]) for o in orders for i in range(3)]
+    assert len(set(epochs)) == 9
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_fewer_examples_than_a_batch(n):
+    (batch,) = take(train_batches(Numbers(n), batch_size=8, seed=0), 1)
+    counts = Counter(batch["label"].tolist())
+    assert set(counts) == set(range(n))
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_resuming_continues_exactly():
+    def start():
+        return train_batches(Numbers(103), batch_size=16, seed=5, random_flip=True)
+
+    unbroken = start()
+    take_first = list(itertools.islice(unbroken, 7))
+    state = json.loads(json.dumps(unbroken.get_state()))
+    rest = take(unbroken, 20)
+
+    resumed = start()
+    assert_equal_batches(take_first[:2], [next(resumed), next(resumed)])
+    resumed.set_state(state)
+    assert resumed.get_state() == state
+    assert_equal_batches(rest, take(resumed, 20))
+
+
+def test_a_state_resumes_on_another_number_of_processes():
+    single = train_batches(Numbers(103), batch_size=16, seed=5)
+    take(single, 7)
+    state = single.get_state()
+    halves = [
+        train_batches(
+            Numbers(103), batch_size=16, seed=5, process_index=p, process_count=2
+        )
+        for p in range(2)
+    ]
+    for half in halves:
+        half.set_state(state)
+    together = labels([next(half) for half in halves])
+    np.testing.assert_array_equal(together, next(single)["label"])
+    for iterator in (single, *halves):
+        iterator.close()
+
+
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 8}, {"seed": 6}, {"source": Numbers(104)}]
+)
+def test_a_state_of_other_data_is_refused(change):
+    same = {"source": Numbers(103), "batch_size": 16, "seed": 5}
+
+    def start(source, **kwargs):
+        return train_batches(source, **kwargs)
+
+    with pytest.raises(UserError, match="resume with the same data"):
+        start(**same | change).set_state(start(**same).get_state())
+
+
+def test_processes_share_each_global_batch():
+    single = take(
+        train_batches(Numbers(103), batch_size=16, seed=2, random_flip=True), 15
+    )
+    parts = [
+        take(
+            train_batches(
+                Numbers(103),
+                batch_size=16,
+                seed=2,
+                random_flip=True,
+                process_index=p,
+                process_count=4,
+            ),
+            15,
+        )
+        for p in range(4)
+    ]
+    for step, whole in enumerate(single):
+        for name, array in whole.items():
+            # Flips included: a flipped image has its number on the right.
+            together = np.concatenate([part[step][name] for part in parts])
+            np.testing.assert_array_equal(together, array)
+
+
+def test_flips_are_fair_deterministic_and_leave_labels_alone():
+    def draw(seed):
+        return take(
+            train_batches(Numbers(64), batch_size=64, seed=seed, random_flip=True), 40
+        )
+
+    batches = draw(0)
+    assert_equal_batches(batches, draw(0))
+    flipped = np.stack([b["image"][:, 0, 0, 0] == 0 for b in batches])
+    assert abs(flipped.mean() - 0.5) < 0.05
+    assert len({row.tobytes() for row in flipped}) == 40
+    for batch in batches:
+        np.testing.assert_array_equal(
+            batch["image"].sum(axis=(1, 2, 3)), batch["label"] + 1
+        )
+    plain = take(train_batches(Numbers(64), batch_size=64, seed=0), 40)
+    np.testing.assert_array_equal(labels(plain), labels(batches))
+    assert all((b["image"][:, 0, 0, 0] > 0).all() for b in plain)
+
+
+def test_sources_without_images_are_batched_too():
+    class Codes(Numbers):
+        def __getitem__(self, index):
+            return {"codes": np.full((2, 3), index)}
+
+    (batch,) = take(train_batches(Codes(9), batch_size=4, seed=0, random_flip=True), 1)
+    assert batch["codes"].shape == (4, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"source": Numbers(0)}, "empty"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 6, "process_count": 4}, "not divisible by the 4"),
+        ({"process_index": 2, "process_count": 2}, "process_index is 2"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_impossible_sizes_are_refused(change, match):
+    kwargs = {"source": Numbers(10), "batch_size": 4, "seed": 0} | change
+    with pytest.raises(UserError, match=match):
+        train_batches(kwargs.pop("source"), **kwargs)
+
+
+@pytest.mark.parametrize("process_count", [1, 2, 64])
+def test_evaluation_counts_each_of_1003_examples_once(process_count):
+    source = Numbers(1003)
+    parts = [
+        list(
+            eval_batches(
+                source, batch_size=64, process_index=p, process_count=process_count
+            )
+        )
+        for p in range(process_count)
+    ]
+    assert {len(part) for part in parts} == {16}
+    seen = []
+    for step in zip(*parts, strict=True):
+        whole = {k: np.concatenate([b[k] for b in step]) for k in step[0]}
+        assert whole["image"].shape == (64, 1, 2, 1)
+        seen += whole["label"][whole["mask"]].tolist()
+        assert (whole["image"][~whole["mask"]] == 0).all()
+    assert seen == list(range(1003))
+
+
+def test_a_mask_of_parts_is_kept_and_false_where_there_is_no_example():
+    class Parts:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return {"mask": np.arange(4) <= index, "x": np.int32(index)}
+
+    (batch,) = eval_batches(Parts(), batch_size=5)
+    expected = np.arange(4) <= np.array([0, 1, 2, -1, -1])[:, None]
+    np.testing.assert_array_equal(batch["mask"], expected)
+
+
+def test_evaluation_of_nothing_yields_nothing():
+    assert list(eval_batches(Numbers(0), batch_size=4)) == []
+
+
+def test_an_unfinished_evaluation_can_be_dropped():
+    batches = eval_batches(Numbers(1000), batch_size=4)
+    next(batches)
+    batches.close()
+
+
+def test_a_failing_source_fails_the_batch():
+    class Broken(Numbers):
+        def __getitem__(self, index):
+            raise UserError("photo.jpg cannot be decoded")
+
+    batches = train_batches(Broken(10), batch_size=4, seed=0)
+    with pytest.raises(UserError, match=r"photo\.jpg"):
+        next(batches)
+    batches.close()
+
+
+def test_worker_processes_yield_the_same_batches_and_resume(tmp_path):
+    digits = open_dataset(
+        DataConfig(
+            source="tfds",
+            name="digits",
+            data_dir=str(tmp_path),
+            image_size=8,
+            channels=1,
+        )
+    )
+    kwargs = {"batch_size": 32, "seed": 1, "random_flip": True}
+    threads = train_batches(digits.train, **kwargs)
+    take(threads, 3)
+    state = threads.get_state()
+    expected = take(threads, 5)
+    workers = train_batches(digits.train, num_workers=2, **kwargs)
+    workers.set_state(state)
+    assert_equal_batches(expected, take(workers, 5))

@@ -1,0 +1,146 @@
+"""The PixelCNN on pixels: enumerated, sampled, and the sum of its conditionals.
+
+Numbers in brackets are rows of the list of known defects in docs/conformance.md.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from vqvae_jax import metrics
+from vqvae_jax.models.pixelcnn import PixelModel
+from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.training.state import Model
+
+SHAPE, K = (2, 1, 2), 3
+MODEL = PixelModel(
+    image_shape=SHAPE,
+    num_values=K,
+    class_names=("cat", "dog"),
+    layers=1,
+    units=8,
+    kernel_size=3,
+)
+EVERY_IMAGE = np.array(list(itertools.product(range(K), repeat=4)), np.uint8)
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Random arrays of the right shapes: `init` would take seconds to compile."""
+    rng = np.random.default_rng(0)
+    batch = {"image": jnp.zeros((1, *SHAPE), jnp.uint8), "label": jnp.zeros(1, int)}
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), "float32"),
+        jax.eval_shape(MODEL.init, KEY, batch),
+    )
+
+
+@pytest.fixture(scope="module")
+def log_probs(params):
+    """Ours of every image, for each class: `[2, 81]`."""
+    images = jnp.asarray(np.tile(EVERY_IMAGE.reshape(-1, *SHAPE), (2, 1, 1, 1)))
+    labels = jnp.repeat(jnp.arange(2), len(EVERY_IMAGE))
+    ours = jax.jit(MODEL.log_prob)(params, images, labels=labels)
+    return np.float64(ours).reshape(2, -1)
+
+
+def test_values_that_it_does_not_know(params, batch):
+    """Their log-probability would be NaN."""
+    image = batch["image"].at[2, 1, 0, 1].set(K)
+    for of in (
+        lambda: MODEL.log_prob(params, image, labels=batch["label"]),
+        lambda: MODEL.loss(params, KEY, batch | {"image": image}),
+    ):
+        with pytest.raises(UserError, match=r"images must be in 0 ... 2, got 0 ... 3"):
+            of()
+
+
+@pytest.fixture
+def batch():
+    """Seven examples, of which three only fill up the batch."""
+    rng = np.random.default_rng(1)
+    return {
+        "image": jnp.asarray(rng.integers(K, size=(7, *SHAPE)), "uint8"),
+        "label": jnp.asarray(rng.integers(2, size=7), "int32"),
+        "mask": jnp.array([True, False, True, True, False, True, False]),
+    }
+
+
+def test_sums_to_one_for_each_class(log_probs):
+    np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1, rtol=1e-5)
+    assert np.abs(log_probs[0] - log_probs[1]).max() > 0.1
+
+
+def test_bits_per_dim_is_the_sum_of_the_conditionals(params, batch, log_probs):
+    """[10, 13] Straight from the network, for the examples whose mask is True."""
+    logits = jax.jit(MODEL._prior.network.apply)(
+        params,
+        jnp.asarray(batch["image"], jnp.int32),
+        MODEL._prior._condition_of(batch),
+    )
+    log_p = special.log_softmax(np.float64(logits), axis=-1)
+    images = np.int32(batch["image"])[..., None]
+    chosen = np.take_along_axis(log_p, images, axis=-1).reshape(7, -1).sum(axis=1)
+    index = images.reshape(7, -1) @ K ** np.arange(4)[::-1]
+    expected = log_probs[np.asarray(batch["label"]), index]
+    np.testing.assert_allclose(chosen, expected, rtol=1e-5)
+    nats = -chosen[np.asarray(batch["mask"])].mean() / 4
+    loss, (means, carry) = jax.jit(MODEL.loss)(params, KEY, batch)
+    assert float(loss) == pytest.approx(nats, rel=1e-5)
+    assert metrics.compute(means) == pytest.approx({"bits_per_dim": nats / math.log(2)})
+    values = metrics.compute(jax.jit(MODEL.evaluate)(params, batch))
+    expected = {"loss": nats, "bits_per_dim": nats / math.log(2)}
+    assert values == pytest.approx(expected, rel=1e-5)
+    assert MODEL.update(params, KEY, carry) is params
+
+
+def test_samples_come_as_often_as_they_should(params, log_probs):
+    """[19] Each label's by its own distribution."""
+    labels = jnp.arange(20_000) % 2
+    images = np.asarray(MODEL.sample(params, KEY, labels=labels))
+    assert (images.shape, images.dtype) == ((20_000, *SHAPE), np.uint8)
+    index = images.reshape(20_000, -1) @ K ** np.arange(4)[::-1]
+    for label in range(2):
+        counts = np.bincount(index[label::2], minlength=len(EVERY_IMAGE))
+        p = np.exp(log_probs[label])
+        expected = 10_000 * p / p.sum()
+        # Images with fewer than 5 expected draws are tested as one.
+        often = expected >= 5
+        counts = np.append(counts[often], counts[~often].sum())
+        expected = np.append(expected[often], expected[~often].sum())
+        assert stats.chisquare(counts, expected).pvalue > 1e-3
+
+
+def test_is_a_model_of_256_values():
+    model = PixelModel(image_shape=(32, 32, 3))
+    assert isinstance(model, Model)
+    assert (model._prior.grid, model._prior.num_codes) == ((32, 32, 3), 256)
+    assert all(jax.tree.leaves(MODEL.trainable({"a": jnp.zeros(1)})))
+    assert hash(dataclasses.replace(model)) == hash(model)
+
+
+def test_what_does_not_fit_is_refused(params, batch):
+    images, labels = batch["image"], batch["label"]
+    with pytest.raises(UserError, match=r"images must have .* \[B, 2, 1, 2\], got \(7"):
+        MODEL.loss(params, KEY, batch | {"image": images.swapaxes(1, 2)})
+    with pytest.raises(UserError, match=r"must be uint8.* int32"):
+        MODEL.loss(params, KEY, batch | {"image": images.astype("int32")})
+    with pytest.raises(UserError, match="labels are needed"):
+        MODEL.log_prob(params, images)
+    with pytest.raises(UserError, match=r"must be in 0 \.\.\. 2, got"):
+        MODEL.log_prob(params, images + np.uint8(2), labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_values", 0), ("num_values", 257), ("kernel_size", 2)]
+)
+def test_impossible_values_are_told(name, value):
+    with pytest.raises(UserError, match=rf"^{name}\b.*{value}"):
+        dataclasses.replace(MODEL, **{name: value})

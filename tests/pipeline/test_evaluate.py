@@ -1,0 +1,261 @@
+"""The figures of a run, against independent computations."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.svm import SVC
+
+from vqvae_jax import metrics, quantizers
+from vqvae_jax.data.dataset import Dataset, open_dataset
+from vqvae_jax.data.source import first_examples
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.pipeline import evaluate as results_lib
+from vqvae_jax.pipeline import rate_distortion
+from vqvae_jax.training import sharding
+from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.workdir import Workdir, restore, restore_prior
+
+
+@pytest.fixture(scope="module")
+def results(finished_run) -> dict:
+    return json.loads((finished_run / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_config) -> Dataset:
+    return open_dataset(Experiment.from_config(tiny_config).data)
+
+
+@pytest.mark.parametrize(
+    ("split", "name"),
+    [
+        ("test", "prior_bits_per_code"),
+        ("validation", "prior_bits_per_code_validation"),
+    ],
+)
+def test_bits_per_code_are_the_priors_log_probability(
+    finished_run, results, split, name
+):
+    """Of the whole split at once, each image with its own label."""
+    source = Workdir(finished_run).codes(split)
+    stored = first_examples(source, len(source))
+    prior, params = restore_prior(finished_run)
+    nats = jax.jit(prior.log_prob)(params, stored["codes"], labels=stored["label"])
+    bits = -np.mean(np.float64(nats)) / np.log(2) / 16
+    assert results[name] == pytest.approx(bits, rel=1e-4)
+
+
+def sums_of(model, params, batches):
+    return make_evaluation(model, sharding.data_mesh())(params, batches)
+
+
+def values_of(model, params, batches):
+    return metrics.compute(sums_of(model, params, batches))
+
+
+def test_bits_on_train_are_those_of_a_fixed_part(finished_run, tiny_config, dataset):
+    """With `train_grids` = 40, of 40 different grids; 0 and too many mean all."""
+    source = Workdir(finished_run).codes("train")
+    grids = {grid.tobytes() for grid in first_examples(source, len(source))["codes"]}
+    drawn = results_lib._drawn(source, 40)
+    part = first_examples(drawn, len(drawn))
+    assert len(part["codes"]) == len(np.unique(drawn._indices)) == 40
+    assert {grid.tobytes() for grid in part["codes"]} <= grids
+    again = first_examples(results_lib._drawn(source, 40), 40)
+    np.testing.assert_array_equal(part["codes"], again["codes"])
+    # From all over the set: the first 40 would be of a quarter of it at most.
+    assert drawn._indices.max() > 0.7 * len(source)
+    for n in (0, len(source), len(source) + 1):
+        assert len(results_lib._drawn(source, n)) == len(source)
+
+    config = json.loads(json.dumps(tiny_config))
+    config["evaluation"]["train_grids"] = 40
+    prior, params = restore_prior(finished_run)
+    params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
+    measured, _ = results_lib.of_prior(
+        Workdir(finished_run), Experiment.from_config(config), dataset
+    )
+    nats = jax.jit(prior.log_prob)(params, part["codes"], labels=part["label"])
+    bits = -np.mean(np.float64(nats)) / np.log(2) / 16
+    assert measured["prior_bits_per_code_train"] == pytest.approx(bits, rel=1e-4)
+    assert measured["prior_train_grids_evaluated"] == 40
+
+
+def test_loss_is_equation_3_without_the_codebooks_term(finished_run, results, dataset):
+    """Squared error over 2 * 0.5^2 and beta of the commitment, in NumPy."""
+    model, params = restore(finished_run)
+    images = first_examples(dataset.test, len(dataset.test))["image"] / 127.5 - 1
+
+    @jax.jit
+    def networks(images):
+        z_e = model._encoder.apply(params.encoder, images)
+        z_q = quantizers.quantize(params.codebook, z_e).z_q
+        return z_e, z_q, model._decoder.apply(params.decoder, z_q)
+
+    z_e, z_q, outputs = map(np.float64, networks(jnp.asarray(images, jnp.float32)))
+    reconstruction = np.mean((outputs - images) ** 2) / (2 * 0.5**2)
+    commitment = np.mean(np.sum((z_e - z_q) ** 2, axis=-1))
+    expected = reconstruction + 0.25 * commitment
+    assert results["test_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_samples_are_judged_by_a_classifier_of_train(finished_run, results, dataset):
+    train = first_examples(dataset.train, len(dataset.train))
+    machine = SVC().fit(train["image"].reshape(-1, 64) / 255, train["label"])
+
+    def accuracy(images, labels):
+        return np.mean(machine.predict(images.reshape(-1, 64) / 255) == labels)
+
+    with np.load(finished_run / "samples.npz", allow_pickle=False) as samples:
+        of_samples = accuracy(samples["images"], samples["labels"])
+    test = first_examples(dataset.test, len(dataset.test))
+    assert results["sample_class_accuracy"] == pytest.approx(of_samples)
+    assert results["real_class_accuracy"] == accuracy(test["image"], test["label"])
+    assert results["real_class_accuracy"] > 0.95
+
+
+def test_sizes_steps_and_speeds_are_those_of_the_run(
+    finished_run, results, tiny_config
+):
+    lines = (finished_run / "metrics.jsonl").read_text().splitlines()
+    speeds = {"vqvae": [], "prior": []}
+    losses = {"vqvae": {}, "prior": {}}
+    for entry in map(json.loads, lines):
+        if entry["split"] == "train":
+            speeds[entry["stage"]].append(entry["examples_per_second"])
+        else:
+            losses[entry["stage"]][entry["step"]] = entry["loss"]
+    assert len(speeds["vqvae"]) == len(speeds["prior"]) == 20 // 5
+    expected = {
+        "train_images_per_second": np.median(speeds["vqvae"]),
+        "prior_train_grids_per_second": np.median(speeds["prior"]),
+        "train_steps": 20,
+        "prior_train_steps": 20,
+        "best_step": min(losses["vqvae"], key=losses["vqvae"].get),
+        "prior_best_step": min(losses["prior"], key=losses["prior"].get),
+        "codebook_codes": 16,
+        "image_bits": 8 * 8 * 8,
+        "code_bits": 4 * 4 * 4,
+        "compression_ratio": 8,
+        "code_bits_learned_prior": 16 * results["prior_bits_per_code"],
+        "compression_ratio_learned_prior": 32 / results["prior_bits_per_code"],
+        "prior_train_grids_evaluated": len(Workdir(finished_run).codes("train")),
+        "sample_temperature": tiny_config["samples"]["temperature"],
+    }
+    assert {name: results[name] for name in expected} == pytest.approx(expected)
+    # An 8x8 image has no SSIM.
+    assert "test_ssim" not in results
+
+
+def test_imagenets_figures(tiny_config):
+    """Section 4.2: 393 216 bits to 9 216, 42.67 times fewer; SSIM where there is one.
+
+    The networks are random and small; only sizes matter.
+    """
+    config = json.loads(json.dumps(tiny_config))
+    config["data"] |= {"image_size": 128, "channels": 3}
+    config["model"] |= {"stages": 2, "num_codes": 512, "codebook_init": "uniform"}
+    config["model"] |= {"residual_blocks": 0}
+    config["evaluation"]["batch_size"] = 8
+    experiment = Experiment.from_config(config)
+    model = experiment.model
+    images = np.random.default_rng(0).integers(256, size=(3, 128, 128, 3)).astype("u1")
+    source = [{"image": image, "label": np.int32(0)} for image in images]
+    batch = {"image": jnp.asarray(images), "mask": jnp.ones(3, bool)}
+    params = jax.jit(model.init)(jax.random.key(0), batch)
+    values = values_of(model, params, experiment.eval_batches(source))
+    results = results_lib._of_vqvae(model, values, {"prior_bits_per_code": 4.5})
+    expected = {
+        "image_bits": 393_216,
+        "code_bits": 9216,
+        "compression_ratio": 42 + 2 / 3,
+        "code_bits_learned_prior": 4608,
+        "compression_ratio_learned_prior": 85 + 1 / 3,
+    }
+    assert {name: results[name] for name in expected} == pytest.approx(expected)
+    assert 0 < results["test_ssim"] < 0.1
+
+
+def test_bits_of_a_discrete_likelihood(tiny_config):
+    """(-log2 p(x|z) + the codes' bits) / 64, with p(x|z) integrated by SciPy."""
+    config = json.loads(json.dumps(tiny_config))
+    config["model"] |= {"likelihood": "gaussian", "codebook_init": "uniform"}
+    config["evaluation"]["batch_size"] = 8
+    experiment = Experiment.from_config(config)
+    model = experiment.model
+    images = np.random.default_rng(0).integers(256, size=(11, 8, 8, 1)).astype("u1")
+    source = [{"image": image, "label": np.int32(0)} for image in images]
+    batch = {"image": jnp.asarray(images), "mask": jnp.ones(11, bool)}
+
+    @jax.jit
+    def initialised(batch):
+        params = model.init(jax.random.key(0), batch)
+        z_q = quantizers.lookup(params.codebook, model.encode(params, batch["image"]))
+        return params, model._decoder.apply(params.decoder, z_q)
+
+    params, outputs = initialised(batch)
+    sums = sums_of(model, params, experiment.eval_batches(source))
+    learned_rate = np.linspace(10, 70, 11)
+    found = rate_distortion.of_codes(
+        metrics.each(sums)["distortion_bits"],
+        num_latents=model.num_latents,
+        num_codes=model.num_codes,
+        learned_rate=learned_rate,
+    )
+    mean, log_scale = np.split(np.float64(outputs), 2, axis=-1)
+    centre, scale = (mean + 1) * 127.5, np.exp(log_scale) * 127.5
+    upper = np.where(images == 255, np.inf, images + 0.5)
+    lower = np.where(images == 0, -np.inf, images - 0.5)
+    p = norm.cdf(upper, centre, scale) - norm.cdf(lower, centre, scale)
+    bits = -np.log2(p).reshape(11, -1).sum(axis=1)
+    assert bits.min() > 64
+    for name, rate in (("uniform", 16 * math.log2(16)), ("learned", learned_rate)):
+        np.testing.assert_allclose(found[f"bits_{name}_prior"], bits + rate, rtol=1e-4)
+    mean_of_all = metrics.compute(sums)["bits_per_dim_uniform_prior"]
+    assert mean_of_all == pytest.approx(
+        np.mean(bits + 16 * math.log2(16)) / 64, rel=1e-4
+    )
+
+
+def test_bits_of_each_test_image_are_kept(finished_run, results, dataset):
+    """In order, and the results are their means."""
+    with np.load(finished_run / "test_bits.npz", allow_pickle=False) as kept:
+        bits = dict(kept)
+    prior, params = restore_prior(finished_run)
+    source = Workdir(finished_run).codes("test")
+    stored = first_examples(source, len(source))
+    nats = jax.jit(prior.log_prob)(params, stored["codes"], labels=stored["label"])
+    rate = -np.float64(nats) / np.log(2)
+    assert len(rate) == len(dataset.test)
+    np.testing.assert_allclose(bits["rate_bits_learned_prior"], rate, rtol=1e-4)
+    for prior_name, mean in (("learned", rate.mean()), ("uniform", 16 * 4)):
+        name = f"test_rate_bits_per_dim_{prior_name}_prior"
+        assert results[name] == pytest.approx(mean / 64, rel=1e-4)
+    # A squared error has no bits.
+    assert set(bits) == {"rate_bits_learned_prior", "rate_bits_uniform_prior"}
+
+
+def test_steps_are_those_done_where_training_stopped_early(tiny_config, tmp_path):
+    """The best is the newest of equal ones, which is what `restore` reads."""
+    validation = {
+        "vqvae": {10: 3.0, 20: 1.0, 30: 2.0},
+        "prior": {10: 2.0, 20: 1.0, 30: 1.0, 40: 4.0},
+    }
+    lines = []
+    for stage, losses in validation.items():
+        for step, loss in losses.items():
+            entry = {"stage": stage, "step": step, "loss": loss}
+            train = entry | {"split": "train", "examples_per_second": 7.0, "loss": 0.0}
+            lines += [train, entry | {"split": "validation"}]
+    workdir = Workdir(tmp_path)
+    workdir.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    experiment = Experiment.from_config(tiny_config)
+    found = results_lib.of_training(workdir, experiment, counted="images")
+    assert (found["train_steps"], found["best_step"]) == (30, 20)
+    assert (found["prior_train_steps"], found["prior_best_step"]) == (40, 30)
+    assert found["train_images_per_second"] == 7.0

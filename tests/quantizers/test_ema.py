@@ -1,0 +1,105 @@
+"""EMA updates, counts and usage, against NumPy.
+
+Numbers in brackets are rows of the list of known defects in docs/conformance.md.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vqvae_jax import quantizers
+from vqvae_jax.quantizers import Codebook
+
+
+class TestEma:
+    def test_hundred_updates_equal_equations_6_to_8(
+        self, codebook, oracle_ema, assert_codebooks_close
+    ):
+        """[4] Nothing is smoothed into the state."""
+        G, _, D = codebook.embeddings.shape
+        rng = np.random.default_rng(5)
+        ours, expected = codebook, codebook
+        for _ in range(100):
+            z_e = jnp.asarray(rng.normal(size=(40, G * D)), "float32")
+            codes = quantizers.quantize(ours, z_e).codes
+            ours = quantizers.ema_update(ours, z_e, codes, decay=0.99)
+            expected = Codebook(
+                *oracle_ema(expected, z_e, np.asarray(codes), decay=0.99)
+            )
+        assert_codebooks_close(ours, expected)
+
+    def test_unused_codes_do_not_move(self):
+        """[3] One step from a fresh codebook leaves 500 unused codes alone."""
+        codebook = quantizers.init(jax.random.key(0), num_codes=512, dim=8)
+        z_e = jax.random.normal(jax.random.key(1), (12, 8))
+        codes = quantizers.quantize(codebook, z_e).codes
+        after = quantizers.ema_update(codebook, z_e, codes)
+        unused = np.setdiff1d(np.arange(512), np.asarray(codes))
+        moved = np.abs(after.embeddings - codebook.embeddings)[0, unused]
+        assert len(unused) >= 500
+        assert moved.max() < 1e-6
+
+    def test_codes_unused_for_ever_stay_finite_and_put(self, codebook):
+        z_e = codebook.embeddings[:, 0].reshape(1, -1)
+        codes = jnp.zeros((1, len(codebook.embeddings)), jnp.int32)
+
+        def update(book, _):
+            return quantizers.ema_update(book, z_e, codes, decay=0.9), None
+
+        after, _ = jax.lax.scan(update, codebook, length=5000)
+        assert all(np.isfinite(x).all() for x in after)
+        np.testing.assert_allclose(after.embeddings, codebook.embeddings, atol=1e-5)
+
+    def test_padding_changes_nothing(
+        self, codebook, z_e, mask, oracle_ema, assert_codebooks_close
+    ):
+        """[10, 11] Statistics with a mask are those of the valid vectors alone."""
+        codes = quantizers.quantize(codebook, z_e).codes
+        padded = jnp.where(mask[..., None], z_e, jnp.nan)
+        ours = quantizers.ema_update(codebook, padded, codes, mask=mask)
+        alone = quantizers.ema_update(codebook, z_e[mask], codes[mask])
+        assert_codebooks_close(ours, alone, 1e-6)
+        expected = oracle_ema(codebook, z_e, np.asarray(codes), 0.99, np.asarray(mask))
+        assert_codebooks_close(ours, expected)
+
+    def test_counts_follow_use_while_a_loss_moves_embeddings(
+        self, codebook, z_e, oracle_ema
+    ):
+        codes = quantizers.quantize(codebook, z_e).codes
+        ours = quantizers.count_update(codebook, codes, decay=0.9)
+        counts = oracle_ema(codebook, z_e, np.asarray(codes), 0.9)[1]
+        np.testing.assert_array_equal(ours.embeddings, codebook.embeddings)
+        np.testing.assert_allclose(ours.counts, counts, rtol=1e-6)
+        np.testing.assert_allclose(
+            ours.sums, codebook.embeddings * counts[..., None], rtol=1e-5
+        )
+
+
+class TestUsage:
+    def test_counts_perplexity_and_active_codes(self, mask):
+        """[12] Counts of batches add up; perplexity is taken of the sum."""
+        G, K = 3, 7
+        rng = np.random.default_rng(0)
+        codes = rng.integers(K, size=(*mask.shape, G))
+        counts = quantizers.usage(jnp.asarray(codes), num_codes=K, mask=mask)
+        valid = codes[np.asarray(mask)]
+        expected = np.stack([np.bincount(valid[:, g], minlength=K) for g in range(G)])
+        np.testing.assert_array_equal(counts, expected)
+        p = expected / expected.sum(-1, keepdims=True)
+        entropy = -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
+        np.testing.assert_allclose(
+            quantizers.perplexity(counts), np.exp(entropy), rtol=1e-5
+        )
+        np.testing.assert_array_equal(
+            quantizers.active_codes(counts), (expected > 0).sum(-1)
+        )
+
+    @pytest.mark.parametrize("times", [3.0, 0.01])
+    def test_perplexity_of_even_use_is_k(self, times):
+        """However often that is: running counts may be small."""
+        counts = jnp.full((7,), times)
+        assert float(quantizers.perplexity(counts)) == pytest.approx(7)
+
+    def test_perplexity_of_no_use_is_1(self):
+        assert float(quantizers.perplexity(jnp.zeros(7))) == 1

@@ -1,0 +1,194 @@
+"""The nearest rows, against NumPy: chunks, dtypes, precision, memory.
+
+Numbers in brackets are rows of the list of known defects in docs/conformance.md.
+"""
+
+import math
+import re
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vqvae_jax import quantizers
+
+
+def test_chunks_change_nothing(oracle_codes, set_tile):
+    rng = np.random.default_rng(0)
+    e = jnp.asarray(rng.normal(size=(2, 16, 3)), "float32")
+    vectors = jnp.asarray(rng.normal(size=(5, 23, 2, 3)), "float32")
+    expected = oracle_codes(e, vectors.reshape(5, 23, 6))
+    for codes, chunk in ((16, 200), (16, 1), (16, 7), (16, 114), (5, 50), (1, 3)):
+        set_tile(codes, chunk)
+        np.testing.assert_array_equal(quantizers.nearest(e, vectors), expected)
+
+
+@pytest.mark.parametrize("codes", [1, 2, 4, 9])
+def test_of_equal_rows_the_first_is_found(set_tile, codes):
+    """In a tile, and in different ones."""
+    set_tile(codes, 5)
+    rng = np.random.default_rng(0)
+    e = rng.normal(size=(1, 9, 4)).astype("float32")
+    e[0, [5, 7]] = e[0, 3]
+    e[0, 8] = e[0, 0]
+    codes = quantizers.nearest(jnp.asarray(e), jnp.asarray(e[0, :, None]))
+    np.testing.assert_array_equal(codes[:, 0], [0, 1, 2, 3, 4, 3, 6, 3, 0])
+
+
+@pytest.mark.parametrize("codes", [2, 3])
+def test_nan_has_a_code(set_tile, codes):
+    """What cannot be compared still gets the number of a row."""
+    set_tile(codes, 5)
+    z = jnp.array([[[jnp.nan, 0.0]], [[1.0, 0.0]]])
+    codes = quantizers.nearest(jnp.array([[[0.0, 0.0], [1.0, 0.0], [9.0, 0.0]]]), z)
+    assert 0 <= codes[0, 0] < 3
+    assert codes[1, 0] == 1
+
+
+def test_a_tile_is_all_that_exists_of_the_distances(set_tile):
+    """Of 50 codes 13 at a time, of 40 vectors eight."""
+    set_tile(16, 8)
+    e, vectors = jnp.zeros((1, 50, 3)), jnp.zeros((40, 1, 3))
+    jaxpr = str(jax.make_jaxpr(quantizers.nearest)(e, vectors))
+    sizes = {
+        math.prod(map(int, shape.split(",")))
+        for shape in re.findall(r"[fib]\w+\[([\d,]+)\]", jaxpr)
+    }
+    assert 13 * 8 in sizes
+    # Larger than a tile are the rows, filled up, and the vectors.
+    assert max(sizes) == 4 * 13 * 3
+
+
+def test_bfloat16_inputs_find_float32s_codes(oracle_codes, form):
+    """[8] A crowded codebook: bfloat16 distances would not tell its codes apart."""
+    rng = np.random.default_rng(0)
+    e = jnp.asarray(10 + rng.normal(size=(1, 512, 64)), "float32")
+    z = jnp.asarray(10 + rng.normal(size=(300, 1, 64)), jnp.bfloat16)
+    codes = np.asarray(quantizers.nearest(e, z))
+    expected = oracle_codes(e, np.asarray(z, np.float32)[:, 0])
+    np.testing.assert_array_equal(codes, expected)
+
+
+@pytest.mark.parametrize("offset", [0, 30, 100, 1000])
+def test_an_offset_of_all_vectors_costs_no_digits(offset, oracle_codes, form):
+    rng = np.random.default_rng(0)
+    e = jnp.asarray(offset + rng.normal(size=(2, 512, 16)), "float32")
+    z = jnp.asarray(offset + rng.normal(size=(300, 2, 16)), "float32")
+    expected = oracle_codes(e, np.asarray(z).reshape(300, 32))
+    np.testing.assert_array_equal(quantizers.nearest(e, z), expected)
+
+
+@pytest.mark.parametrize("far", [1e6, 1e18, -np.inf])
+def test_a_row_far_away_costs_no_digits(far, oracle_codes, form):
+    """It would draw the mean of the rows along."""
+    rng = np.random.default_rng(0)
+    e = rng.normal(size=(1, 16, 16))
+    z = jnp.asarray(abs(rng.normal(size=(300, 1, 16))), "float32")
+    e[0, 3, 5] = 1e6
+    expected = oracle_codes(np.float32(e), np.asarray(z)[:, 0])
+    e[0, 3, 5] = far
+    np.testing.assert_array_equal(
+        quantizers.nearest(jnp.asarray(e, "float32"), z), expected
+    )
+
+
+def test_distances_ask_for_the_highest_precision():
+    """[8] TPUs multiply float32 in fewer bits unless told not to."""
+    jaxpr = str(
+        jax.make_jaxpr(quantizers.nearest)(
+            jnp.zeros((1, 8, 4)), jnp.zeros((5, 1, 4), jnp.bfloat16)
+        )
+    )
+    assert "HIGHEST" in jaxpr
+    assert "bf16[8" not in jaxpr
+
+
+def test_memory_stays_bounded():
+    """[9] N = 65 536, K = 8192, D = 64 under 1 GiB, gradient and EMA included."""
+    script = textwrap.dedent(
+        """
+        import re, jax, jax.numpy as jnp
+        from vqvae_jax import quantizer
+
+        # getrusage would count what the parent had when it started this process.
+        def peak():
+            status = open("/proc/self/status").read()
+            return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1])
+
+        codebook = quantizer.init(jax.random.key(0), num_codes=8192, dim=64)
+        z_e = jax.random.normal(jax.random.key(1), (65536, 64)) / 8192
+        jax.block_until_ready(z_e)
+        before = peak()
+
+        @jax.jit
+        def step(codebook, z_e):
+            def f(e, z):
+                out = quantizer.quantize(codebook._replace(embeddings=e), z)
+                loss = out.commitment_loss.sum() + out.codebook_loss.sum()
+                return loss + (out.z_q ** 2).sum(), out.codes
+            g, codes = jax.grad(f, (0, 1), has_aux=True)(codebook.embeddings, z_e)
+            return g, quantizer.ema_update(codebook, z_e, codes)
+
+        jax.block_until_ready(step(codebook, z_e))
+        print((peak() - before) / 1024)
+        """
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    # The gradient alone has 16 MiB: nothing at all would be a wrong measurement.
+    assert 16 < float(out.stdout) < 1024
+
+
+def test_big_codebooks_are_exact():
+    """K = 65 536 in chunks of 64 vectors, each row twice: the lower index is taken."""
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(1 << 15, 64)).astype("f4")
+    vectors = rng.normal(size=(150, 64)).astype("f4")
+    e = jnp.asarray(np.concatenate([half, half])[None])
+    codes = quantizers.nearest(e, jnp.asarray(vectors[:, None]))
+    z, rows = vectors.astype("f8"), half.astype("f8")
+    distances = (rows**2).sum(axis=1) - 2 * z @ rows.T
+    np.testing.assert_array_equal(codes[:, 0], distances.argmin(axis=1))
+
+
+def step_of_losses(codebook, z_e):
+    def loss(embeddings, z_e):
+        out = quantizers.quantize(codebook._replace(embeddings=embeddings), z_e)
+        losses = out.commitment_loss.sum() + out.codebook_loss.sum()
+        return losses + (out.z_q**2).sum(), out.codes
+
+    return jax.grad(loss, (0, 1), has_aux=True)(codebook.embeddings, z_e)
+
+
+KEY = jax.random.key(0)
+AT_SIZE = {
+    "quantize and gradient": lambda c, z, codes: step_of_losses(c, z),
+    "lookup": lambda c, z, codes: quantizers.lookup(c, codes),
+    "ema_update": lambda c, z, codes: quantizers.ema_update(c, z, codes),
+    "usage": lambda c, z, codes: quantizers.usage(codes, num_codes=1 << 16),
+    "kmeans": lambda c, z, codes: quantizers.kmeans(KEY, c, z),
+    "restart": lambda c, z, codes: quantizers.restart(KEY, c, z),
+}
+
+
+@pytest.mark.parametrize("name", AT_SIZE)
+def test_a_million_vectors_and_65_536_codes_take_less_than_2_gib(name):
+    """Arguments, results and all between, as compiled; D = 64."""
+    N, K, D = 1 << 20, 1 << 16, 64
+    e = jax.ShapeDtypeStruct((1, K, D), "float32")
+    codebook = quantizers.Codebook(e, jax.ShapeDtypeStruct((1, K), "float32"), e)
+    z_e = jax.ShapeDtypeStruct((N, D), "float32")
+    codes = jax.ShapeDtypeStruct((N, 1), "int32")
+    compiled = jax.jit(AT_SIZE[name]).lower(codebook, z_e, codes).compile()
+    memory = compiled.memory_analysis()
+    total = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    assert total < 2 << 30

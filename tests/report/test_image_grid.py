@@ -1,0 +1,131 @@
+"""Images as PNG: sizes, pixels, and colours that mean something."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vqvae_jax.report import image_grid
+
+
+def pixels(png):
+    picture = Image.open(io.BytesIO(png))
+    assert (picture.format, picture.mode) == ("PNG", "RGBA")
+    return np.asarray(picture)
+
+
+def draw(shape):
+    return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+
+
+class TestImageGrid:
+    def test_grey_is_enlarged_with_transparent_gaps(self):
+        """Three 8x8 images in two columns, each pixel a square of 8x8."""
+        images = draw((3, 8, 8, 1))
+        grid = pixels(image_grid.image_grid(images, columns=2, gap=4))
+        assert grid.shape == (64 + 4 + 64, 64 + 4 + 64, 4)
+        places = [(0, 0), (0, 68), (68, 0)]
+        for image, (top, left) in zip(images, places, strict=True):
+            tile = grid[top : top + 64, left : left + 64]
+            for i, j in np.ndindex(8, 8):
+                square = tile[8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
+                assert (square == [*[image[i, j, 0]] * 3, 255]).all()
+        shown = np.zeros(grid.shape[:2], bool)
+        for top, left in places:
+            shown[top : top + 64, left : left + 64] = True
+        np.testing.assert_array_equal(grid[..., 3], np.where(shown, 255, 0))
+
+    def test_colours_and_other_shapes(self):
+        """The longer side decides: 64 // 10 = 6."""
+        images = draw((2, 5, 10, 3))
+        grid = pixels(image_grid.image_grid(images, columns=2, gap=1))
+        assert grid.shape == (30, 60 + 1 + 60, 4)
+        np.testing.assert_array_equal(grid[::6, :60:6, :3], images[0])
+        np.testing.assert_array_equal(grid[5::6, 66::6, :3], images[1])
+        assert (grid[:, 60] == 0).all()
+
+    def test_large_images_keep_their_size(self):
+        images = draw((1, 70, 40, 3))
+        grid = pixels(image_grid.image_grid(images, columns=1))
+        np.testing.assert_array_equal(grid[..., :3], images[0])
+
+    def test_a_short_row_keeps_the_columns(self):
+        assert pixels(image_grid.image_grid(draw((1, 64, 64, 1)), columns=3)).shape == (
+            64,
+            3 * 64 + 2 * 4,
+            4,
+        )
+
+
+@pytest.mark.parametrize(
+    ("shape", "columns"),
+    [
+        ((8, 8, 1), 16),
+        ((32, 32, 3), 16),
+        ((64, 64, 3), 16),
+        # 33 pixels are not enlarged; more than 16 would be hard to see.
+        ((33, 33, 3), 16),
+        ((128, 128, 3), 8),
+        # The longer side decides on the enlargement, the width on the columns.
+        ((64, 256, 3), 4),
+        ((256, 64, 3), 16),
+        ((2048, 2048, 3), 1),
+    ],
+)
+def test_columns_fill_a_row(shape, columns):
+    assert image_grid.columns_for(shape) == columns
+    width = shape[1] * max(1, 64 // max(shape[:2]))
+    assert columns == 16 or (columns + 1) * width > 1024 or columns == 1
+
+
+class TestPanels:
+    def test_each_fills_the_first_ones_place(self):
+        """An 8x8 image is enlarged to 128x128, a grid of 4x4 beside it too."""
+        image, codes = draw((8, 8, 1)), draw((4, 4, 3))
+        row = pixels(image_grid.panels([image, codes], gap=4))
+        assert row.shape == (128, 128 + 4 + 128, 4)
+        first, second = row[:, :128], row[:, 132:]
+        np.testing.assert_array_equal(first[::16, ::16, :1], image)
+        np.testing.assert_array_equal(first[15::16, 15::16, 2:3], image)
+        np.testing.assert_array_equal(second[::32, ::32, :3], codes)
+        np.testing.assert_array_equal(second[31::32, 31::32, :3], codes)
+        assert (row[:, 128:132] == 0).all()
+
+    def test_what_does_not_fit_by_whole_factors_is_in_the_middle(self):
+        """84 pixels are not enlarged, and three times 25 leave 4 and 5 around."""
+        row = pixels(image_grid.panels([draw((84, 84, 3)), draw((25, 25, 3))], gap=0))
+        opaque = row[..., 3] == 255
+        assert opaque[:, :84].all()
+        rows, columns = np.nonzero(opaque[:, 84:])
+        assert (rows.min(), rows.max()) == (4, 78)
+        assert (columns.min(), columns.max()) == (4, 78)
+
+    def test_what_is_transparent_stays_so(self):
+        codes = draw((8, 8, 4))
+        codes[..., 3] = 255 * (np.arange(8) % 2)
+        row = pixels(image_grid.panels([draw((8, 8, 3)), codes], gap=0))
+        np.testing.assert_array_equal(row[::16, 128::16], codes)
+
+
+def test_errors_are_brighter_where_they_are_larger():
+    """Averaged over the channels; from 64 on all are the same."""
+    original = np.zeros((1, 5, 3), np.uint8)
+    decoded = original.copy()
+    decoded[0, :, 0] = [0, 30, 96, 192, 255]
+    decoded[0, :, 1:] = [[0], [0], [0], [0], [255]]
+    shown = image_grid.error_map(original, decoded)
+    assert shown.shape == (1, 5, 3)
+    brightness = shown[0].astype(int).sum(axis=1)
+    assert brightness[0] < 10
+    assert (np.diff(brightness[:4]) > 50).all()
+    np.testing.assert_array_equal(shown[0, 3], shown[0, 4])
+    # The same error in the other direction looks the same.
+    np.testing.assert_array_equal(image_grid.error_map(decoded, original), shown)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_png_is_read_back(channels):
+    image = draw((5, 7, channels))
+    with Image.open(io.BytesIO(image_grid.png(image))) as picture:
+        np.testing.assert_array_equal(np.asarray(picture).reshape(5, 7, -1), image)

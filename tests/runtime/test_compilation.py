@@ -1,0 +1,86 @@
+"""Compiled programs are kept in the user's cache and read from there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from vqvae_jax.runtime import compilation
+
+ROOT = Path(__file__).parents[1]
+_OPTIONS = (
+    "jax_compilation_cache_dir",
+    "jax_compilation_cache_max_size",
+    "jax_persistent_cache_min_compile_time_secs",
+)
+# Counts what JAX says of its cache while a program is compiled: one that takes seconds,
+# as programs whose compilation is short are not kept.
+_PROGRAM = """
+import collections, jax, jax.numpy as jnp
+from vqvae_jax import compilation
+events = collections.Counter()
+jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
+compilation.keep_programs()
+
+
+@jax.jit
+def f(x):
+    for shift in range(100):
+        x = jnp.sort(jnp.roll(jnp.sin(x @ x.T), shift, 0), axis=0) @ x
+    return x
+
+
+f(jnp.eye(8)[0:4])
+print(events["/jax/compilation_cache/cache_hits"] > 0)
+"""
+
+
+@pytest.fixture(autouse=True)
+def unset_cache(monkeypatch):
+    """A JAX without a cache, as it is when nobody asked for one."""
+    before = {name: getattr(jax.config, name) for name in _OPTIONS}
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_the_second_process_reads_what_the_first_compiled(tmp_path):
+    env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", _PROGRAM],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+    assert found == ["False", "True"]
+
+
+def test_the_directory_is_the_users_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compilation.keep_programs()
+    directory = Path(jax.config.jax_compilation_cache_dir)
+    assert directory.parent == tmp_path / "vqvae_jax" / "programs"
+    assert directory.stat().st_mode & 0o077 == 0
+
+
+def test_a_directory_that_was_chosen_stays(tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compilation.keep_programs()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+
+
+def test_a_home_that_cannot_be_written_to_does_no_harm(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    compilation.keep_programs()
+    assert jax.config.jax_compilation_cache_dir is None

@@ -1,0 +1,55 @@
+"""When training ends, and the mark of it."""
+
+import json
+
+import pytest
+
+from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.training import early_stopping
+
+
+@pytest.mark.parametrize(
+    ("patience", "last", "best", "over"),
+    [
+        (0, 19, 5, False),
+        (0, 20, 5, True),
+        (0, 25, 5, True),
+        # Not the steps but the validations count: those at 10, 15 and, not yet, 20.
+        (3, 19, 5, False),
+        (3, 15, 5, False),
+        (2, 15, 5, True),
+        (1, 10, 10, False),
+        (1, 10, 5, True),
+        (1, 20, 20, True),
+        (1, 0, None, False),
+        (1, 10, None, False),
+    ],
+)
+def test_over_by_steps_or_patience(make_config, patience, last, best, over):
+    """20 steps, a validation every 5."""
+    config = make_config(patience=patience)
+    assert early_stopping.is_over(config, last_step=last, best_step=best) == over
+
+
+def test_a_mark_says_the_last_and_the_best_step(tmp_path):
+    assert not early_stopping.is_marked(tmp_path)
+    assert not early_stopping.is_marked(tmp_path / "nothing")
+    early_stopping.write_mark(tmp_path, last_step=15, best_step=5)
+    assert early_stopping.is_marked(tmp_path)
+    (mark,) = tmp_path.iterdir()
+    assert json.loads(mark.read_text()) == {"last_step": 15, "best_step": 5}
+    early_stopping.remove_mark(tmp_path)
+    early_stopping.remove_mark(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mark_is_whole_or_not_there(tmp_path, monkeypatch):
+    def full(self, content, **_):
+        with self.open("w") as file:
+            file.write(content[:3])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(UserError, match=r"cannot write .*finished.json: No space left"):
+        early_stopping.write_mark(tmp_path, last_step=15, best_step=5)
+    assert not early_stopping.is_marked(tmp_path)

@@ -1,0 +1,297 @@
+"""Batches of NumPy arrays from any source: endless and resumable, or once through."""
+
+import dataclasses
+import functools
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+from jaxtyping import Bool, Int, UInt64
+
+from vqvae_jax.data.source import (
+    Batch,
+    Example,
+    Source,
+    permutation,
+    read_many,
+    stack,
+)
+from vqvae_jax.runtime.errors import UserError, require
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    random_flip: bool = False,
+    augment: Callable[[Example, int], Example] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+) -> "TrainBatches":
+    """Iterate over `source` for ever, in a new order each epoch.
+
+    Batches run across the end of an epoch, so no example is dropped and a source
+    smaller than a batch works too. Each batch stacks the examples' arrays and adds
+    "mask" bool [batch_size / process_count], all True, if they have none. Which
+    examples make up the global batch of a step, and which of them are flipped or how
+    they are augmented, depends neither on the number of processes nor on that of
+    workers: the batches of a step, put together in the order of processes, are the
+    next `batch_size` examples of one global order.
+
+    Args:
+        source: examples as dicts of arrays, of equal shapes once augmented.
+        batch_size: the global one, over all processes.
+        seed: of order, flips and augmentation, in [0, 2**32).
+        random_flip: flip the array "image" [H, W, C] left to right, half the time.
+        augment: makes an example to train on of one as it was read, and of a random
+            number in [0, 2**64); pickleable, as worker processes call it.
+        process_index: which process this is.
+        process_count: how many there are; divides `batch_size`.
+        num_workers: processes that read and decode; 0 reads in threads.
+
+    Raises:
+        UserError: the source is empty or the sizes do not fit.
+    """
+    return TrainBatches(
+        source,
+        batch_size=batch_size,
+        seed=seed,
+        random_flip=random_flip,
+        augment=augment,
+        process_index=process_index,
+        process_count=process_count,
+        num_workers=num_workers,
+    )
+
+
+class TrainBatches(Iterator[Batch]):
+    """The endless iterator that `train_batches` returns."""
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        seed: int,
+        random_flip: bool,
+        augment: Callable[[Example, int], Example] | None,
+        process_index: int,
+        process_count: int,
+        num_workers: int,
+    ):
+        check_sizes(batch_size, process_index, process_count)
+        require(len(source) > 0, "cannot train on an empty split")
+        require(0 <= seed < 2**32, f"the seed is {seed}; expected 0 to 2**32 - 1")
+        self._identity = {
+            "batch_size": batch_size,
+            "seed": seed,
+            "num_examples": len(source),
+        }
+        self._num_workers = num_workers
+        self._next_batch = 0
+        self._running: list[grain.DatasetIterator] = []
+        # When the interpreter ends, Grain's own clean-up comes too late and complains.
+        weakref.finalize(self, _close_all, self._running)
+        self._read = _ReadBatch(
+            source,
+            batch_size=batch_size,
+            seed=seed,
+            random_flip=random_flip,
+            augment=augment,
+            process_index=process_index,
+            process_count=process_count,
+        )
+
+    def __next__(self) -> Batch:
+        if not self._running:
+            self._running.append(self._start())
+        try:
+            batch = next(self._running[0])
+        except RuntimeError as error:
+            if "Worker process was terminated" not in str(error):
+                raise
+            raise UserError(
+                f"a process that reads the data was ended from outside: "
+                f"{str(error).split('. ')[0]}. Perhaps memory ran out; the same "
+                "command goes on from the last checkpoint, with fewer data.num_workers"
+            ) from error
+        self._next_batch += 1
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """Return the position, as JSON can hold it."""
+        return {"next_batch": self._next_batch, **self._identity}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where the iterator was that returned `state`.
+
+        Raises:
+            UserError: the state belongs to other data, seed or batch size.
+        """
+        for key, here in self._identity.items():
+            require(
+                state.get(key) == here,
+                f"the data position was saved with {key}={state.get(key)}, and now "
+                f"{key}={here}; resume with the same data and config",
+            )
+        self.close()
+        self._next_batch = int(state["next_batch"])
+
+    def close(self) -> None:
+        """Stop the threads or processes that read ahead; they start again on use."""
+        _close_all(self._running)
+
+    def _start(self) -> grain.DatasetIterator:
+        steps = grain.MapDataset.range(self._next_batch, sys.maxsize)
+        batches = steps.map(self._read)
+        if self._num_workers == 0:
+            return iter(batches.to_iter_dataset(_threads()))
+        ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+        if not flags.FLAGS.is_parsed():
+            # Grain reads flags of its own here, which no one parses in a notebook.
+            flags.FLAGS.mark_as_parsed()
+        workers = grain.MultiprocessingOptions(num_workers=self._num_workers)
+        return iter(batches.to_iter_dataset(ahead).mp_prefetch(workers))
+
+
+def eval_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Iterate over `source` once, in order, every example in exactly one batch.
+
+    Every process yields the same number of batches of the same size, and the batches
+    of a step, put together in the order of processes, are the next `batch_size`
+    examples. What is missing at the end is zeros with "mask" False; "mask" is bool
+    [batch_size / process_count].
+
+    Raises:
+        UserError: the sizes do not fit.
+    """
+    check_sizes(batch_size, process_index, process_count)
+    return _eval_batches(source, batch_size, process_index, process_count)
+
+
+def _eval_batches(
+    source: Source, batch_size: int, process_index: int, process_count: int
+) -> Iterator[Batch]:
+    size = batch_size // process_count
+
+    def read(step: int) -> Batch:
+        start = step * batch_size + process_index * size
+        indices = range(min(start, len(source)), min(start + size, len(source)))
+        examples = read_many(source, indices) if indices else []
+        padding = size - len(examples)
+        if padding:
+            like = examples[0] if examples else source[0]
+            examples += [{k: np.zeros_like(v) for k, v in like.items()}] * padding
+        mask: Bool[np.ndarray, " b"] = np.arange(size) < len(indices)
+        # An example's own mask is of its parts; that of one too many is all False.
+        return {"mask": mask, **stack(examples)}
+
+    yield from once(read, steps=-(-len(source) // batch_size))
+
+
+def once(read: Callable[[int], Batch], *, steps: int) -> Iterator[Batch]:
+    """Yield `read(0)` to `read(steps - 1)` in order, read ahead in threads."""
+    if steps == 0:
+        return
+    iterator = iter(grain.MapDataset.range(steps).map(read).to_iter_dataset(_threads()))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _ReadBatch:
+    """From a step's number to this process's part of its batch.
+
+    Positions in the endless order of examples are step * batch_size + row; everything
+    random is a function of them and the seed, which is why the position is all that
+    resuming needs.
+    """
+
+    source: Source
+    _: dataclasses.KW_ONLY
+    batch_size: int
+    seed: int
+    random_flip: bool
+    augment: Callable[[Example, int], Example] | None
+    process_index: int
+    process_count: int
+
+    def __call__(self, step: int) -> Batch:
+        examples = read_many(self.source, self._indices(step))
+        numbers = self._random_numbers(step)
+        if self.augment is not None:
+            examples = [
+                self.augment(example, int(number))
+                for example, number in zip(examples, numbers, strict=True)
+            ]
+        batch = stack(examples)
+        if self.random_flip and "image" in batch:
+            flip = numbers >> np.uint64(63) == 1
+            batch["image"][flip] = batch["image"][flip][:, :, ::-1]
+        return {"mask": np.ones(len(examples), bool), **batch}
+
+    def _indices(self, step: int) -> list[int]:
+        n = len(self.source)
+        positions = step * self.batch_size + np.arange(self.batch_size)[self._own]
+        return [
+            int(_order(n, self.seed, position // n)[position % n])
+            for position in positions.tolist()
+        ]
+
+    def _random_numbers(self, step: int) -> UInt64[np.ndarray, " b"]:
+        # One draw for the whole global batch, so that what becomes of an example does
+        # not depend on the process that reads it.
+        bits = np.random.Philox(key=self.seed, counter=[0, 0, step, 0])
+        numbers = bits.random_raw(self.batch_size)
+        return numbers[self._own]
+
+    @property
+    def _own(self) -> slice:
+        size = self.batch_size // self.process_count
+        return slice(self.process_index * size, (self.process_index + 1) * size)
+
+
+def _close_all(iterators: list[grain.DatasetIterator]) -> None:
+    while iterators:
+        iterators.pop().close()
+
+
+# Two epochs meet in a batch, and two iterators may take turns.
+@functools.lru_cache(maxsize=4)
+def _order(n: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
+    return permutation(n, seed, epoch)
+
+
+def _threads() -> grain.ReadOptions:
+    # The unit is a batch: more of them ahead would only cost memory.
+    count = min(8, os.cpu_count() or 1)
+    return grain.ReadOptions(num_threads=count, prefetch_buffer_size=count)
+
+
+def check_sizes(batch_size: int, process_index: int, process_count: int) -> None:
+    """Raise UserError unless the processes can share batches of this size."""
+    require(batch_size >= 1, f"batch_size is {batch_size}; expected at least 1")
+    require(
+        0 <= process_index < process_count,
+        f"process_index is {process_index}; expected 0 to {process_count - 1}",
+    )
+    require(
+        batch_size % process_count == 0,
+        f"batch_size {batch_size} is not divisible by the {process_count} processes; "
+        "choose a multiple",
+    )

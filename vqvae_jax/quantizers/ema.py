@@ -1,0 +1,122 @@
+"""How often codes are used, and the EMA that moves them to their vectors' means."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from vqvae_jax.quantizers.segment_sum import sum_by_code
+from vqvae_jax.quantizers.vq import Codebook, require_mask, split_groups
+
+# An EMA count below this means that a code has not been used for thousands of updates;
+# m / N would divide two numbers that are about to leave float32's range.
+_SMALLEST_COUNT = 1e-8
+
+
+def ema_update(
+    codebook: Codebook,
+    z_e: Float[Array, "*batch GD"],
+    codes: Int[Array, "*batch G"],
+    *,
+    decay: float = 0.99,
+    mask: Bool[Array, "*batch"] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Codebook:
+    """Move each code towards the mean of its vectors (appendix A.1, equations 6 to 8).
+
+    Args:
+      codebook: the codebook before the update.
+      z_e: `[..., G*D]`, the vectors that were quantized.
+      codes: `[..., G]`, their codes.
+      decay: gamma; the paper uses 0.99.
+      mask: `[...]`, False at padding, which then changes nothing.
+      axis_name: the mapped axes of a pmap, vmap or shard_map to sum the statistics
+        over, so that all devices keep the same codebook. Under jit with sharded arrays
+        leave it out: there a sum already is the sum over all devices.
+    """
+    n = usage(codes, num_codes=codebook.counts.shape[1], mask=mask)
+    z = sum_of_vectors(codebook, z_e, codes, mask)
+    if axis_name is not None:
+        n, z = lax.psum((n, z), axis_name)
+    counts = decay * codebook.counts + (1 - decay) * n
+    sums = decay * codebook.sums + (1 - decay) * z
+    alive = counts > _SMALLEST_COUNT
+    means = sums / jnp.where(alive, counts, 1.0)[..., None]
+    embeddings = jnp.where(alive[..., None], means, codebook.embeddings)
+    sums = jnp.where(alive[..., None], sums, embeddings * counts[..., None])
+    return Codebook(embeddings, counts, sums)
+
+
+def count_update(
+    codebook: Codebook,
+    codes: Int[Array, "*batch G"],
+    *,
+    decay: float = 0.99,
+    mask: Bool[Array, "*batch"] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Codebook:
+    """Keep the counts current while a loss, not the EMA, moves the embeddings.
+
+    Takes the arguments of `ema_update`; `restart` then knows the dead codes.
+    """
+    n = usage(codes, num_codes=codebook.counts.shape[1], mask=mask)
+    if axis_name is not None:
+        n = lax.psum(n, axis_name)
+    counts = decay * codebook.counts + (1 - decay) * n
+    return Codebook(
+        codebook.embeddings, counts, codebook.embeddings * counts[..., None]
+    )
+
+
+def usage(
+    codes: Int[Array, "*batch G"],
+    *,
+    num_codes: int,
+    mask: Bool[Array, "*batch"] | None = None,
+) -> Float[Array, "G K"]:
+    """Count how often each code occurs.
+
+    Add the counts of all batches of a set before calling `perplexity` or
+    `active_codes`: those of one batch are bounded by its size.
+    """
+    flat, weights = _flatten(codes, mask)
+    ones = jnp.broadcast_to(weights[:, None, None], (*flat.shape, 1))
+    return sum_by_code(ones, flat, num_codes=num_codes)[..., 0]
+
+
+def perplexity(counts: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
+    """Return exp(entropy) of each codebook's code distribution, from 1 to K."""
+    total = counts.sum(-1, keepdims=True)
+    p = counts / jnp.where(total > 0, total, 1.0)
+    return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(p, p), axis=-1))
+
+
+def active_codes(counts: Float[Array, "*batch K"]) -> Int[Array, "*batch"]:
+    """Return how many codes occur at all, for each codebook."""
+    return jnp.sum(counts > 0, axis=-1)
+
+
+def sum_of_vectors(
+    codebook: Codebook,
+    z_e: Float[Array, "*batch GD"],
+    codes: Int[Array, "*batch G"],
+    mask: Bool[Array, "*batch"] | None,
+) -> Float[Array, "G K D"]:
+    """Sum the vectors of each code, in float32."""
+    num_codebooks, num_codes, dim = codebook.embeddings.shape
+    flat, weights = _flatten(codes, mask)
+    vectors = lax.stop_gradient(split_groups(codebook, z_e))
+    vectors = vectors.reshape(-1, num_codebooks, dim)
+    # A product with the mask would let NaN in padding through.
+    vectors = jnp.where(weights[:, None, None] > 0, vectors, 0.0)
+    return sum_by_code(vectors, flat, num_codes=num_codes)
+
+
+def _flatten(
+    codes: Int[Array, "*batch G"], mask: Bool[Array, "*batch"] | None
+) -> tuple[Int[Array, "N G"], Float[Array, " N"]]:
+    require_mask(mask, codes)
+    flat = codes.reshape(-1, codes.shape[-1])
+    if mask is None:
+        return flat, jnp.ones(flat.shape[0], jnp.float32)
+    return flat, mask.reshape(-1).astype(jnp.float32)

@@ -1,0 +1,127 @@
+"""Codebooks put where the data is: k-means to start with, restarts of dead codes."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from vqvae_jax.quantizers.ema import sum_of_vectors, usage
+from vqvae_jax.quantizers.search import nearest
+from vqvae_jax.quantizers.vq import (
+    Codebook,
+    from_embeddings,
+    require_mask,
+    split_groups,
+)
+
+
+def kmeans(
+    key: PRNGKeyArray,
+    codebook: Codebook,
+    z_e: Float[Array, "*batch GD"],
+    *,
+    iterations: int = 10,
+    mask: Bool[Array, "*batch"] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Codebook:
+    """Fit the rows to data by Lloyd's iterations, from randomly drawn vectors.
+
+    A cluster that loses all its vectors is put on a newly drawn one. The result counts
+    each code once with its mean as its sum, so that the next EMA update keeps norms.
+
+    Args:
+      key: draws the starting vectors, and those for clusters without any.
+      codebook: gives the sizes; its values are replaced.
+      z_e: `[..., G*D]`, the data; fewer vectors than codes are allowed.
+      iterations: how often means are taken.
+      mask: `[...]`, False at padding.
+      axis_name: as in `ema_update`; `key` must then be the same on all devices.
+    """
+    num_codes = codebook.counts.shape[1]
+    start_key, empty_key = jax.random.split(key)
+    draw = _vector_drawer(codebook, z_e, mask, axis_name)
+    codebook = from_embeddings(draw(start_key))
+
+    def lloyd(codebook: Codebook, key: PRNGKeyArray) -> tuple[Codebook, None]:
+        codes = nearest(codebook.embeddings, split_groups(codebook, z_e))
+        n = usage(codes, num_codes=num_codes, mask=mask)
+        z = sum_of_vectors(codebook, z_e, codes, mask)
+        if axis_name is not None:
+            n, z = lax.psum((n, z), axis_name)
+        means = z / jnp.maximum(n, 1.0)[..., None]
+        rows = jnp.where((n > 0)[..., None], means, draw(key))
+        return from_embeddings(rows), None
+
+    return lax.scan(lloyd, codebook, jax.random.split(empty_key, iterations))[0]
+
+
+def restart(
+    key: PRNGKeyArray,
+    codebook: Codebook,
+    z_e: Float[Array, "*batch GD"],
+    *,
+    min_count: float = 0.01,
+    mask: Bool[Array, "*batch"] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Codebook:
+    """Put dead codes, those with a count below `min_count`, on randomly drawn vectors.
+
+    Their counts and sums restart too, else the next EMA update would undo it.
+
+    Args:
+      key: draws the vectors.
+      codebook: the codebook after an `ema_update` or `count_update`.
+      z_e: `[..., G*D]`, vectors to draw from.
+      min_count: the smallest running count of a living code, in uses per update.
+      mask: `[...]`, False at padding, which is never drawn.
+      axis_name: as in `ema_update`; `key` must then be the same on all devices.
+    """
+    dead = codebook.counts < min_count
+    # Drawn even where no code is dead: in a branch of its own, what devices tell each
+    # other here could wait for what they tell each other elsewhere, and for ever.
+    rows = _vector_drawer(codebook, z_e, mask, axis_name)(key)
+    embeddings = jnp.where(dead[..., None], rows, codebook.embeddings)
+    counts = jnp.where(dead, max(1.0, min_count), codebook.counts)
+    return Codebook(embeddings, counts, embeddings * counts[..., None])
+
+
+def _vector_drawer(codebook, z_e, mask, axis_name):
+    """Return key -> `[G, K, D]` vectors of z_e, drawn alike on all devices.
+
+    Without replacement where there are enough vectors, so that no two codes coincide;
+    where all are padding, the codebook's own rows.
+    """
+    require_mask(mask, z_e)
+    num_codebooks, num_codes, dim = codebook.embeddings.shape
+    vectors = lax.stop_gradient(split_groups(codebook, z_e))
+    vectors = vectors.reshape(-1, num_codebooks, dim)
+    num_vectors = vectors.shape[0]
+
+    def at(places, x):
+        if axis_name is None:
+            return x[places]
+        # Each device adds those that it holds: no device ever holds all vectors.
+        places = places - lax.axis_index(axis_name) * num_vectors
+        is_here = (places >= 0) & (places < num_vectors)
+        here = x[jnp.where(is_here, places, 0)]
+        is_here = is_here.reshape(-1, *(1,) * (x.ndim - 1))
+        return lax.psum(jnp.where(is_here, here, 0), axis_name)
+
+    num_devices = 1 if axis_name is None else lax.axis_size(axis_name)
+    valid = jnp.ones(num_devices * num_vectors, bool)
+    if mask is not None:
+        # Not by all_gather, whose result shard_map takes for one that varies.
+        valid = at(jnp.arange(len(valid)), mask.reshape(-1).astype(jnp.int32)) > 0
+
+    def draw_one(key, vectors, rows):
+        # Sorting random numbers, with padding last, shuffles the valid vectors first.
+        numbers = jax.random.uniform(key, valid.shape, jnp.float32)
+        order = jnp.argsort(jnp.where(valid, numbers, jnp.inf))
+        turns = jnp.arange(num_codes) % jnp.maximum(valid.sum(), 1)
+        return jnp.where(valid.any(), at(order[turns], vectors), rows)
+
+    def draw(key):
+        keys = jax.random.split(key, num_codebooks)
+        return jax.vmap(draw_one, (0, 1, 0))(keys, vectors, codebook.embeddings)
+
+    return draw
