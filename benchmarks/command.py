@@ -1,4 +1,4 @@
-"""The command line that all benchmarks share."""
+"""The command line shared by all benchmarks."""
 
 import argparse
 import dataclasses
@@ -11,18 +11,18 @@ from rich.console import Console
 
 from benchmarks import figure, machine, tables
 
-# Of what goes to a file.
+# Width in characters of output that is not shown in a terminal.
 _WIDTH = 110
 
 
 class Benchmark(NamedTuple):
-    """One benchmark.
+    """A benchmark.
 
-    name: what the command line calls it.
-    measure: (sizes, rounds) -> what it finds, as it finds it.
-    full: sizes to measure, a dataclass.
-    quick: those of a smoke test.
-    rounds: unless the command line says others.
+    name: name on the command line.
+    measure: maps sizes and the number of rounds to tables, as they are completed.
+    full: sizes of a full measurement, a dataclass.
+    quick: sizes of a smoke test.
+    rounds: default number of rounds.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Benchmark(NamedTuple):
 def main(
     doc: str, benchmarks: Sequence[Benchmark], arguments: Sequence[str] | None = None
 ) -> None:
-    """Read the command line, measure, print and write.
+    """Run the selected benchmarks; print and write their tables.
 
     Args:
-      doc: tells what is measured.
-      benchmarks: to choose from.
-      arguments: those of the process by default.
+      doc: description for `--help`.
+      benchmarks: benchmarks to choose from.
+      arguments: command-line arguments, those of the process by default.
     """
     by_name = {benchmark.name: benchmark for benchmark in benchmarks}
     options = _parse(doc, list(by_name), arguments)
@@ -52,18 +52,18 @@ def main(
     for name in options.names or by_name:
         benchmark = by_name[name]
         sizes = benchmark.quick if options.quick else benchmark.full
-        sizes = _changed(sizes, options.set)
+        sizes = _override(sizes, options.set)
         rounds = options.rounds or benchmark.rounds
         console.rule(name)
-        found: list[dict[str, Any]] = []
+        measured: list[dict[str, Any]] = []
         report["benchmarks"][name] = {
             "sizes": dataclasses.asdict(sizes),
-            "tables": found,
+            "tables": measured,
         }
         for table in benchmark.measure(sizes, rounds):
             tables.print_table(console, table)
-            found.append(tables.as_json(table))
-            # After each, so that an interrupted run keeps what it has measured.
+            measured.append(tables.as_json(table))
+            # Write after each table, so that an interrupted run keeps its results.
             if options.json:
                 options.json.write_text(json.dumps(report, indent=2) + "\n")
     if options.figure:
@@ -78,30 +78,32 @@ def _parse(
     )
     if len(names) > 1:
         parser.add_argument(
-            "names", nargs="*", help=f"some of {', '.join(names)} (default: all)"
+            "names", nargs="*", help=f"any of {', '.join(names)} (default: all)"
         )
     else:
         parser.set_defaults(names=[])
-    parser.add_argument("--rounds", type=int, help="calls of each, in turns")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: a smoke test")
+    parser.add_argument("--rounds", type=int, help="timed calls of each function")
+    parser.add_argument(
+        "--quick", action="store_true", help="use tiny sizes, as a smoke test"
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="SIZE=VALUE",
-        help="change a number or a word of the sizes",
+        help="override a size, a number or a string; repeatable",
     )
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
-    parser.add_argument("--figure", type=Path, help="draw them into this PNG")
+    parser.add_argument("--json", type=Path, help="write the results to this JSON file")
+    parser.add_argument("--figure", type=Path, help="plot the results to this PNG file")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in names]
     if unknown:
-        parser.error(f"there is no {unknown[0]}; choose from {', '.join(names)}")
+        parser.error(f"unknown benchmark {unknown[0]}; choose from {', '.join(names)}")
     return options
 
 
-def _changed(sizes: Any, changes: Sequence[str]) -> Any:
-    """Return sizes with those replaced that they have."""
+def _override(sizes: Any, changes: Sequence[str]) -> Any:
+    """Apply `SIZE=VALUE` changes, ignoring sizes that this benchmark lacks."""
     for change in changes:
         key, _, value = change.partition("=")
         old = getattr(sizes, key, None)

@@ -1,4 +1,4 @@
-"""The figures of a report as a picture."""
+"""A plot of a benchmark report."""
 
 import io
 from typing import Any
@@ -9,10 +9,10 @@ from vqvae_jax.report import figures
 
 
 def draw(report: dict[str, Any]) -> bytes:
-    """Plot what goals are set for, each beside its goal, as a PNG.
+    """Plot each outcome that has a goal relative to it, as a PNG.
 
-    A bar ends at the median over the goal, the other way round where less is better:
-    what passes the line at 1 has reached its goal.
+    A bar shows the median divided by the goal, or the inverse if less is better, so
+    bars that pass the line at 1 have reached their goals.
     """
     outcomes = [
         outcome
@@ -24,11 +24,11 @@ def draw(report: dict[str, Any]) -> bytes:
     canvas = figures.new_figure(8.0, 1.2 + 0.32 * len(outcomes))
     axes = canvas.add_subplot()
     figures.style(axes)
-    for place, outcome in enumerate(reversed(outcomes)):
+    for row, outcome in enumerate(reversed(outcomes)):
         ends = [_over_goal(outcome, key) for key in _SPREAD]
         colour = "#2f855a" if outcome["is_reached"] else "#dd6b20"
-        axes.barh(place, ends[0], color=colour, height=0.6)
-        axes.plot(ends[1:], [place, place], color=figures.INK, linewidth=1.2)
+        axes.barh(row, ends[0], color=colour, height=0.6)
+        axes.plot(ends[1:], [row, row], color=figures.INK, linewidth=1.2)
     axes.set_yticks(range(len(outcomes)), [_label(o) for o in reversed(outcomes)])
     axes.set_xscale("log")
     axes.axvline(1, color=figures.INK, linewidth=1)
@@ -36,9 +36,7 @@ def draw(report: dict[str, Any]) -> bytes:
     axes.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", colors=figures.INK, labelsize=8)
-    axes.set_xlabel(
-        "measured over goal; quartiles as a line", color=figures.INK, fontsize=8
-    )
+    axes.set_xlabel("measured / goal (lines: quartiles)", color=figures.INK, fontsize=8)
     machine = report["machine"]
     axes.set_title(
         f"{machine['processor']}, {machine['cores']} cores, {machine['device']}, "
@@ -52,6 +50,7 @@ def draw(report: dict[str, Any]) -> bytes:
 
 
 _SPREAD = ("median", "lower_quartile", "upper_quartile")
+# Lower bound on measured / goal, for the logarithmic axis.
 _SMALLEST = 1e-3
 
 

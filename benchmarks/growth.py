@@ -1,9 +1,9 @@
-"""How costs grow: exponents p of seconds = c size^p, fitted to sizes in turns.
+"""Scaling of run time with size: exponents p of a fit of seconds = c size^p.
 
     python benchmarks/growth.py [--json growth.json]
 
-Training in images of a batch and in pixels of an image, sampling in cells of a grid,
-the quantizer in N K. An exponent of 1 is linear growth.
+The sizes are: images per batch and pixels per image for training, cells per grid for
+sampling, N K for the quantizer. An exponent of 1 is linear growth.
 """
 
 import dataclasses
@@ -14,20 +14,20 @@ from pathlib import Path
 
 import jax
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, paper_model, quantizer_steps, sampling, timing
 from benchmarks.tables import Outcome, Row, Table
 
-# What is varied, as factors whose product is the size.
+# The measured sizes, each as factors whose product is the size.
 Factors = Sequence[tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What is varied, and the rest that stays as it is."""
+    """The varied sizes and the fixed ones."""
 
-    units: int = 128
+    channels: int = 128
     dim: int = 64
     batch: int = 16
     batches: tuple[int, ...] = (8, 16, 32, 64)
@@ -49,21 +49,21 @@ TINY = Sizes(8, 4, 2, (2, 4), (8, 16), 1, (2, 4), ((64, 8), (64, 16)))
 
 
 def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
-    """Fit each cost on its own."""
+    """Fit one exponent per cost."""
     side = sizes.image_sides[0]
 
     def train(batch: int, side: int) -> timing.Run:
         architecture = paper_model.Architecture(
             batch=batch,
             side=side,
-            units=sizes.units,
+            channels=sizes.channels,
             num_codebooks=2,
             num_codes=64,
             dim=sizes.dim,
         )
         return paper_model.training_step(architecture).run
 
-    prior = sampling.Sizes(layers=sizes.layers, units=sizes.units)
+    prior = sampling.Sizes(layers=sizes.layers, channels=sizes.channels)
     network, params = sampling.build(prior)
 
     def sample(side: int) -> timing.Run:
@@ -74,25 +74,25 @@ def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
         return [(side, side) for side in sides]
 
     yield _fit(
-        "training in images",
+        "training time in images",
         [(batch,) for batch in sizes.batches],
         lambda batch: train(batch, side),
         rounds,
     )
     yield _fit(
-        "training in pixels",
+        "training time in pixels",
         squares(sizes.image_sides),
         lambda side, _: train(sizes.batch, side),
         rounds,
     )
     yield _fit(
-        "sampling in cells",
+        "sampling time in cells",
         squares(sizes.grid_sides),
         lambda side, _: sample(side),
         rounds,
     )
     yield _fit(
-        "quantizer in N K",
+        "quantizer time in N K",
         sizes.searches,
         lambda n, k: quantizer_steps.ours(n, k, sizes.dim),
         rounds,

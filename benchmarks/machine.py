@@ -1,4 +1,4 @@
-"""What the figures were measured on: devices, cores, versions, the date."""
+"""Description of the machine: devices, cores, versions and the date."""
 
 import datetime
 import importlib.metadata
@@ -21,7 +21,7 @@ _PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Return what a reader of the figures must know of the machine."""
+    """Return the facts about the machine that the measurements depend on."""
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "processor": _processor(),
@@ -37,7 +37,7 @@ def describe() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Return the model's name; Linux keeps it in a file, where others know it."""
+    """Return the model name, from /proc/cpuinfo on Linux, where `platform` lacks it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The paper's CIFAR-10 model as the benchmarks train it, and its arithmetic."""
+"""The paper's CIFAR-10 model as the benchmarks train it, and its operation count."""
 
 import dataclasses
 import functools
@@ -9,57 +9,58 @@ import numpy as np
 
 from benchmarks.timing import Run
 from vqvae_jax.models.vqvae import VQVAE
-from vqvae_jax.training.config import TrainingConfig
-from vqvae_jax.training.optimizer import make_optimizer
-from vqvae_jax.training.state import init_state, make_train_step
+from vqvae_jax.networks.autoencoder import Decoder, Encoder
+from vqvae_jax.quantizers import VQ
+from vqvae_jax.training.config import TrainingConfig, make_optimizer
+from vqvae_jax.training.step import init_state, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """Section 4.1's; 8x8x10 latents come from two stages and ten codebooks."""
+    """Section 4.1's: two downsamplings and ten codebooks give 8x8x10 latents."""
 
     likelihood: str = "mse"
     batch: int = 64
     side: int = 32
-    units: int = 256
+    channels: int = 256
     num_codebooks: int = 10
     num_codes: int = 512
     dim: int = 64
 
     @property
     def outputs(self) -> int:
-        """Channels that the decoder ends in."""
+        """Number of output channels of the decoder."""
         return 3 * (256 if self.likelihood == "categorical" else 1)
 
 
-TINY = Architecture(batch=4, side=16, units=8, num_codebooks=2, num_codes=16, dim=4)
+TINY = Architecture(batch=4, side=16, channels=8, num_codebooks=2, num_codes=16, dim=4)
 
 
 def training_flops(sizes: Architecture) -> int:
     """Count a step's multiplications and additions in convolutions and distances.
 
-    The backward pass costs two forward passes, but for the first layer, whose input
-    needs no gradient, and for the distances, which have none.
+    The backward pass costs two forward passes, except for the first layer, whose input
+    needs no gradient, and for the distances, which have no gradient.
     """
-    units, features = sizes.units, sizes.num_codebooks * sizes.dim
+    channels, features = sizes.channels, sizes.num_codebooks * sizes.dim
     full, half, quarter = (sizes.side // 2**i for i in range(3))
-    block = quarter**2 * (9 + 1) * units**2
-    first = half**2 * 16 * 3 * units
+    block = quarter**2 * (9 + 1) * channels**2
+    first = half**2 * 16 * 3 * channels
     others = (
-        quarter**2 * 16 * units**2
+        quarter**2 * 16 * channels**2
         + 2 * block
-        + quarter**2 * units * features
-        + quarter**2 * 9 * features * units
+        + quarter**2 * channels * features
+        + quarter**2 * 9 * features * channels
         + 2 * block
-        + half**2 * 4 * units**2
-        + full**2 * 4 * units * sizes.outputs
+        + half**2 * 4 * channels**2
+        + full**2 * 4 * channels * sizes.outputs
     )
     distances = quarter**2 * features * sizes.num_codes
     return 2 * sizes.batch * (2 * first + 3 * others + distances)
 
 
 def random_batch(sizes: Architecture) -> dict[str, np.ndarray]:
-    """Return a batch as the input pipelines give it."""
+    """Return a batch as the input pipelines produce it."""
     shape = (sizes.batch, sizes.side, sizes.side, 3)
     return {
         "image": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
@@ -69,25 +70,28 @@ def random_batch(sizes: Architecture) -> dict[str, np.ndarray]:
 
 
 def model(sizes: Architecture, *, dtype: str = "float32") -> VQVAE:
-    """Return the model."""
+    """Build the model."""
+    sections = {"channels": sizes.channels, "dtype": dtype}
     return VQVAE(
         image_shape=(sizes.side, sizes.side, 3),
-        num_codes=sizes.num_codes,
-        num_codebooks=sizes.num_codebooks,
-        dim=sizes.dim,
-        units=sizes.units,
-        residual_units=sizes.units,
+        quantizer=VQ(
+            num_codes=sizes.num_codes,
+            num_codebooks=sizes.num_codebooks,
+            dim=sizes.dim,
+            codebook_init="uniform",
+        ),
+        encoder=Encoder(residual_channels=sizes.channels, **sections),
+        decoder=Decoder(residual_channels=sizes.channels, **sections),
         likelihood=sizes.likelihood,
-        codebook_init="uniform",
-        dtype=dtype,
     )
 
 
 class Step(NamedTuple):
-    """One step of training.
+    """A training step.
 
-    run: takes it.
-    num_bytes: that it reads and writes, as XLA counts them in its compiled program.
+    run: performs one step.
+    num_bytes: bytes that it reads and writes, as counted by XLA for the compiled
+      program.
     """
 
     run: Run
@@ -95,7 +99,7 @@ class Step(NamedTuple):
 
 
 def training_step(sizes: Architecture, *, dtype: str = "float32") -> Step:
-    """Return the step of this project's own loop."""
+    """Return the training step of this project's loop."""
     trained = model(sizes, dtype=dtype)
     batch = jax.device_put(random_batch(sizes))
     key = jax.random.key(0)

@@ -1,4 +1,4 @@
-"""What a function adds to the peak memory of a process that does nothing else."""
+"""The increase of a process's peak memory caused by a function."""
 
 import importlib
 import json
@@ -14,13 +14,13 @@ _STATUS = Path("/proc/self/status")
 
 
 def of_run(module: str, function: str, **sizes: Any) -> int | None:
-    """Return the bytes that two calls add to a fresh process.
+    """Return by how many bytes two calls raise the peak memory of a fresh process.
 
-    None where they cannot be told: off Linux, and on a GPU or TPU, whose memory is not
-    the process's.
+    Returns None where it cannot be measured: on systems other than Linux, and on a GPU
+    or TPU, whose memory does not belong to the process.
 
-    `function` of benchmarks/`module`.py makes what is called, from `sizes`. Its
-    imports, inputs and compilation come before, so that they are not counted.
+    `function` of benchmarks/`module`.py builds the call from `sizes`. Imports, inputs
+    and compilation happen before the measurement, and are not counted.
     """
     if not _STATUS.exists() or jax.default_backend() != "cpu":
         return None
@@ -36,7 +36,7 @@ def of_run(module: str, function: str, **sizes: Any) -> int | None:
 
 
 def report(module: str, function: str, sizes: dict[str, Any]) -> None:
-    """Print what `of_run` returns: called in the fresh process."""
+    """Print the return value of `of_run`; called in the fresh process."""
     make = getattr(importlib.import_module(f"benchmarks.{module}"), function)
     run = make(**sizes)
     before = _high_water()
@@ -46,9 +46,9 @@ def report(module: str, function: str, sizes: dict[str, Any]) -> None:
 
 
 def _high_water() -> int:
-    """Return the most memory that this process has had, in bytes.
+    """Return the peak memory of this process in bytes.
 
-    `resource.getrusage` would count what its parent had before it, too.
+    `resource.getrusage` would include the parent's memory before the fork.
     """
     (line,) = (
         line

@@ -1,4 +1,4 @@
-"""Peers of which a machine may have only some: benchmarks/requirements.txt."""
+"""Access to the optional peers in benchmarks/requirements.txt."""
 
 import importlib
 import shutil
@@ -8,7 +8,7 @@ import jax
 
 
 def are_installed(*modules: str) -> bool:
-    """Can all of these be imported?"""
+    """Return whether all modules can be imported."""
     try:
         for module in modules:
             importlib.import_module(module)
@@ -18,10 +18,10 @@ def are_installed(*modules: str) -> bool:
 
 
 def can_compile() -> bool:
-    """Has torch.compile what it needs? For a CPU that is a C++ compiler."""
+    """Return whether torch.compile can work: on a CPU it needs a C++ compiler."""
     return jax.default_backend() != "cpu" or shutil.which("g++") is not None
 
 
 def attribute(module: str, name: str) -> Callable:
-    """Import a function from one of the files here that need a peer."""
+    """Import a function from a benchmark module that needs a peer."""
     return getattr(importlib.import_module(f"benchmarks.{module}"), name)

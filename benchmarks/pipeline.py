@@ -1,11 +1,11 @@
-"""Does training wait for its data? Grain and TFDS beside the training step.
+"""Throughput of the input pipeline (Grain and TFDS) compared with the training step.
 
     TFDS_DATA_DIR=... python benchmarks/pipeline.py [--json pipeline.json]
 
-First the images a second that the input pipeline reads, decoded as in the first epoch
-and out of memory as later, beside those that a training step takes. Then the project's
-own loop trains for its first steps. It logs each step, so that it waits for the device
-each time: while it then waits for data, the device is idle.
+The first table compares the images per second of the input pipeline, decoded as in the
+first epoch and cached as in later ones, with those of the training step. The second one
+runs the first steps of the training loop and reports how long each waits for data. The
+loop logs every step and so waits for the device, which is idle during the data wait.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, paper_model, timing
 from benchmarks.paper_model import Architecture
@@ -28,13 +28,13 @@ from vqvae_jax.training.config import TrainingConfig
 from vqvae_jax.training.evaluate import HostBatch
 from vqvae_jax.training.loop import Run, fit
 
-# The loop asks for three batches before its first step, which it compiles.
-_BEFORE = 3
+# The loop requests three batches before its first step, which includes compilation.
+_SKIPPED = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes(Architecture):
-    """The model's, the set, the batches read at a time, and the steps in the loop."""
+    """The model, the data set, batches per timed call, and steps of the loop."""
 
     name: str = "cifar10"
     batches: int = 40
@@ -49,39 +49,39 @@ TINY = Sizes(
 )
 
 
-class Watched(Iterator[HostBatch]):
-    """Batches, and the seconds at which each was asked for and given."""
+class TimedBatches(Iterator[HostBatch]):
+    """Batches, and the times in seconds at which each was requested and received."""
 
     def __init__(self, batches: TrainBatches):
         self._batches = batches
-        self.asked: list[float] = []
-        self.given: list[float] = []
+        self.requested: list[float] = []
+        self.received: list[float] = []
 
     def __next__(self) -> HostBatch:
-        self.asked.append(time.perf_counter())
+        self.requested.append(time.perf_counter())
         batch = next(self._batches)
-        self.given.append(time.perf_counter())
+        self.received.append(time.perf_counter())
         return batch
 
     def get_state(self) -> dict:
-        """Return the place in the data."""
+        """Return the position in the data."""
         return self._batches.get_state()
 
     def set_state(self, state: dict) -> None:
-        """Go to a place in the data."""
+        """Restore a position in the data."""
         self._batches.set_state(state)
 
 
 def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
-    """Read in turns with a training step, then train in the loop."""
+    """Time reading and training steps in turns, then run the training loop."""
     if not _is_prepared(sizes.name):
-        note = f"{sizes.name} is not prepared where TFDS_DATA_DIR says"
+        note = f"{sizes.name} is not prepared in TFDS_DATA_DIR"
         yield Table("Input pipeline", [Row(sizes.name, note=note)])
         return
     with tempfile.TemporaryDirectory() as directory:
         splits = open_tfds(
             sizes.name,
-            # Digits are made on the spot, which shall leave nothing behind.
+            # Digits are prepared on use; keep them in the temporary directory.
             data_dir=directory if sizes.name == "digits" else "",
             image_size=sizes.side,
             channels=3,
@@ -111,10 +111,10 @@ def _reading(sizes: Sizes, source: Source, rounds: int) -> Table:
 
         return read
 
-    # The first call, which does not count, fills the memory.
+    # The warm-up call fills the cache.
     runs = {
         "decoding": reads(source),
-        "from memory": reads(cached(source)),
+        "cached": reads(cached(source)),
         "training step": paper_model.training_step(sizes).run,
     }
     images = dict.fromkeys(runs, sizes.batch * sizes.batches)
@@ -133,12 +133,12 @@ def _reading(sizes: Sizes, source: Source, rounds: int) -> Table:
         for ratio in timing.ratios(seconds["training step"], seconds["decoding"])
     ]
     title = f"Reading {sizes.name}, batch {sizes.batch}"
-    return Table(title, rows, [Outcome("decoding over the training step", speed)])
+    return Table(title, rows, [Outcome("decoding / training step, images/s", speed)])
 
 
 def _training(sizes: Sizes, source: Source, workdir: Path) -> Table:
-    """Train in the loop; how long is it between batches, and how long until each?"""
-    watched = Watched(_batches(sizes, source))
+    """Run the training loop; measure its steps and its waits for batches."""
+    timed = TimedBatches(_batches(sizes, source))
     config = TrainingConfig(
         steps=sizes.steps,
         batch_size=sizes.batch,
@@ -150,20 +150,19 @@ def _training(sizes: Sizes, source: Source, workdir: Path) -> Table:
         stage="vqvae",
         workdir=workdir,
         seed=0,
-        train=watched,
+        train=timed,
         validation=lambda: [batch],
         init_batch=batch,
     )
     fit(paper_model.model(sizes), config, run)
-    asked, given = watched.asked[_BEFORE:], watched.given[_BEFORE:]
-    steps = [after - before for before, after in itertools.pairwise(asked)]
-    waits = [after - before for before, after in zip(asked, given, strict=True)]
+    requested = timed.requested[_SKIPPED:]
+    received = timed.received[_SKIPPED:]
+    steps = [after - before for before, after in itertools.pairwise(requested)]
+    waits = [after - before for before, after in zip(requested, received, strict=True)]
     idle = [wait / step for wait, step in zip(waits, steps, strict=False)]
-    rows = [Row("a step of the loop", steps), Row("its wait for a batch", waits)]
-    outcome = Outcome("part of a step that waits for data", idle, 0.02, at_most=True)
-    return Table(
-        "Training in the loop, images seen for the first time", rows, [outcome]
-    )
+    rows = [Row("step", steps), Row("wait for a batch", waits)]
+    outcome = Outcome("fraction of a step spent waiting", idle, 0.02, at_most=True)
+    return Table("Training loop, first epoch", rows, [outcome])
 
 
 BENCHMARK = command.Benchmark("pipeline", measure, Sizes(), TINY, rounds=5)

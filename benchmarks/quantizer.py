@@ -1,9 +1,9 @@
-"""Speed and memory of the quantizer's training step, beside two peers, in one run.
+"""Speed and memory of the quantizer's training step, compared with two peers.
 
     python benchmarks/quantizer.py [--json quantizer.json]
 
-Forward, backward and EMA of 65 536 vectors. Peak memory is what the step adds to a
-process of its own.
+A step is the forward pass, backward pass and EMA update for 65 536 vectors. Peak memory
+is the amount that the step adds to a fresh process.
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, peak_memory, peers, quantizer_steps, timing
 from benchmarks.tables import Outcome, Row, Table
 
 OURS, TORCH, HAIKU = "vqvae_jax", "vector-quantize-pytorch", "dm-haiku"
-# The modules that each needs, and the function that makes its step.
+# Required modules, and the function in `quantizer_steps` that builds the step.
 CONTESTANTS = {
     OURS: ((), "ours"),
     TORCH: (("torch", "vector_quantize_pytorch"), "of_torch"),
@@ -28,7 +28,7 @@ CONTESTANTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """N vectors of D numbers, and each number of codes; goals are for each of these."""
+    """N vectors of dimension D and the numbers of codes K, with one goal per K."""
 
     num_vectors: int = 65_536
     dim: int = 64
@@ -41,7 +41,7 @@ TINY = Sizes(num_vectors=64, dim=4, num_codes=(8,), speed_goals=(5.0,))
 
 
 def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
-    """Take a step of each contestant each round."""
+    """Time one step of each contestant per round, for each number of codes."""
     for num_codes, goal in zip(sizes.num_codes, sizes.speed_goals, strict=True):
         yield _measure_one(sizes, num_codes, goal, rounds)
 
@@ -78,10 +78,11 @@ def _measure_one(sizes: Sizes, num_codes: int, goal: float, rounds: int) -> Tabl
     for name in [name for name in present if name != OURS]:
         goals = (goal, sizes.memory_goal) if name == TORCH else (None, None)
         speed = timing.ratios(seconds[name], seconds[OURS])
-        outcomes.append(Outcome(f"K = {num_codes}: {name}, time", speed, goals[0]))
+        text = f"K = {num_codes}: {name} / {OURS}, time"
+        outcomes.append(Outcome(text, speed, goals[0]))
         if memory[name] and memory[OURS]:
             ratio = [memory[name] / memory[OURS]]
-            text = f"K = {num_codes}: {name}, memory"
+            text = f"K = {num_codes}: {name} / {OURS}, memory"
             outcomes.append(Outcome(text, ratio, goals[1]))
     title = f"Quantizer, N = {sizes.num_vectors:,}, D = {sizes.dim}, K = {num_codes:,}"
     return Table(title, rows, outcomes)

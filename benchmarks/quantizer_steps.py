@@ -1,8 +1,9 @@
-"""A quantizer's training step: forward, backward and EMA, here and in two peers.
+"""A quantizer's training step (forward, backward, EMA), in this project and two peers.
 
-Each function takes the number of vectors N and of codes K and the dimension D, and
-returns a function that quantizes N random vectors, takes the gradient of
-mean(z_q^2) and the commitment loss to them, and moves the codebook to their means.
+Each function takes the number of vectors N, the number of codes K and the dimension D,
+and returns a function that quantizes N random vectors, computes the gradient of
+mean(z_q^2) plus the commitment loss with respect to them, and updates the codebook by
+EMA.
 """
 
 from typing import Any
@@ -18,24 +19,27 @@ BETA, DECAY = 0.25, 0.99
 
 
 def vectors(num_vectors: int, dim: int) -> np.ndarray:
-    """Draw what is quantized."""
+    """Draw the vectors to quantize."""
     rng = np.random.default_rng(0)
     return rng.standard_normal((num_vectors, dim), np.float32)
 
 
 def ours(num_vectors: int, num_codes: int, dim: int) -> timing.Run:
     """Return this project's step."""
+    vq = quantizers.VQ(
+        num_codes=num_codes, dim=dim, codebook_update="ema", ema_decay=DECAY
+    )
     key, shape = jax.random.key(0), (1, num_codes, dim)
     codebook = quantizers.from_embeddings(jax.random.normal(key, shape))
 
     def step(codebook, z_e):
         def loss(z_e):
-            out = quantizers.quantize(codebook, z_e)
-            commitment = BETA * out.commitment_loss.mean() / dim
+            out = vq.quantize(codebook, z_e)
+            commitment = BETA * out.losses["commitment"].mean() / dim
             return jnp.square(out.z_q).mean() + commitment, out.codes
 
         gradient, codes = jax.grad(loss, has_aux=True)(z_e)
-        return gradient, quantizers.ema_update(codebook, z_e, codes, decay=DECAY)
+        return gradient, vq.update(codebook, z_e, codes, key=key)
 
     return _compiled(step, codebook, vectors(num_vectors, dim))
 
@@ -50,7 +54,7 @@ def of_haiku(num_vectors: int, num_codes: int, dim: int) -> timing.Run:
 
     network = hk.transform_with_state(apply)
     z_e = vectors(num_vectors, dim)
-    # The state is as large as the codebook, whatever it is initialised with.
+    # One vector suffices: the size of the state does not depend on the batch.
     _, state = jax.jit(network.init)(jax.random.key(0), z_e[:1])
 
     def step(state, z_e):
@@ -64,7 +68,7 @@ def of_haiku(num_vectors: int, num_codes: int, dim: int) -> timing.Run:
 
 
 def of_torch(num_vectors: int, num_codes: int, dim: int) -> timing.Run:
-    """Return vector-quantize-pytorch's step, on a GPU if there is one."""
+    """Return vector-quantize-pytorch's step, on a GPU if available."""
     import torch
     from vector_quantize_pytorch import VectorQuantize
 

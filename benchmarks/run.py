@@ -1,16 +1,16 @@
-"""All benchmarks in one run: tables, JSON and a figure.
+"""Run all benchmarks; print tables and write JSON and a figure.
 
     python benchmarks/run.py [NAMES] [--rounds N] [--json FILE] [--figure FILE]
 
-Ours and theirs take turns; medians and quartiles are printed. Peers are those of
-benchmarks/requirements.txt, and left out where they are not installed. The files here
-run by themselves, too.
+This project and its peers are timed in turns; tables show medians and quartiles. The
+peers are listed in benchmarks/requirements.txt, and skipped if not installed. Each
+benchmark is also a script.
 """
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import (
     command,
@@ -23,7 +23,7 @@ from benchmarks import (
     wavenet,
 )
 
-# Those that start processes come first, while this one is small.
+# Benchmarks that start processes come first, while this process is small.
 BENCHMARKS = (
     startup.BENCHMARK,
     quantizer.BENCHMARK,

@@ -1,10 +1,11 @@
-"""Sampling speed of the PixelCNN: cached, beside the naive way, in one run.
+"""Sampling speed of the PixelCNN: the cached sampler compared with the naive one.
 
     python benchmarks/sampling.py [--json sampling.json]
 
-The naive sampler computes the whole network for each code. It is timed for one code a
-round and scaled to all of them, as a grid of 32x32 would take it most of an hour.
-Memory is what XLA says the compiled program needs besides its inputs and outputs.
+The naive sampler evaluates the whole network for each code. It is timed for one code
+per round and scaled to the whole grid, since a 32x32 grid would take most of an hour.
+Memory is XLA's count of temporary bytes of the compiled program, without inputs and
+outputs.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, timing
 from benchmarks.tables import Outcome, Row, Table
@@ -26,10 +27,10 @@ from vqvae_jax.networks.pixelcnn import PixelCNN
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """One network, the batches that it draws, and that of the naive way."""
+    """The network, the batch sizes, and the batch size of the naive sampler."""
 
     layers: int = 15
-    units: int = 128
+    channels: int = 128
     num_codes: int = 512
     side: int = 32
     batch: int = 16
@@ -41,8 +42,8 @@ TINY = Sizes(2, 8, 16, 4, 2, (1, 2), (4, 8))
 
 
 def build(sizes: Sizes) -> tuple[PixelCNN, dict]:
-    """Return the network with random parameters; their values cost no time."""
-    network = PixelCNN(sizes.num_codes, layers=sizes.layers, units=sizes.units)
+    """Return the network with random parameters, whose values do not affect speed."""
+    network = PixelCNN(sizes.num_codes, layers=sizes.layers, channels=sizes.channels)
     grid = jnp.zeros((1, 4, 4, 1), jnp.int32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), grid)
     return network, timing.random_params(shapes)
@@ -56,21 +57,21 @@ def compiled_sampler(network: PixelCNN, params: dict, batch: int, side: int):
 
 
 def naive_step(network: PixelCNN, params: dict, batch: int, side: int) -> timing.Run:
-    """Return a function that draws one code of each grid the naive way."""
+    """Return a function that draws one code of each grid with the naive sampler."""
     codes = jnp.zeros((batch, side, side, 1), jnp.int32)
 
     @jax.jit
-    def draw(params, key, codes, place):
+    def draw(params, key, codes, index):
         logits = network.apply(params, codes).reshape(batch, side * side, -1)
-        here = jax.lax.dynamic_index_in_dim(logits, place, 1, keepdims=False)
-        code = jax.random.categorical(key, here).astype(jnp.int32)
-        return codes.reshape(batch, -1).at[:, place].set(code).reshape(codes.shape)
+        logits = jax.lax.dynamic_index_in_dim(logits, index, 1, keepdims=False)
+        code = jax.random.categorical(key, logits).astype(jnp.int32)
+        return codes.reshape(batch, -1).at[:, index].set(code).reshape(codes.shape)
 
     return timing.waits(draw, params, jax.random.key(0), codes, side)
 
 
 def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
-    """Draw each batch, and one code the naive way, each round."""
+    """Time the cached sampler for each batch size, and one naive code, per round."""
     network, params = build(sizes)
     side, key = sizes.side, jax.random.key(0)
     samplers = {
@@ -90,10 +91,10 @@ def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
     rows.append(Row(note, naive, _figures(sizes, sizes.batch, naive)))
     speed = timing.ratios(naive, seconds[sizes.batch])
     title = (
-        f"PixelCNN, {sizes.layers} layers x {sizes.units} units, K = {sizes.num_codes},"
-        f" grids of {side}x{side}"
+        f"PixelCNN, {sizes.layers} layers x {sizes.channels} channels, "
+        f"K = {sizes.num_codes}, grids of {side}x{side}"
     )
-    name = f"cached over naive, batch {sizes.batch}"
+    name = f"naive / cached time, batch {sizes.batch}"
     yield Table(title, rows, [Outcome(name, speed, 200.0)])
     yield _memory(sizes, network, params)
 

@@ -1,9 +1,9 @@
-"""Time from the command to the first training step of experiments/digits.py.
+"""Time from launch to the first training step of experiments/digits.py.
 
     python benchmarks/startup.py [--json startup.json]
 
-Cold is the first command on a machine: the digits are prepared and every program is
-compiled. Warm is the same command for another workdir: both are on disk.
+A cold start is the first run on a machine: it prepares the digits and compiles every
+program. A warm start runs with another workdir and finds both on disk.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command
 from benchmarks.tables import Outcome, Row, Table
@@ -24,21 +24,30 @@ ROOT = Path(__file__).parents[1]
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Changes of the config besides the number of steps."""
+    """Overrides of the config, in addition to the number of steps."""
 
     changes: tuple[str, ...] = ()
 
 
-TINY = Sizes(("model.units=8", "model.residual_units=8", "training.init_batches=1"))
+TINY = Sizes(
+    (
+        *(
+            f"model.{section}.{name}=8"
+            for section in ("encoder", "decoder")
+            for name in ("channels", "residual_channels")
+        ),
+        "training.init_batches=1",
+    )
+)
 
 
 def first_step(changes: tuple[str, ...], workdir: Path, cache: Path) -> float:
-    """Run the command in a process of its own; return seconds to its first step.
+    """Run the command in a new process; return the seconds until its first step.
 
-    The step is over when the loop, which logs it, has fetched its loss.
+    The step ends when the loop has fetched its loss and logs it.
 
     Raises:
-      RuntimeError: the process ended without it.
+      RuntimeError: the process exited before its first step.
     """
     changes = ("training.steps=1", "training.log_every=1", *changes)
     arguments = [
@@ -62,24 +71,27 @@ def first_step(changes: tuple[str, ...], workdir: Path, cache: Path) -> float:
         for line in process.stdout:
             if line.startswith("vqvae 1/1"):
                 seconds = time.perf_counter() - start
-                # What follows, a checkpoint, is left to end well.
+                # Let the process write its checkpoint and exit.
                 process.communicate()
                 return seconds
-    raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}")
+    raise RuntimeError(
+        f"{' '.join(arguments)} exited with status {process.returncode} before its "
+        "first step"
+    )
 
 
 def measure(sizes: Sizes, rounds: int) -> list[Table]:
     """Run the command once cold, then warm."""
     with tempfile.TemporaryDirectory() as directory:
-        place = Path(directory)
+        root = Path(directory)
         seconds = [
-            first_step(sizes.changes, place / f"run{number}", place)
+            first_step(sizes.changes, root / f"run{number}", root)
             for number in range(1 + rounds)
         ]
     cold, warm = seconds[:1], seconds[1:]
     rows = [Row("cold", cold), Row("warm", warm)]
     outcome = Outcome("seconds to the first step, warm", warm, 12.0, at_most=True)
-    return [Table("From the command to the first step of digits", rows, [outcome])]
+    return [Table("From launch to the first step of digits", rows, [outcome])]
 
 
 BENCHMARK = command.Benchmark("startup", measure, Sizes(), TINY, rounds=3)

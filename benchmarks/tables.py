@@ -1,4 +1,4 @@
-"""What a benchmark found, and how it is printed and written as JSON."""
+"""Tables of benchmark results, printed and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ from benchmarks.timing import spread
 
 
 class Row(NamedTuple):
-    """What was measured of one contestant or one size.
+    """The measurements of one contestant or one size.
 
-    name: of it.
-    seconds: of each round; none where it was not measured.
-    figures: what else is known of it, units in the names.
-    note: why there are no seconds.
+    name: name of the row.
+    seconds: run time in each round; empty if not measured.
+    figures: other numbers, with units in their names.
+    note: the reason for missing seconds.
     """
 
     name: str
@@ -25,12 +25,12 @@ class Row(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """A number that a goal is set for, or would be.
+    """A derived number with an optional goal.
 
-    name: of it.
-    values: of each round, or one.
-    goal: None where there is none.
-    at_most: a smaller number is the better one.
+    name: name of the outcome.
+    values: one value per round, or a single value.
+    goal: goal of the median, or None.
+    at_most: whether smaller is better.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 
     @property
     def is_reached(self) -> bool | None:
-        """Is the median as good as the goal?"""
+        """Whether the median reaches the goal; None without a goal."""
         if self.goal is None:
             return None
         median = spread(self.values).median
@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Rows that were measured in turns, and what follows from them."""
+    """Rows measured in turns, and the outcomes derived from them."""
 
     title: str
     rows: Sequence[Row]
@@ -83,7 +83,7 @@ def as_json(table: Table) -> dict[str, Any]:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print a row a line, and the outcomes below."""
+    """Print a table, with its outcomes below."""
     names = list(dict.fromkeys(key for row in table.rows for key in row.figures))
     shown = rich.table.Table(title=table.title, title_justify="left")
     shown.add_column("", no_wrap=True)
@@ -103,16 +103,16 @@ def print_table(console: Console, table: Table) -> None:
         shown.add_row(row.name, *cells)
     console.print(shown)
     for outcome in table.outcomes:
-        console.print("  " + _told(outcome), highlight=False)
+        console.print("  " + _outcome_text(outcome), highlight=False)
     console.print()
 
 
 def as_text(number: float) -> str:
-    """Write a number with three digits, or whole if it is large."""
+    """Format a number with three significant digits, or as an integer from 100 on."""
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
-def _told(outcome: Outcome) -> str:
+def _outcome_text(outcome: Outcome) -> str:
     median, lower, upper = spread(outcome.values)
     text = f"{outcome.name}: {as_text(median)}"
     if len(outcome.values) > 1:

@@ -1,4 +1,4 @@
-"""Seconds of functions that take turns, so that a busy machine slows all of them."""
+"""Timing of functions in turns, so that a busy machine slows all of them equally."""
 
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -12,7 +12,7 @@ Run = Callable[[], Any]
 
 
 class Spread(NamedTuple):
-    """The middle half of what was measured."""
+    """Median and quartiles of measurements."""
 
     median: float
     lower: float
@@ -28,7 +28,7 @@ def spread(values: Sequence[float]) -> Spread:
 def in_turns(
     runs: Mapping[Hashable, Run], rounds: int, *, warm_up: int = 1
 ) -> dict[Hashable, list[float]]:
-    """Return the seconds of functions, all once a round, after some calls of each."""
+    """Time each function once per round, after `warm_up` untimed calls of each."""
     for run in runs.values():
         for _ in range(warm_up):
             run()
@@ -42,30 +42,30 @@ def in_turns(
 
 
 def ratios(seconds: Sequence[float], ours: Sequence[float]) -> list[float]:
-    """Return how many times as long as ours something took, round by round."""
-    return [theirs / own for theirs, own in zip(seconds, ours, strict=True)]
+    """Return the ratio of run times to ours, per round."""
+    return [a / b for a, b in zip(seconds, ours, strict=True)]
 
 
 def exponents(
     sizes: Sequence[float], seconds: Sequence[Sequence[float]]
 ) -> list[float]:
-    """Fit seconds = c size^p in each round; return p of each.
+    """Fit seconds = c size^p in each round; return p per round.
 
     Args:
-      sizes: at least two, in any unit.
-      seconds: of each size, one a round.
+      sizes: at least two sizes, in any unit.
+      seconds: run times of each size, one per round.
     """
     logarithms = np.log(np.asarray(seconds))
     return np.polyfit(np.log(sizes), logarithms, deg=1)[0].tolist()
 
 
 def waits(function: Callable, *arguments: Any) -> Run:
-    """Return a call of a function that ends when what it returns is computed."""
+    """Return a function that calls `function` and blocks until its result is ready."""
     return lambda: jax.block_until_ready(function(*arguments))
 
 
 def random_params(shapes: Any) -> Any:
-    """Return parameters of these shapes; their values cost no time."""
+    """Draw parameters of these shapes; their values do not affect speed."""
     rng = np.random.default_rng(0)
 
     def draw(leaf):

@@ -1,4 +1,4 @@
-"""The paper's CIFAR-10 model written plainly in PyTorch: training.py's peer."""
+"""A plain PyTorch implementation of the paper's CIFAR-10 model, for training.py."""
 
 import torch
 from torch import nn
@@ -11,44 +11,44 @@ from benchmarks.timing import Run
 class ResidualBlock(nn.Module):
     """ReLU, 3x3, ReLU, 1x1, added to the input."""
 
-    def __init__(self, units: int):
+    def __init__(self, channels: int):
         super().__init__()
         self.layers = nn.Sequential(
             nn.ReLU(),
-            nn.Conv2d(units, units, 3, padding=1),
+            nn.Conv2d(channels, channels, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(units, units, 1),
+            nn.Conv2d(channels, channels, 1),
         )
 
     def forward(self, x):
-        """Map [B, units, h, w] to the same shape."""
+        """Map [B, channels, h, w] to the same shape."""
         return x + self.layers(x)
 
 
 class VQVAE(nn.Module):
-    """Encoder, codebooks and decoder of section 4.1; calling it gives the loss."""
+    """Encoder, codebooks and decoder of section 4.1; calling it returns the loss."""
 
     def __init__(self, sizes: Architecture):
         super().__init__()
-        units, features = sizes.units, sizes.num_codebooks * sizes.dim
+        channels, features = sizes.channels, sizes.num_codebooks * sizes.dim
         self.categorical = sizes.likelihood == "categorical"
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, units, 4, stride=2, padding=1),
+            nn.Conv2d(3, channels, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.Conv2d(units, units, 4, stride=2, padding=1),
-            ResidualBlock(units),
-            ResidualBlock(units),
+            nn.Conv2d(channels, channels, 4, stride=2, padding=1),
+            ResidualBlock(channels),
+            ResidualBlock(channels),
             nn.ReLU(),
-            nn.Conv2d(units, features, 1),
+            nn.Conv2d(channels, features, 1),
         )
         self.decoder = nn.Sequential(
-            nn.Conv2d(features, units, 3, padding=1),
-            ResidualBlock(units),
-            ResidualBlock(units),
+            nn.Conv2d(features, channels, 3, padding=1),
+            ResidualBlock(channels),
+            ResidualBlock(channels),
             nn.ReLU(),
-            nn.ConvTranspose2d(units, units, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.ConvTranspose2d(units, sizes.outputs, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(channels, sizes.outputs, 4, stride=2, padding=1),
         )
         codebooks = torch.randn(sizes.num_codebooks, sizes.num_codes, sizes.dim)
         self.codebooks = nn.Parameter(codebooks)
@@ -85,10 +85,10 @@ def training_step(
     compiled: bool = False,
     bfloat16: bool = False,
 ) -> Run:
-    """Return a function that trains for one step of Adam, on a GPU if there is one.
+    """Return a function that performs one step of Adam, on a GPU if available.
 
-    Both memory layouts of PyTorch give the same numbers; which one is faster depends
-    on the processor. With `bfloat16` it is autocast that chooses what runs in it.
+    PyTorch's two memory layouts give the same numbers; which one is faster depends on
+    the processor. With `bfloat16`, autocast chooses the operations that run in it.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     device = "cuda" if torch.cuda.is_available() else "cpu"

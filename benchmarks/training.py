@@ -1,10 +1,10 @@
-"""Training speed of the paper's CIFAR-10 model, here and in PyTorch, in one run.
+"""Training speed of the paper's CIFAR-10 model, compared with PyTorch.
 
     python benchmarks/training.py [--set likelihood=categorical] [--json training.json]
 
-A step is forward, backward and Adam on random images, in float32 and in bfloat16. The
-machine's rates are those of one large matrix product in the same dtype, and of adding
-one to each number of a large array. Bytes of a step are those that XLA counts of its
+A step is the forward pass, backward pass and Adam update for random images, in float32
+and in bfloat16. Two rows measure the machine: a large matrix product in each dtype, and
+adding one to every number of a large array. The bytes of a step are XLA's count for the
 compiled program.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, paper_model, peers, timing
 from benchmarks.paper_model import Architecture
@@ -43,9 +43,9 @@ TORCH: dict[str, Mapping[str, bool]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Sizes(Architecture):
-    """The model's, and those of what tells the machine's rates.
+    """The model, and the sizes of the operations that measure the machine.
 
-    matmul_side: of the square matrices that are multiplied.
+    matmul_side: side of the square matrices in the matrix product.
     copied_floats: numbers in the array that is read and written.
     """
 
@@ -64,12 +64,12 @@ def matmul(side: int, dtype: str) -> timing.Run:
 
 
 def copy(num_floats: int) -> timing.Run:
-    """Return a function that reads an array and writes another of its size."""
+    """Return a function that reads an array and writes another of the same size."""
     return timing.waits(jax.jit(lambda x: x + 1), jnp.zeros(num_floats, "float32"))
 
 
 def measure(sizes: Sizes, rounds: int) -> list[Table]:
-    """Train all contestants for a step each round."""
+    """Time one training step of each contestant per round."""
     runs: dict[str, Callable] = {
         name: matmul(sizes.matmul_side, dtype) for dtype, name in MATMUL.items()
     }
@@ -77,8 +77,8 @@ def measure(sizes: Sizes, rounds: int) -> list[Table]:
     num_bytes = {COPY: 8 * sizes.copied_floats}
     for name, dtype in OURS_BY_DTYPE.items():
         runs[name], num_bytes[name] = paper_model.training_step(sizes, dtype=dtype)
-    peers_steps, notes = _of_torch(sizes)
-    seconds = timing.in_turns(runs | peers_steps, rounds, warm_up=2)
+    peer_steps, notes = _torch_steps(sizes)
+    seconds = timing.in_turns(runs | peer_steps, rounds, warm_up=2)
     flops = paper_model.training_flops(sizes)
     product = 2 * sizes.matmul_side**3
     rates = {
@@ -106,8 +106,8 @@ def measure(sizes: Sizes, rounds: int) -> list[Table]:
     return [Table(title, rows, _outcomes(seconds, flops, sizes.matmul_side))]
 
 
-def _of_torch(sizes: Sizes) -> tuple[dict[str, timing.Run], dict[str, str]]:
-    """Return PyTorch's steps, each taken once, and why others are missing."""
+def _torch_steps(sizes: Sizes) -> tuple[dict[str, timing.Run], dict[str, str]]:
+    """Return PyTorch's steps that work, and the reasons why others are missing."""
     steps, notes = {}, {}
     for name, options in TORCH.items():
         if not peers.are_installed("torch"):
@@ -120,7 +120,7 @@ def _of_torch(sizes: Sizes) -> tuple[dict[str, timing.Run], dict[str, str]]:
         try:
             step()
         except RuntimeError as error:
-            # What compiles on the spot depends on more than its version.
+            # Whether torch.compile works depends on the compiler and the system, too.
             notes[name] = f"failed: {str(error).splitlines()[0][:60]}"
         else:
             steps[name] = step
@@ -137,9 +137,10 @@ def _outcomes(seconds, flops, matmul_side) -> list[Outcome]:
         ours = OURS_BFLOAT16 if "bfloat16" in name else OURS
         if name in seconds:
             speed = timing.ratios(seconds[name], seconds[ours])
-            outcomes.append(Outcome(f"{ours} over {name}", speed, goals.get(name)))
+            text = f"{name} / {ours}, time"
+            outcomes.append(Outcome(text, speed, goals.get(name)))
     for ours, dtype in OURS_BY_DTYPE.items():
-        # Of equal arithmetic the times' ratio would be the share.
+        # For equal operation counts the ratio of times would be the share.
         scale = flops / (2 * matmul_side**3)
         share = [
             scale * r for r in timing.ratios(seconds[MATMUL[dtype]], seconds[ours])

@@ -1,11 +1,11 @@
-"""Speed of drawing audio from the WaveNet: queued, beside the naive way, in one run.
+"""Sampling speed of the WaveNet: the queued sampler compared with the naive one.
 
     python benchmarks/wavenet.py [--json wavenet.json]
 
-The naive sampler computes as much of the sequence as the network sees for each sample:
-a window of the receptive field. It is timed for one sample a round, and the ratio is of
-the times for one sample. The network is conditioned as in speech: features at a 64th of
-the rate and a speaker.
+The naive sampler evaluates the network on a window of the receptive field for each
+sample. It is timed for one sample per round, and the ratio compares the times per
+sample. The network is conditioned as in the speech model: on a speaker and on features
+at 1/64 of the sample rate.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # Run from a checkout, as printed.
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, timing
 from benchmarks.tables import Outcome, Row, Table
@@ -29,16 +29,16 @@ SPEAKERS, FEATURES = 109, 64
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """One network, and batches and lengths, in samples, that it draws."""
+    """The network, and the batch sizes and lengths in samples to draw."""
 
     stacks: int = 3
     layers: int = 10
-    units: int = 64
-    skip_units: int = 128
+    channels: int = 64
+    skip_channels: int = 128
     batch: int = 16
     batches: tuple[int, ...] = (1, 16, 64)
     length: int = 4_000
-    # Drawn one by one: a second and ten of speech.
+    # Lengths at batch size 1: one and ten seconds of speech.
     lengths_alone: tuple[int, ...] = (16_000, 160_000)
 
 
@@ -46,14 +46,14 @@ TINY = Sizes(2, 3, 8, 8, 2, (1, 2), 100, (200,))
 
 
 def build(sizes: Sizes) -> tuple[WaveNet, dict]:
-    """Return the network with random parameters; their values cost no time."""
+    """Return the network with random parameters, whose values do not affect speed."""
     network = WaveNet(
         num_classes=SPEAKERS,
         feature_channels=FEATURES,
         stacks=sizes.stacks,
         layers=sizes.layers,
-        units=sizes.units,
-        skip_units=sizes.skip_units,
+        channels=sizes.channels,
+        skip_channels=sizes.skip_channels,
     )
     shapes = jax.eval_shape(
         network.init,
@@ -65,7 +65,7 @@ def build(sizes: Sizes) -> tuple[WaveNet, dict]:
 
 
 def condition_of(batch: int, length: int) -> SequenceCondition:
-    """Return features and speakers of some sequences."""
+    """Return features and speakers for a batch of sequences."""
     features = np.random.default_rng(0).normal(size=(batch, -(-length // 64), FEATURES))
     return SequenceCondition(
         jnp.arange(batch, dtype=jnp.int32), jnp.asarray(features, "float32")
@@ -73,7 +73,7 @@ def condition_of(batch: int, length: int) -> SequenceCondition:
 
 
 def queued(network: WaveNet, params: dict, batch: int, length: int) -> timing.Run:
-    """Compile the queued sampler; the function returned draws once."""
+    """Compile the queued sampler; return a function that draws one batch."""
     draw = functools.partial(queued_sampling.queued, network, shape=(batch, length))
     jitted = jax.jit(
         lambda params, key, condition: draw(params, key, condition=condition)
@@ -83,7 +83,7 @@ def queued(network: WaveNet, params: dict, batch: int, length: int) -> timing.Ru
 
 
 def naive(network: WaveNet, params: dict, batch: int) -> timing.Run:
-    """Return a function that draws one sample of each sequence the naive way."""
+    """Return a function that draws one sample per sequence with the naive sampler."""
     window = network.receptive_field + 1
     values = jnp.zeros((batch, window), jnp.int32)
 
@@ -98,7 +98,7 @@ def naive(network: WaveNet, params: dict, batch: int) -> timing.Run:
 
 
 def measure(sizes: Sizes, rounds: int) -> list[Table]:
-    """Draw all, and one sample the naive way, each round."""
+    """Time the queued sampler for each shape, and one naive sample, per round."""
     network, params = build(sizes)
     shapes = [(batch, sizes.length) for batch in sizes.batches]
     shapes += [(1, length) for length in sizes.lengths_alone]
@@ -116,13 +116,13 @@ def measure(sizes: Sizes, rounds: int) -> list[Table]:
     one_queued = [s / sizes.length for s in seconds[sizes.batch, sizes.length]]
     outcomes = [
         Outcome(
-            f"queued over naive, batch {sizes.batch}",
+            f"naive / queued time per sample, batch {sizes.batch}",
             timing.ratios(one_naive, one_queued),
             500.0,
         )
     ]
     title = (
-        f"WaveNet, {sizes.stacks} x {sizes.layers} layers, {sizes.units} units, "
+        f"WaveNet, {sizes.stacks} x {sizes.layers} layers, {sizes.channels} channels, "
         f"receptive field {network.receptive_field:,}"
     )
     return [Table(title, rows, outcomes)]

@@ -1,5 +1,6 @@
-"""How Sphinx builds these pages: sphinx-build -W docs docs/_build."""
+"""Sphinx configuration of these pages: sphinx-build -W docs docs/_build."""
 
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -9,7 +10,7 @@ sys.path.insert(0, str(ROOT))
 
 import vqvae_jax  # noqa: E402
 
-# It imports what it offers on first use; autodoc lists what has been used.
+# The package imports its attributes on first use; autodoc lists imported ones only.
 for _name in vqvae_jax.__all__:
     setattr(vqvae_jax, _name, getattr(vqvae_jax, _name))
 
@@ -22,14 +23,14 @@ project_copyright = "the vqvae_jax authors, Apache-2.0"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
-# Docstrings put code between single backticks.
+# Docstrings write code in single backticks.
 default_role = "code"
 
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 72
-# Docstrings tell shapes themselves.
+# Docstrings state shapes.
 napoleon_attr_annotations = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -42,9 +43,9 @@ html_copy_source = False
 
 
 def mark_code(app, what, name, obj, options, lines):
-    """Tell reStructuredText which indented lines of a docstring are code.
+    """Mark indented lines after a blank line as a code block of reStructuredText.
 
-    Those after a blank line, unless they belong to a section such as "Args:".
+    Sections such as "Args:" are not changed.
     """
     marked, in_block = [], False
     for line in lines:
@@ -59,19 +60,36 @@ def mark_code(app, what, name, obj, options, lines):
     lines[:] = marked
 
 
+# Replacements for reprs that are long or that Sphinx cannot parse.
+_REPRS = (
+    # A Flax module has several lines and a comment.
+    (r"(\w+)\(\s*# attributes(?:[^()]|\([^()]*\))*\)", r"\1()"),
+    # Fields of every Flax module.
+    (r", parent: [^=]*= <[^>]*>, name: str \| None = None", ""),
+    (r"<function (\w+)\.<locals>\.\w+>", r"\1()"),
+    (r"<function (\w+)>", r"\1"),
+    # A choice of quantizers.
+    (r"~[\w.]*Annotated\[(~[\w.]*Quantizer), ~[\w.]*OneOf\(.*?\)\]", r"\1"),
+    (r"~jaxtyping\.|jaxlib\._jax\.(?=Array)", ""),
+    (
+        r"Key\[Array, ''\] \| UInt32\[Array, '2'\] \| UInt32\[Array, '4'\]",
+        "PRNGKeyArray",
+    ),
+)
+
+
 def shorten_types(app, what, name, obj, options, arguments, result):
-    """Name arrays and keys as the code does: `Array`, `PRNGKeyArray`."""
+    """Shorten types and defaults in signatures."""
 
     def shortened(text):
-        text = (text or "").replace("jaxlib._jax.Array", "Array")
-        text = text.replace("~jaxtyping.", "")
-        key = "Key[Array, ''] | UInt32[Array, '2'] | UInt32[Array, '4']"
-        return text.replace(key, "PRNGKeyArray") or None
+        for pattern, replacement in _REPRS:
+            text = re.sub(pattern, replacement, text or "")
+        return text or None
 
     return shortened(arguments), shortened(result)
 
 
 def setup(app):
-    """Let the marking come before napoleon reads the sections."""
+    """Connect the handlers; code is marked before napoleon parses the sections."""
     app.connect("autodoc-process-docstring", mark_code, priority=400)
     app.connect("autodoc-process-signature", shorten_types)

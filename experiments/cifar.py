@@ -1,263 +1,121 @@
-"""CIFAR-10 as in section 4.1: 32x32x3 images as 8x8x10 codes, and what they are beside.
+"""CIFAR-10 (section 4.1): 32x32x3 images as 8x8x10 codes, and models to compare with.
 
 Variants:
-  (none)    the paper's VQ-VAE: 256 units, ten codebooks of K = 512, a 256-way softmax
-            for each channel, codebook loss, beta = 0.25, Adam 2e-4, batch 128, 250 000
-            steps; then a prior over the 640 codes.
+  (none)    the paper's VQ-VAE: 256 channels, ten codebooks of K = 512, a 256-way
+            softmax for each channel, codebook loss, beta = 0.25, Adam 2e-4, batch 128,
+            250 000 steps; then a prior over the 640 codes.
   ema       the same with the EMA codebook of appendix A.1.
   fast      a tenth of the steps: EMA codebook with restarts, twice the batch, a larger
             learning rate with warm-up and cosine decay, gradient clipping, and an
             average of the parameters.
   vae       a continuous VAE of the same encoder, decoder and likelihood, with 8x8x10
             Gaussian latents.
-  vimco     8x8x10 discrete latents of the same sizes without quantization: VIMCO with
-            50 samples.
-  pixelcnn  a PixelCNN on pixels, without a latent.
+  vimco     8x8x10 discrete latents without quantization: VIMCO with 50 samples.
+  pixelcnn  a PixelCNN on pixels, without latents.
   gan       a generator and a discriminator of DCGAN's size.
   small, vae_small, vimco_small
             sizes and steps for a CPU, the same for all three; VIMCO has 10 samples.
 """
 
-from ml_collections import ConfigDict
+from vqvae_jax.experiments import base
 
-VARIANTS = (
-    "",
-    "ema",
-    "fast",
-    "vae",
-    "vimco",
-    "pixelcnn",
-    "gan",
-    "small",
-    "vae_small",
-    "vimco_small",
+CIFAR = {
+    "data.name": "cifar10",
+    "training.checkpoint_every": 5000,
+    "samples.num_samples": 160,
+    "evaluation.batch_size": 200,
+}
+PAPER = CIFAR | {
+    "model.quantizer.num_codebooks": 10,
+    # The paper does not say; ten codebooks share the encoder's output.
+    "model.quantizer.dim": 32,
+    "model.likelihood": "categorical",
+    "training.init_batches": 2,
+    "prior.network.cell_layers": 2,
+    "prior.network.dropout": 0.1,
+    "prior_training.steps": 100_000,
+    "prior_training.learning_rate": 3e-4,
+    "prior_training.schedule": "cosine",
+    "prior_training.warmup_steps": 1000,
+    "prior_training.gradient_clip": 1.0,
+    "prior_training.checkpoint_every": 5000,
+    "samples.batch_size": 160,
+}
+EMA = {"model.quantizer.codebook_update": "ema"}
+# The same architecture in a tenth of the steps.
+FAST = EMA | {
+    "model.quantizer.dead_code_threshold": 0.1,
+    "training.steps": 25_000,
+    "training.batch_size": 256,
+    "training.learning_rate": 8e-4,
+    "training.schedule": "cosine",
+    "training.warmup_steps": 500,
+    "training.gradient_clip": 1.0,
+    "training.params_ema_decay": 0.999,
+    "training.checkpoint_every": 1000,
+}
+
+# The second batch of samples shows the speed of sampling without compilation.
+OTHER = CIFAR | {"samples.batch_size": 80}
+VAE = OTHER | {"model.latent_dim": 10}
+VIMCO = OTHER | {
+    "model.num_codebooks": 10,
+    "model.dim": 32,
+    # Each sample of each image goes through the decoder.
+    "evaluation.batch_size": 48,
+}
+PIXELCNN = OTHER | {
+    "model.network.cell_layers": 2,
+    "model.network.dropout": 0.1,
+    "training.learning_rate": 3e-4,
+    "training.schedule": "cosine",
+    "training.params_ema_decay": 0.9999,
+}
+GAN = OTHER | {"training.beta1": 0.5, "training.params_ema_decay": 0.999}
+
+# A Gaussian instead of 768 logits a pixel: discretised, it is a distribution over the
+# 256 values too, so bits/dim means the same.
+SMALL = base.autoencoder(channels=32, residual_channels=32) | {
+    "model.likelihood": "gaussian",
+    "training.steps": 2000,
+    "training.batch_size": 32,
+    "training.learning_rate": 1e-3,
+    "training.schedule": "cosine",
+    "training.checkpoint_every": 250,
+}
+# The EMA codebook with restarts settles in fewer steps.
+SMALL_VQVAE = (
+    SMALL
+    | EMA
+    | {
+        "model.quantizer.dim": 16,
+        "model.quantizer.dead_code_threshold": 0.5,
+        "training.init_batches": 4,
+        "prior.network.layers": 6,
+        "prior.network.channels": 64,
+        "prior.network.kernel_size": 3,
+        "prior.network.cell_layers": 1,
+        "prior_training.steps": 800,
+        "prior_training.batch_size": 32,
+        "prior_training.learning_rate": 1e-3,
+        "prior_training.warmup_steps": 100,
+        "prior_training.checkpoint_every": 200,
+        "samples.num_samples": 40,
+        "samples.batch_size": 40,
+    }
 )
-_OF_CODEBOOK = (
-    "beta",
-    "codebook_update",
-    "ema_decay",
-    "codebook_init",
-    "restart_below",
-)
+SMALL_VIMCO = SMALL | {"model.dim": 16, "model.num_samples": 10}
 
-
-def get_config(variant: str = "") -> ConfigDict:
-    """Return the config of a variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"experiments/cifar.py has no variant {variant!r}; there are "
-            f"{', '.join(filter(None, VARIANTS))}"
-        )
-    config = _paper()
-    kind, _, size = variant.partition("_")
-    if kind == "ema":
-        config.model.codebook_update = "ema"
-    if kind == "fast":
-        _make_fast(config)
-    if "small" in (kind, size):
-        _make_small(config)
-    if kind in ("vae", "vimco", "pixelcnn", "gan"):
-        _use_other_model(config, kind, paper_size=size != "small")
-    return config
-
-
-def _paper() -> ConfigDict:
-    return ConfigDict(
-        {
-            "seed": 0,
-            "data": {
-                "source": "tfds",
-                "name": "cifar10",
-                "data_dir": "",
-                "image_size": 32,
-                "channels": 3,
-                "random_flip": False,
-                "validation_fraction": 0.05,
-                "skip_corrupt": False,
-                "num_workers": 0,
-            },
-            "model": {
-                "kind": "vqvae",
-                "num_codes": 512,
-                "num_codebooks": 10,
-                # The paper does not say; ten codebooks share the encoder's output.
-                "dim": 32,
-                "stages": 2,
-                "units": 256,
-                "residual_blocks": 2,
-                "residual_units": 256,
-                "likelihood": "categorical",
-                "beta": 0.25,
-                "codebook_update": "loss",
-                "ema_decay": 0.99,
-                "codebook_init": "kmeans",
-                "restart_below": 0.0,
-                "dtype": "float32",
-                "remat": False,
-            },
-            "training": {
-                "steps": 250_000,
-                "batch_size": 128,
-                "learning_rate": 2e-4,
-                "beta1": 0.9,
-                "schedule": "constant",
-                "warmup_steps": 0,
-                "gradient_clip": 0.0,
-                "params_ema_decay": 0.0,
-                "patience": 0,
-                "log_every": 100,
-                "checkpoint_every": 5000,
-                "accumulate": 1,
-                "keep": 2,
-                "init_batches": 2,
-                "profile_steps": 0,
-            },
-            "prior": {
-                "layers": 15,
-                "units": 128,
-                "kernel_size": 5,
-                "cell_layers": 2,
-                "dropout": 0.1,
-                "label_dropout": 0.0,
-                "dtype": "float32",
-                "remat": False,
-            },
-            "prior_training": {
-                "steps": 100_000,
-                "batch_size": 128,
-                "learning_rate": 3e-4,
-                "beta1": 0.9,
-                "schedule": "cosine",
-                "warmup_steps": 1000,
-                "gradient_clip": 1.0,
-                "params_ema_decay": 0.0,
-                "patience": 0,
-                "log_every": 100,
-                "checkpoint_every": 5000,
-                "accumulate": 1,
-                "keep": 2,
-                "init_batches": 1,
-                "profile_steps": 0,
-            },
-            "samples": {
-                "num_samples": 160,
-                "batch_size": 160,
-                "temperature": 1.0,
-                "top_k": 0,
-                "top_p": 1.0,
-                "guidance": 1.0,
-            },
-            "evaluation": {
-                "batch_size": 200,
-                "classify_samples": False,
-                "train_grids": 10_000,
-            },
-        }
-    )
-
-
-def _make_small(config: ConfigDict) -> None:
-    """Fewer units and steps, and a Gaussian instead of 768 logits a pixel.
-
-    The discretised Gaussian is a distribution over the 256 values too, so bits/dim
-    means the same. The EMA codebook with restarts settles in fewer steps.
-    """
-    config.model.update(
-        {
-            "units": 32,
-            "residual_units": 32,
-            "dim": 16,
-            "likelihood": "gaussian",
-            "codebook_update": "ema",
-            "restart_below": 0.5,
-        }
-    )
-    config.training.update(
-        {
-            "steps": 2000,
-            "batch_size": 32,
-            "learning_rate": 1e-3,
-            "schedule": "cosine",
-            "checkpoint_every": 250,
-            "init_batches": 4,
-        }
-    )
-    config.prior.update({"layers": 6, "units": 64, "kernel_size": 3, "cell_layers": 1})
-    config.prior_training.update(
-        {
-            "steps": 800,
-            "batch_size": 32,
-            "learning_rate": 1e-3,
-            "warmup_steps": 100,
-            "checkpoint_every": 200,
-        }
-    )
-    config.samples.update({"num_samples": 40, "batch_size": 40})
-
-
-def _make_fast(config: ConfigDict) -> None:
-    """The same architecture in a tenth of the steps."""
-    config.model.update({"codebook_update": "ema", "restart_below": 0.1})
-    config.training.update(
-        {
-            "steps": 25_000,
-            "batch_size": 256,
-            "learning_rate": 8e-4,
-            "schedule": "cosine",
-            "warmup_steps": 500,
-            "gradient_clip": 1.0,
-            "params_ema_decay": 0.999,
-            "checkpoint_every": 1000,
-        }
-    )
-
-
-def _use_other_model(config: ConfigDict, kind: str, *, paper_size: bool) -> None:
-    """Keep encoder, decoder, likelihood and training; latents are of the same size."""
-    model = config.model
-    latents = model.num_codebooks
-    del config["prior"], config["prior_training"]
-    for name in _OF_CODEBOOK:
-        del model[name]
-    model.kind = kind
-    if kind == "vae":
-        for name in ("num_codes", "num_codebooks", "dim"):
-            del model[name]
-        model.update({"latent_dim": latents, "samples_per_image": 1})
-    if kind == "vimco":
-        # Each sample of each image goes through the decoder: a CPU affords ten.
-        samples = 50 if paper_size else 10
-        model.update({"num_samples": samples, "samples_at_once": 1})
-        config.evaluation.batch_size = min(48, config.evaluation.batch_size)
-    if kind == "pixelcnn":
-        config.model = ConfigDict(
-            {
-                "kind": kind,
-                "layers": 15,
-                "units": 128,
-                "kernel_size": 5,
-                "cell_layers": 2,
-                "dropout": 0.1,
-                "label_dropout": 0.0,
-                "dtype": "float32",
-                "remat": False,
-            }
-        )
-        config.training.update(
-            {"learning_rate": 3e-4, "schedule": "cosine", "params_ema_decay": 0.9999}
-        )
-    if kind == "gan":
-        config.model = ConfigDict(
-            {
-                "kind": kind,
-                "latent_dim": 100,
-                "units": 512,
-                "stages": 3,
-                "r1": 0.1,
-                "dtype": "float32",
-            }
-        )
-        config.training.update({"beta1": 0.5, "params_ema_decay": 0.999})
-    config.training.init_batches = 1
-    # The second batch shows the speed of sampling without its compilation.
-    config.samples.update({"num_samples": 160, "batch_size": 80})
+VARIANTS = {
+    "": base.Variant("vqvae", "prior", PAPER),
+    "ema": base.Variant("vqvae", "prior", PAPER | EMA),
+    "fast": base.Variant("vqvae", "prior", PAPER | FAST),
+    "vae": base.Variant("vae", changes=VAE),
+    "vimco": base.Variant("vimco", changes=VIMCO),
+    "pixelcnn": base.Variant("pixelcnn", changes=PIXELCNN),
+    "gan": base.Variant("gan", changes=GAN),
+    "small": base.Variant("vqvae", "prior", PAPER | SMALL_VQVAE),
+    "vae_small": base.Variant("vae", changes=VAE | SMALL),
+    "vimco_small": base.Variant("vimco", changes=VIMCO | SMALL_VIMCO),
+}
+get_config = base.variants(__file__, VARIANTS)

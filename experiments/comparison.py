@@ -6,131 +6,96 @@ Variants:
   cifar   on CIFAR-10, 25 000 steps of 128 each; the VQ-VAE and its prior share them.
 """
 
-from ml_collections import ConfigDict
-
-VARIANTS = ("", "cifar")
+from vqvae_jax.experiments import base
 
 
-def get_config(variant: str = "") -> ConfigDict:
-    """Return the config of a variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"experiments/comparison.py has no variant {variant!r}; there are "
-            f"{', '.join(filter(None, VARIANTS))}"
-        )
-    on_cifar = variant == "cifar"
-    steps = 25_000 if on_cifar else 1500
-    steps_of_prior = 3 * steps // 10
-    stages, units = (2, 256) if on_cifar else (1, 64)
-    autoencoder = {
-        "stages": stages,
-        "units": units,
-        "residual_blocks": 2,
-        "residual_units": units if on_cifar else 32,
-        "likelihood": "categorical",
-        "dtype": "float32",
-        "remat": False,
+def _training(section: str, steps: int, options: dict) -> dict:
+    return base.change(
+        section,
+        steps=steps,
+        schedule="cosine",
+        warmup_steps=steps // 50,
+        gradient_clip=1.0,
+        log_every=steps // 20,
+        checkpoint_every=steps // 10,
+        **options,
+    )
+
+
+def _suite(
+    steps: int,
+    *,
+    shared: dict,
+    training: dict,
+    autoencoder: dict,
+    pixelcnn: dict,
+    gan: dict,
+    vae: dict,
+    quantizer: dict,
+) -> dict:
+    """Return the systems; the VQ-VAE's prior takes 3 steps of 10 from it."""
+    prior_steps = 3 * steps // 10
+    alone = shared | _training("training", steps, training)
+    vqvae = {
+        **shared,
+        **autoencoder,
+        **base.change("model.quantizer", **quantizer),
+        "model.likelihood": "categorical",
+        "model.quantizer.codebook_update": "ema",
+        "model.quantizer.dead_code_threshold": 0.1,
+        **base.change("prior.network", **pixelcnn),
+        **_training("training", steps - prior_steps, training),
+        **_training("prior_training", prior_steps, training),
+        "training.init_batches": 4,
     }
-    pixelcnn = {
-        "layers": 15 if on_cifar else 4,
-        "units": 128 if on_cifar else 32,
-        "kernel_size": 5 if on_cifar else 3,
-        "cell_layers": 1,
-        "dropout": 0.1 if on_cifar else 0.3,
-        "label_dropout": 0.0,
-        "dtype": "float32",
-        "remat": False,
+    systems = {
+        "gan": base.Variant("gan", changes=alone | gan),
+        "vae": base.Variant("vae", changes=alone | autoencoder | vae),
+        "pixelcnn": base.Variant(
+            "pixelcnn", changes=alone | base.change("model.network", **pixelcnn)
+        ),
+        "vqvae": base.Variant("vqvae", "prior", vqvae),
     }
-    models = {
-        "gan": {
-            "latent_dim": 100 if on_cifar else 32,
-            "units": 512 if on_cifar else 64,
-            "stages": 3 if on_cifar else 2,
-            "r1": 0.1,
-            "dtype": "float32",
-        },
-        "vae": {
-            **autoencoder,
-            "latent_dim": 10 if on_cifar else 2,
-            "samples_per_image": 1,
-        },
-        "pixelcnn": pixelcnn,
-        "vqvae": {
-            **autoencoder,
-            "num_codes": 512 if on_cifar else 64,
-            "num_codebooks": 10 if on_cifar else 1,
-            "dim": 32 if on_cifar else 16,
-            "beta": 0.25,
-            "codebook_update": "ema",
-            "ema_decay": 0.99,
-            "codebook_init": "kmeans",
-            "restart_below": 0.1,
-        },
-    }
-    systems = {}
-    for kind, model in models.items():
-        systems[kind] = {
-            "seed": 0,
-            "data": _data(on_cifar),
-            "model": {"kind": kind, **model},
-            "training": _training(steps, on_cifar),
-            "samples": _samples(on_cifar),
-            "evaluation": {
-                "batch_size": 96 if on_cifar else 120,
-                "classify_samples": False,
-                "train_grids": 10_000,
-            },
-        }
-    # With the usual 0.9 both players' steps overshoot, and the samples collapse.
-    systems["gan"]["training"]["beta1"] = 0.5 if on_cifar else 0.0
-    vqvae = systems["vqvae"]
-    vqvae["training"] = _training(steps - steps_of_prior, on_cifar)
-    vqvae["training"]["init_batches"] = 4
-    vqvae["prior"] = pixelcnn
-    vqvae["prior_training"] = _training(steps_of_prior, on_cifar)
-    return ConfigDict({"seeds": 3, "systems": systems})
+    return {"seeds": 3, "systems": systems}
 
 
-def _data(on_cifar: bool) -> dict:
-    return {
-        "source": "tfds",
-        "name": "cifar10" if on_cifar else "digits",
-        "data_dir": "",
-        "image_size": 32 if on_cifar else 8,
-        "channels": 3 if on_cifar else 1,
-        "random_flip": False,
-        "validation_fraction": 0.05 if on_cifar else 0.1,
-        "skip_corrupt": False,
-        "num_workers": 0,
-    }
+DIGITS = _suite(
+    1500,
+    shared={
+        "data.name": "digits",
+        "data.image_size": 8,
+        "data.channels": 1,
+        "data.validation_fraction": 0.1,
+        "samples.num_samples": 600,
+        "samples.batch_size": 200,
+        "evaluation.batch_size": 120,
+    },
+    training={"batch_size": 32, "learning_rate": 1e-3, "params_ema_decay": 0.99},
+    autoencoder=base.autoencoder(channels=64, num_downsamples=1, residual_channels=32),
+    pixelcnn={"layers": 4, "channels": 32, "kernel_size": 3, "dropout": 0.3},
+    # With beta1 = 0.9 both players' steps overshoot, and the samples collapse.
+    gan=base.change(
+        "model.generator", "model.discriminator", channels=64, num_downsamples=2
+    )
+    | {"model.latent_dim": 32, "training.beta1": 0.0},
+    vae={"model.latent_dim": 2},
+    quantizer={"num_codes": 64, "dim": 16},
+)
+CIFAR = _suite(
+    25_000,
+    shared={
+        "data.name": "cifar10",
+        "samples.num_samples": 320,
+        "samples.batch_size": 80,
+        "evaluation.batch_size": 96,
+    },
+    training={"params_ema_decay": 0.999},
+    autoencoder={},
+    pixelcnn={"dropout": 0.1},
+    gan={"training.beta1": 0.5},
+    vae={"model.latent_dim": 10},
+    quantizer={"num_codebooks": 10, "dim": 32},
+)
 
-
-def _training(steps: int, on_cifar: bool) -> dict:
-    return {
-        "steps": steps,
-        "batch_size": 128 if on_cifar else 32,
-        "learning_rate": 2e-4 if on_cifar else 1e-3,
-        "beta1": 0.9,
-        "schedule": "cosine",
-        "warmup_steps": steps // 50,
-        "gradient_clip": 1.0,
-        "params_ema_decay": 0.999 if on_cifar else 0.99,
-        "patience": 0,
-        "log_every": steps // 20,
-        "checkpoint_every": steps // 10,
-        "accumulate": 1,
-        "keep": 2,
-        "init_batches": 1,
-        "profile_steps": 0,
-    }
-
-
-def _samples(on_cifar: bool) -> dict:
-    return {
-        "num_samples": 320 if on_cifar else 600,
-        "batch_size": 80 if on_cifar else 200,
-        "temperature": 1.0,
-        "top_k": 0,
-        "top_p": 1.0,
-        "guidance": 1.0,
-    }
+VARIANTS = {"": DIGITS, "cifar": CIFAR}
+get_config = base.variants(__file__, VARIANTS)

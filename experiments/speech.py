@@ -1,210 +1,141 @@
-"""Speech as in section 4.3: codes of a waveform, and a WaveNet that says them again.
+"""Speech (section 4.3): codes of a waveform, and a WaveNet that decodes them.
 
-eSpeak NG speaks, since VCTK cannot be had everywhere: nothing to download, and the time
-of each phone is known.
+eSpeak NG synthesises the speech, as VCTK is not available everywhere: nothing to
+download, and the times of the phones are known.
 
 Variants:
-  (none)         K = 512, a code for 64 samples (250 a second), 36 speakers: the decoder
-                 is told who speaks, so that another speaker can say the same.
-  phonemes       K = 128, a code for 640 samples (25 a second): do codes mean phonemes?
-  unconditional  a code for 128 samples, and a prior over windows of 320 codes, 2.6 s:
-                 speech from nothing.
+  (none)         K = 512, a code per 64 samples (250 per second), 36 speakers: the
+                 decoder is conditioned on the speaker, so that codes of one speaker
+                 can be decoded in another's voice.
+  phonemes       K = 128, a code per 640 samples (25 per second): are codes phonemes?
+  unconditional  a code per 128 samples, and a prior over windows of 320 codes, 2.6 s:
+                 speech that no recording gives.
   small, phonemes_small, unconditional_small
                  sizes, speakers and steps for a CPU.
 """
 
-from ml_collections import ConfigDict
+from vqvae_jax.experiments import base
 
-VARIANTS = (
-    "",
-    "phonemes",
-    "unconditional",
-    "small",
-    "phonemes_small",
-    "unconditional_small",
-)
-
-
-def get_config(variant: str = "") -> ConfigDict:
-    """Return the config of a variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"experiments/speech.py has no variant {variant!r}; there are "
-            f"{', '.join(filter(None, VARIANTS))}"
-        )
-    config = _full()
-    if "phonemes" in variant:
-        config.model.update({"num_codes": 128, "downsampling": 640})
-    if "unconditional" in variant:
-        config.model.downsampling = 128
-        _follow_by_prior(config)
-    # Equation 3 has the log p of all samples of a code beside one commitment; here both
-    # are means. With 0.25 itself z_e shrinks to a point before the decoder listens.
-    config.model.beta = 0.25 / config.model.downsampling
-    if "small" in variant:
-        _make_small(config)
-    return config
+SPEECH = base.change("model.encoder", "model.decoder", dtype="bfloat16") | {
+    # Crops are 0.48 s by default, a multiple of all downsamplings.
+    "data.name": "speech/english",
+    "model.quantizer.codebook_update": "ema",
+    "model.quantizer.dead_code_threshold": 0.5,
+    "model.decoder.stacks": 3,
+    "model.decoder.channels": 128,
+    "training.steps": 200_000,
+    "training.batch_size": 32,
+    "training.learning_rate": 3e-4,
+    "training.schedule": "cosine",
+    "training.warmup_steps": 1000,
+    "training.gradient_clip": 1.0,
+    "training.params_ema_decay": 0.999,
+    "training.checkpoint_every": 5000,
+    "training.init_batches": 4,
+    # Utterances; each is decoded in its speaker's voice and in another one.
+    "samples.num_samples": 64,
+    "samples.batch_size": 64,
+    "evaluation.batch_size": 16,
+}
 
 
-def _full() -> ConfigDict:
-    return ConfigDict(
-        {
-            "seed": 0,
-            "data": {
-                "source": "tfds",
-                "name": "speech/english",
-                "data_dir": "",
-                "sample_rate": 16_000,
-                # 0.48 s, a multiple of all downsamplings.
-                "crop_samples": 7680,
-                "validation_fraction": 0.05,
-                "skip_corrupt": False,
-                "num_workers": 0,
-            },
-            "model": {
-                "kind": "speech",
-                "num_codes": 512,
-                "dim": 64,
-                "beta": 0.0,
-                "codebook_update": "ema",
-                "ema_decay": 0.99,
-                "codebook_init": "kmeans",
-                "restart_below": 0.5,
-                "downsampling": 64,
-                "units": 256,
-                "residual_blocks": 2,
-                "stacks": 3,
-                "layers": 10,
-                "wavenet_units": 128,
-                "skip_units": 256,
-                "jitter": 0.0,
-                "dtype": "bfloat16",
-                "remat": False,
-            },
-            "training": {
-                "steps": 200_000,
-                "batch_size": 32,
-                "learning_rate": 3e-4,
-                "beta1": 0.9,
-                "schedule": "cosine",
-                "warmup_steps": 1000,
-                "gradient_clip": 1.0,
-                "params_ema_decay": 0.999,
-                "patience": 0,
-                "log_every": 100,
-                "checkpoint_every": 5000,
-                "accumulate": 1,
-                "keep": 2,
-                "init_batches": 4,
-                "profile_steps": 0,
-            },
-            # Utterances, each said by its speaker and by another one.
-            "samples": {
-                "num_samples": 64,
-                "batch_size": 64,
-                "temperature": 1.0,
-                "top_k": 0,
-                "top_p": 1.0,
-                "guidance": 1.0,
-            },
-            "evaluation": {
-                "batch_size": 16,
-                "classify_samples": False,
-                "train_grids": 10_000,
-            },
-        }
-    )
+def downsampling(samples: int) -> dict:
+    """Return the changes for a code per `samples` samples.
+
+    Equation 3 sums log p over the samples of a code but has one commitment term per
+    code; here both are means. With beta = 0.25 z_e shrinks to a point before the
+    decoder depends on it.
+    """
+    return {
+        "model.encoder.downsampling": samples,
+        "model.quantizer.beta": 0.25 / samples,
+    }
 
 
-def _follow_by_prior(config: ConfigDict) -> None:
-    """Add a WaveNet over the codes."""
-    config.sequence_prior = ConfigDict(
-        {
-            "conditional": False,
-            "latents": 320,
-            "stacks": 3,
-            "layers": 8,
-            "units": 192,
-            "skip_units": 256,
-            "dropout": 0.1,
-            "dtype": "bfloat16",
-            "remat": False,
-        }
-    )
-    config.sequence_prior_training = ConfigDict(
-        {
-            "steps": 50_000,
-            "batch_size": 64,
-            "learning_rate": 3e-4,
-            "beta1": 0.9,
-            "schedule": "cosine",
-            "warmup_steps": 500,
-            "gradient_clip": 1.0,
-            "params_ema_decay": 0.999,
-            "patience": 5,
-            "log_every": 100,
-            "checkpoint_every": 1000,
-            "accumulate": 1,
-            "keep": 2,
-            "init_batches": 1,
-            "profile_steps": 0,
-        }
-    )
+CODES = downsampling(64)
+PHONEMES = downsampling(640) | {"model.quantizer.num_codes": 128}
+UNCONDITIONAL = downsampling(128)
+PRIOR = {
+    "sequence_prior.network.stacks": 3,
+    "sequence_prior.network.channels": 192,
+    "sequence_prior.network.dropout": 0.1,
+    "sequence_prior.network.dtype": "bfloat16",
+    "sequence_prior_training.steps": 50_000,
+    "sequence_prior_training.batch_size": 64,
+    "sequence_prior_training.learning_rate": 3e-4,
+    "sequence_prior_training.schedule": "cosine",
+    "sequence_prior_training.warmup_steps": 500,
+    "sequence_prior_training.gradient_clip": 1.0,
+    "sequence_prior_training.params_ema_decay": 0.999,
+    "sequence_prior_training.patience": 5,
+}
+
+# Ten speakers, and networks that a CPU trains in minutes.
+SMALL = base.change("model.encoder", "model.decoder", dtype="float32") | {
+    "data.name": "speech/small",
+    "data.crop_samples": 3840,
+    "model.quantizer.dim": 32,
+    "model.encoder.channels": 64,
+    "model.encoder.residual_blocks": 1,
+    "model.decoder.stacks": 2,
+    "model.decoder.layers": 8,
+    "model.decoder.channels": 32,
+    "model.decoder.skip_channels": 64,
+    "training.steps": 600,
+    "training.batch_size": 8,
+    "training.learning_rate": 4e-3,
+    "training.warmup_steps": 30,
+    "training.params_ema_decay": 0.99,
+    "training.log_every": 25,
+    "training.checkpoint_every": 300,
+    "training.init_batches": 8,
+    "samples.num_samples": 24,
+    "samples.batch_size": 24,
+    # The logits of sixteen utterances take 7 GiB.
+    "evaluation.batch_size": 4,
+}
+# With few codes in a batch the mean use of a code is below 0.5 per step, and a dead one
+# must be found within tens of steps, not hundreds.
+FEW_CODES = {
+    "model.quantizer.ema_decay": 0.95,
+    "model.quantizer.dead_code_threshold": 0.1,
+}
+SMALL_PRIOR = {
+    "sequence_prior.network.stacks": 2,
+    "sequence_prior.network.layers": 6,
+    "sequence_prior.network.channels": 64,
+    "sequence_prior.network.skip_channels": 64,
+    "sequence_prior.network.dtype": "float32",
+    "sequence_prior_training.steps": 400,
+    "sequence_prior_training.batch_size": 8,
+    "sequence_prior_training.learning_rate": 2e-3,
+    "sequence_prior_training.warmup_steps": 20,
+    "sequence_prior_training.params_ema_decay": 0.98,
+    "sequence_prior_training.log_every": 50,
+    "sequence_prior_training.checkpoint_every": 200,
+}
 
 
-def _make_small(config: ConfigDict) -> None:
-    """Ten speakers, and networks that a CPU trains in minutes."""
-    config.data.name = "speech/small"
-    config.data.crop_samples = 3840
-    config.model.update(
-        {
-            "dim": 32,
-            "units": 64,
-            "residual_blocks": 1,
-            "stacks": 2,
-            "layers": 8,
-            "wavenet_units": 32,
-            "skip_units": 64,
-            "dtype": "float32",
-        }
-    )
-    if config.model.downsampling > 64:
-        # A code is used less than half of a time a step in the mean, and one that is
-        # not must be found dead within tens of steps, not hundreds.
-        config.model.update({"ema_decay": 0.95, "restart_below": 0.1})
-    config.training.update(
-        {
-            "steps": 600,
-            "batch_size": 8,
-            "learning_rate": 4e-3,
-            "warmup_steps": 30,
-            "params_ema_decay": 0.99,
-            "log_every": 25,
-            "checkpoint_every": 300,
-            "init_batches": 8,
-        }
-    )
-    config.samples.update({"num_samples": 24, "batch_size": 24})
-    # Sixteen utterances' logits take 7 GiB.
-    config.evaluation.batch_size = 4
-    if "sequence_prior" in config:
-        config.sequence_prior.update(
-            {
-                "stacks": 2,
-                "layers": 6,
-                "units": 64,
-                "skip_units": 64,
-                "dtype": "float32",
-            }
-        )
-        config.sequence_prior_training.update(
-            {
-                "steps": 400,
-                "batch_size": 8,
-                "learning_rate": 2e-3,
-                "warmup_steps": 20,
-                "params_ema_decay": 0.98,
-                "log_every": 50,
-                "checkpoint_every": 200,
-            }
-        )
+def variants_on(data: dict) -> dict[str, base.Variant]:
+    """Return the variants with changes of the `data` section."""
+    small = SPEECH | SMALL
+    return {
+        "": base.Variant("speech", changes=SPEECH | CODES | data),
+        "phonemes": base.Variant("speech", changes=SPEECH | PHONEMES | data),
+        "unconditional": base.Variant(
+            "speech", "sequence_prior", SPEECH | UNCONDITIONAL | PRIOR | data
+        ),
+        "small": base.Variant("speech", changes=small | CODES | data),
+        "phonemes_small": base.Variant(
+            "speech", changes=small | PHONEMES | FEW_CODES | data
+        ),
+        "unconditional_small": base.Variant(
+            "speech",
+            "sequence_prior",
+            small | UNCONDITIONAL | FEW_CODES | PRIOR | SMALL_PRIOR | data,
+        ),
+    }
+
+
+VARIANTS = variants_on({})
+get_config = base.variants(__file__, VARIANTS)

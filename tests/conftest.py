@@ -29,12 +29,11 @@ import hypothesis
 import pytest
 
 pytest_plugins = (
+    "command_fixtures",
     "model_fixtures",
     "page_fixtures",
     "process_fixtures",
     "run_fixtures",
-    "sound_fixtures",
-    "speech_fixtures",
 )
 
 # The same examples each time, however busy the machine is.

@@ -1,10 +1,13 @@
-"""Every benchmark on tiny sizes: what it writes, not how long it takes."""
+"""Every benchmark on tiny sizes; the tests check the output, not the run time."""
 
 import json
 
 import jax
 import pytest
 from PIL import Image
+
+# benchmarks.wavenet imports it.
+pytest.importorskip("vqvae_jax.tasks.speech")
 
 from benchmarks import (
     command,
@@ -22,7 +25,7 @@ from benchmarks.tables import Outcome, Row, Table
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path, capsys):
-    """(name) -> a benchmark's tables by title as in the JSON, and what it prints."""
+    """A function that runs a benchmark; returns its tables as JSON and its output."""
     monkeypatch.setattr(peers, "are_installed", lambda *modules: not modules)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -30,8 +33,8 @@ def measured(monkeypatch, tmp_path, capsys):
         output = tmp_path / "report.json"
         arguments = [name, "--quick", "--rounds", "2", "--json", str(output)]
         command.main("", run.BENCHMARKS, arguments)
-        found = json.loads(output.read_text())["benchmarks"][name]["tables"]
-        return found, capsys.readouterr().out
+        tables = json.loads(output.read_text())["benchmarks"][name]["tables"]
+        return tables, capsys.readouterr().out
 
     return measure
 
@@ -53,7 +56,7 @@ def test_training(measured):
     speed = 8 * 64 / copied["median_seconds"] / 1e9
     assert copied["gigabyte_per_second"] == pytest.approx(speed)
     ours = rows["vqvae_jax float32"]
-    # Adam alone reads and writes parameters, gradients and two moments.
+    # A lower bound: Adam reads and writes parameters, gradients and two moments.
     assert ours["gigabyte_per_second"] * ours["median_seconds"] * 1e9 > 7 * 4 * 10_000
     assert ours["images_per_second"] == pytest.approx(4 / ours["median_seconds"])
     share = ours["gflop_per_second"] / rate
@@ -65,8 +68,8 @@ def test_training(measured):
     ]
 
 
-def test_a_peer_that_fails_is_told(monkeypatch):
-    """As torch.compile does where its compiler is not what it expects."""
+def test_failing_peer_is_noted(monkeypatch):
+    """torch.compile fails if it does not support the compiler."""
 
     def step():
         raise RuntimeError("no compiler\nand a long trace")
@@ -82,9 +85,9 @@ def test_a_peer_that_fails_is_told(monkeypatch):
     assert notes["PyTorch compile"] == "no C++ compiler"
 
 
-def test_which_peers_are_there():
+def test_are_installed_requires_all_modules():
     assert peers.are_installed("json", "numpy")
-    assert not peers.are_installed("json", "a_package_that_is_not_there")
+    assert not peers.are_installed("json", "a_missing_package")
 
 
 def test_quantizer(measured):
@@ -108,7 +111,7 @@ def test_sampling(measured):
     ]
     ours = rows["cached, batch 2"]
     assert ours["samples_per_second"] == pytest.approx(2 / ours["median_seconds"])
-    # Rows of the grid, not its square.
+    # Memory grows with the rows of the grid, not with its cells.
     small, large = (row["temporary_mebibytes"] for row in memory["rows"])
     assert 0 < small < large < 3 * small
 
@@ -132,36 +135,36 @@ def test_pipeline(measured):
     rows = by_name(reading["rows"])
     speed = 2 * 8 / rows["decoding"]["median_seconds"]
     assert rows["decoding"]["images_per_second"] == pytest.approx(speed)
-    # Five of six steps, the first of which is compiled, and the last has no end.
-    assert by_name(training["rows"])["a step of the loop"]["rounds"] == 4
+    # Steps 2 to 5 of six: the first one compiles, and the last one has no end time.
+    assert by_name(training["rows"])["step"]["rounds"] == 4
     (outcome,) = training["outcomes"]
     assert 0 < outcome["median"] < 1
 
 
-def test_a_pipeline_without_data(monkeypatch, tmp_path):
+def test_pipeline_without_data(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     (table,) = pipeline.measure(pipeline.Sizes(), 1)
     (row,) = table.rows
-    assert row.note == "cifar10 is not prepared where TFDS_DATA_DIR says"
+    assert row.note == "cifar10 is not prepared in TFDS_DATA_DIR"
 
 
 @pytest.mark.slow
 def test_growth(measured):
-    found, printed = measured("growth")
-    assert [[row["size"] for row in table["rows"]] for table in found] == [
+    tables, printed = measured("growth")
+    assert [[row["size"] for row in table["rows"]] for table in tables] == [
         [2, 4],
         [64, 256],
         [4, 16],
         [512, 1024],
     ]
-    for table in found:
+    for table in tables:
         (outcome,) = table["outcomes"]
         assert outcome["is_reached"] == (outcome["median"] <= 1.05)
         assert f"{outcome['name']}: " in printed
 
 
 def test_startup(measured, monkeypatch, tmp_path):
-    """With a script in place of launch.py, which says what a training run says."""
+    """A script that prints the output of a training run replaces launch.py."""
     script = 'print("vqvae", "vqvae 1/1: loss 2, 3 examples/s", sep="\\n")'
     (tmp_path / "launch.py").write_text(script)
     monkeypatch.setattr(startup, "ROOT", tmp_path)
@@ -171,10 +174,10 @@ def test_startup(measured, monkeypatch, tmp_path):
     assert "seconds to the first step, warm" in printed
 
 
-def test_startup_of_a_command_that_fails(monkeypatch, tmp_path):
+def test_startup_of_a_failing_command(monkeypatch, tmp_path):
     (tmp_path / "launch.py").write_text("raise SystemExit(3)")
     monkeypatch.setattr(startup, "ROOT", tmp_path)
-    with pytest.raises(RuntimeError, match="ended with 3"):
+    with pytest.raises(RuntimeError, match="exited with status 3 before its first"):
         startup.first_step((), tmp_path / "run", tmp_path)
 
 
@@ -184,7 +187,7 @@ def test_startup_of_the_real_command(measured):
     assert [row["rounds"] for row in table["rows"]] == [1, 2]
 
 
-def test_exponents_of_powers():
+def test_exponents_of_power_laws():
     sizes = [1, 2, 5]
     seconds = [[3.0 * s**1.5, 0.1 * s] for s in sizes]
     assert timing.exponents(sizes, seconds) == pytest.approx([1.5, 1.0])
@@ -215,21 +218,26 @@ def test_goals(outcome, reached):
 
 
 def example(sizes, rounds):
-    rows = [Row("ours", [0.5] * rounds, {"units": sizes.units}), Row("a", note="gone")]
+    rows = [
+        Row("ours", [0.5] * rounds, {"channels": sizes.channels}),
+        Row("a", note="gone"),
+    ]
     return [Table("Example", rows, [Outcome("speed", [3.0], 2.0)])]
 
 
-def test_the_command_line(tmp_path, capsys):
-    """Sizes can be changed; tables, JSON and a picture come out."""
+def test_command_line(tmp_path, capsys):
+    """Overrides sizes; writes tables, JSON and a plot."""
     benchmark = command.Benchmark("example", example, TINY, TINY, 3)
     output, picture = tmp_path / "report.json", tmp_path / "figure.png"
     command.main(
-        "", [benchmark], ["--set", "units=5", f"--json={output}", f"--figure={picture}"]
+        "",
+        [benchmark],
+        ["--set", "channels=5", f"--json={output}", f"--figure={picture}"],
     )
     report = json.loads(output.read_text())
     (table,) = report["benchmarks"]["example"]["tables"]
-    assert report["benchmarks"]["example"]["sizes"]["units"] == 5
-    assert table["rows"][0]["units"] == 5
+    assert report["benchmarks"]["example"]["sizes"]["channels"] == 5
+    assert table["rows"][0]["channels"] == 5
     assert table["rows"][0]["rounds"] == 3
     assert table["rows"][1] == {"name": "a", "rounds": 0, "note": "gone"}
     assert report["machine"]["versions"]["jax"] == jax.__version__
@@ -238,7 +246,8 @@ def test_the_command_line(tmp_path, capsys):
         assert image.width > 500
 
 
-def test_a_benchmark_that_is_not_there(capsys):
+def test_unknown_benchmark(capsys):
     with pytest.raises(SystemExit):
         command.main("", run.BENCHMARKS, ["trainning"])
-    assert "there is no trainning; choose from startup" in capsys.readouterr().err
+    message = "unknown benchmark trainning; choose from startup"
+    assert message in capsys.readouterr().err

@@ -1,216 +1,98 @@
-"""Whole configs: every experiment is valid, every mistake is told with its key."""
+"""Whole configs: they build an experiment, and every error names its key."""
 
-import ast
-import contextlib
 import copy
-import importlib.util
-import json
-import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vqvae_jax.experiment import Experiment
-from vqvae_jax.options import flatten
+from vqvae_jax.experiment import Experiment, default_config, kind_of
 from vqvae_jax.runtime.errors import UserError
-
-EXPERIMENTS = sorted(
-    (Path(__file__).parent.parent / "experiments").glob("[!_]*.py"),
-    key=lambda path: path.name,
-)
-
-
-def load(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def strings(path: Path):
-    """All short string literals of a file, the names of its variants among them."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    texts = {
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    return sorted(text for text in texts if text.isidentifier())
-
-
-def variants(path: Path) -> dict[str, dict]:
-    """Each variant of an experiment; the folder that a user gives is made up."""
-    configs = {"": load(path).get_config()}
-    for name in strings(path):
-        with contextlib.suppress(ValueError):
-            configs[name] = load(path).get_config(name)
-    for name, config in list(configs.items()):
-        # A suite is the experiments of its systems, or changes of one.
-        if "systems" in config:
-            del configs[name]
-            configs |= {f"{name}:{kind}": c for kind, c in config.systems.items()}
-        elif "base" in config:
-            configs[name] = config.base
-    for config in configs.values():
-        if config.data.source == "folder":
-            config.data.data_dir = config.data.data_dir or "images"
-    return {name: config.to_dict() for name, config in configs.items()}
-
-
-# Those of any experiment with these sections and this kind of model: a ConfigDict that
-# lacks one is locked and cannot be given it.
-KEYS: dict[tuple, set[str]] = {}
-
-
-def like(plain: dict) -> tuple:
-    return plain["model"]["kind"], *sorted(plain)
-
-
-for path in EXPERIMENTS:
-    for plain in variants(path).values():
-        KEYS.setdefault(like(plain), set()).update(flatten(plain))
 
 
 @pytest.fixture
-def config():
-    path = next(path for path in EXPERIMENTS if path.stem == "digits")
-    return load(path).get_config().to_dict()
+def config(make_config):
+    return make_config("digits", {})
 
 
-class TestExperiments:
-    def test_there_are_some(self):
-        assert EXPERIMENTS
-
-    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-    def test_default_and_variants_are_valid(self, path):
-        get_config = load(path).get_config
-        assert get_config() == get_config("")
-        for plain in variants(path).values():
-            experiment = Experiment.from_config(plain)
-            # `config.json` says the same.
-            assert Experiment.from_config(json.loads(json.dumps(plain))) == experiment
-
-    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-    def test_sizes_fit_together(self, path):
-        """Every key is there to be changed; grids, steps and batches are consistent."""
-        for plain in variants(path).values():
-            assert flatten(plain).keys() == KEYS[like(plain)]
-            experiment = Experiment.from_config(plain)
-            model, data = experiment.model, experiment.data
-            samples = experiment.samples
-            assert samples.num_samples % samples.batch_size == 0
-            steps = experiment.training
-            assert steps.log_every <= steps.checkpoint_every <= steps.steps
-            if experiment.kind == "speech":
-                # Crops of whole codes, some of which a batch has to start from.
-                assert data.crop_samples % model.downsampling == 0
-                codes = data.crop_samples // model.downsampling
-                first = steps.batch_size * steps.init_batches * codes
-                assert first >= model.num_codes / 2
-            if experiment.kind != "vqvae":
-                continue
-            assert model.grid == (
-                data.image_size / 2**model.stages,
-                data.image_size / 2**model.stages,
-                plain["model"]["num_codebooks"],
-            )
-            facts = {
-                "grid": model.grid,
-                "num_codes": model.num_codes,
-                "class_names": (),
-                "action_names": ("left", "right"),
-            }
-            for second in experiment.make_second(facts).values():
-                assert math.prod(second.grid) == model.num_latents
-            for training in (experiment.training, experiment.second_training):
-                assert training.log_every <= training.checkpoint_every <= training.steps
-                assert training.warmup_steps < training.steps / 2
-
-    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-    def test_paper_sizes_fit_eight_devices(self, path):
-        """Those of a CPU are small, some of them for its memory."""
-        for name, plain in variants(path).items():
-            if "small" in name:
-                continue
-            for section in ("training", "prior_training", "evaluation"):
-                options = plain.get(section, {"batch_size": 8})
-                at_once = options["batch_size"] // options.get("accumulate", 1)
-                assert at_once % 8 == 0, f"{name}: {section}"
-
+class TestOptionsWithoutEffect:
     @pytest.mark.parametrize("kind", ["gan", "vae", "vimco"])
     @pytest.mark.parametrize(
         ("name", "value"), [("temperature", 0.5), ("top_k", 3), ("top_p", 0.9)]
     )
-    def test_how_to_draw_is_refused_where_there_are_no_logits(self, kind, name, value):
-        path = next(path for path in EXPERIMENTS if path.stem == "cifar")
-        config = load(path).get_config(kind).to_dict()
-        config["samples"][name] = value
+    def test_draw_options_are_refused_without_logits(
+        self, make_config, kind, name, value
+    ):
+        config = make_config(f"cifar:{kind}", {f"samples.{name}": value})
         with pytest.raises(UserError, match=rf"^samples\.{name}={value} does nothing"):
             Experiment.from_config(config)
 
-    def test_labels_are_not_withheld_from_who_gets_none(self):
-        path = next(path for path in EXPERIMENTS if path.stem == "cifar")
-        config = load(path).get_config("pixelcnn").to_dict()
+    def test_label_dropout_is_refused_without_labels(self, make_config):
+        config = make_config("cifar:pixelcnn", {})
         config["samples"] |= {"top_k": 3, "top_p": 0.9}
         Experiment.from_config(config)
         config["model"]["label_dropout"] = 0.1
         with pytest.raises(UserError, match=r"^model\.label_dropout=0\.1 does nothing"):
             Experiment.from_config(config)
 
-    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-    def test_memory_can_be_saved(self, path):
-        """Where `accumulate` or `remat` exists, a command line can set it."""
-        for plain in variants(path).values():
-            for name, section in plain.items():
-                if name.endswith("training"):
-                    assert "accumulate" in section
-                # A GAN's layers are few.
-                if name.endswith(("model", "prior")) and section.get("kind") != "gan":
-                    assert "remat" in section
+    def test_guidance_is_refused_without_label_dropout(self, config):
+        config["samples"]["guidance"] = 2.0
+        with pytest.raises(UserError, match=r"^samples\.guidance=2\.0 needs prior\."):
+            Experiment.from_config(config)
+        config["prior"]["label_dropout"] = 0.1
+        assert Experiment.from_config(config).samples.guidance == 2.0
 
-    @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-    def test_other_variants_are_refused(self, path):
-        with pytest.raises(ValueError, match="no_such_variant"):
-            load(path).get_config("no_such_variant")
+    @pytest.mark.parametrize(
+        "variant",
+        ["cifar:vae", "speech:small", "speech:unconditional_small", "maze:global"],
+    )
+    def test_only_samples_of_a_prior_are_classified(self, make_config, variant):
+        config = make_config(variant, {"evaluation.classify_samples": True})
+        with pytest.raises(
+            UserError, match=r"^evaluation\.classify_samples=True needs"
+        ):
+            Experiment.from_config(config)
 
 
 def test_sections_reach_their_dataclasses(config):
     experiment = Experiment.from_config(config)
     size, channels = config["data"]["image_size"], config["data"]["channels"]
-    assert experiment.model.image_shape == (size, size, channels)
-    assert experiment.model.num_codes == config["model"]["num_codes"]
+    model = experiment.model
+    assert model.image_shape == (size, size, channels)
+    assert model.num_codes == config["model"]["quantizer"]["num_codes"]
+    assert model.encoder.channels == config["model"]["encoder"]["channels"]
     assert experiment.seed == config["seed"]
     assert experiment.training.steps == config["training"]["steps"]
-    assert experiment.prior_training.steps == config["prior_training"]["steps"]
-    facts = {"grid": [2, 3, 1], "num_codes": 7, "class_names": ["a", "b"]}
-    prior = experiment.make_second(facts)["prior"]
+    assert experiment.second_training.steps == config["prior_training"]["steps"]
+    metadata = {"grid": [2, 3, 1], "num_codes": 7, "class_names": ["a", "b"]}
+    prior = experiment.second_models(metadata)["prior"]
     assert (prior.grid, prior.num_codes, prior.num_classes) == ((2, 3, 1), 7, 2)
-    assert prior.layers == config["prior"]["layers"]
+    assert prior.network.layers == config["prior"]["network"]["layers"]
 
 
 class TestSpeech:
     @pytest.fixture
     def config(self, make_config):
+        pytest.importorskip("vqvae_jax.tasks.speech")
         return make_config("speech:unconditional_small", {})
 
-    def test_a_model_knows_its_speakers_once_they_are_known(self, config):
+    def test_the_data_give_the_speakers(self, config):
         experiment = Experiment.from_config(config)
         assert experiment.data.crop_samples == config["data"]["crop_samples"]
-        assert experiment.with_speakers(("a", "b")).model.num_speakers == 2
-        named = Experiment.from_config(config, speaker_names=("a", "b"))
-        assert experiment.with_speakers(("a", "b")) == named
+        given = {"speaker_names": ("a", "b")}
+        assert experiment.with_given(given).model.num_speakers == 2
+        named = Experiment.from_config(config, given=given)
+        assert experiment.with_given(given) == named
 
-    def test_the_prior_is_for_its_codes(self, config):
+    def test_the_prior_fits_the_codes(self, config):
         experiment = Experiment.from_config(config)
-        assert experiment.second == "sequence_prior"
-        facts = {"num_codes": 7, "class_names": ["a", "b"]}
-        prior = experiment.make_second(facts)["sequence_prior"]
+        assert experiment.second_stage == "sequence_prior"
+        metadata = {"num_codes": 7, "class_names": ["a", "b"]}
+        prior = experiment.second_models(metadata)["sequence_prior"]
         assert (prior.num_codes, prior.class_names) == (7, ("a", "b"))
         assert prior.latents == 320
 
     def test_utterances_are_padded_to_whole_seconds_of_whole_codes(self, config):
-        config["model"]["downsampling"] = 640
+        config["model"]["encoder"]["downsampling"] = 640
         config["data"]["sample_rate"] = 22_050
         config["evaluation"]["batch_size"] = 2
         experiment = Experiment.from_config(config)
@@ -230,7 +112,8 @@ class TestSpeech:
                     "phones": np.zeros((0, 3), np.int32),
                 }
 
-        (batch,) = experiment.utterance_batches(Short(), phones=True)
+        evaluation = pytest.importorskip("vqvae_jax.tasks.speech.evaluation")
+        (batch,) = evaluation.utterances_of(experiment, Short(), phones=True)
         # 22 400 is the next multiple of 640 after a second.
         assert batch["audio"].shape == (2, 44_800)
         assert batch["phones"].shape == (2, 70)
@@ -239,74 +122,138 @@ class TestSpeech:
         ("key", "value", "message"),
         [
             ("data.image_size", 8, "is not an option"),
-            ("data.crop_samples", 0, "is 0; expected"),
+            ("data.crop_samples", 0, "must be >= 1"),
             ("model.image_shape", (8, 8, 1), "is not an option"),
             ("model.speaker_names", ("a",), "is not an option"),
-            ("model.downsampling", 7, "must be a product of 2, 3 and 5"),
-            ("sequence_prior.latents", 0, "must be at least 1"),
+            ("model.encoder.downsampling", 7, "must be a product of 2, 3 and 5"),
+            ("model.decoder.skip_channels", 0, "must be >= 1, got 0"),
+            ("sequence_prior.latents", 0, "must be >= 1"),
+            ("sequence_prior.network.layers", 0, "must be >= 1"),
             ("prior", {}, "is not a section of a speech's config"),
         ],
     )
-    def test_mistakes_name_their_key(self, config, key, value, message):
-        test_mistakes_name_their_key(config, key, value, message)
+    def test_an_error_names_its_key(self, config, key, value, message):
+        assert_refused(config, key, value, message)
 
 
-MISTAKES = [
-    # key, value, what the message says after the key
+ERRORS = [
+    # key, value, part of the message after the key
     ("seed", -1, "must be"),
     ("seed", True, "must be"),
     ("seed", "0", "must be"),
-    ("data.channels", 2, "is 2"),
+    ("data", None, "must be a section of options, got None"),
+    ("data.channels", 2, "must be one of 1, 3, got 2"),
     ("data.image_size", 8.0, "must be of type int"),
     ("data.random_flip", 1, "must be of type bool"),
     ("data.colour", True, "is not an option"),
-    ("model.stages", 4, ""),
-    ("model.num_codes", 0, "must be at least 1"),
-    ("model.num_codes", True, "must be of type int"),
-    ("model.beta", "0.25", "must be of type float"),
+    ("model.kind", "vqgan", "must be one of vqvae, vae, "),
+    ("model.encoder", 3, "must be a section of options, got 3"),
+    ("model.encoder.num_downsamples", 4, "=4 "),
+    ("model.decoder.num_downsamples", 2, "=2 must equal encoder.num_downsamples=1"),
+    ("model.encoder.dtype", "float16", "must be one of float32, bfloat16, got"),
+    ("model.decoder.out_channels", 3, "is not an option"),
+    ("model.quantizer.kind", "vqq", "must be one of vq, got 'vqq'"),
+    ("model.quantizer.num_codes", 0, "must be >= 1, got 0"),
+    ("model.quantizer.num_codes", True, "must be of type int"),
+    ("model.quantizer.beta", "0.25", "must be of type float"),
+    ("model.quantizer.num_code", 3, "is not an option, did you mean num_codes?; "),
+    ("model.num_codes", 3, "is not an option, did you mean quantizer.num_codes?; "),
+    (
+        "model.channels",
+        3,
+        "is not an option, did you mean encoder.channels or decoder.channels?; there "
+        "are decoder, encoder, likelihood, quantizer",
+    ),
     ("model.likelihood", "cosine", "'cosine' does not exist"),
-    ("model.num_code", 3, "is not an option"),
     ("model.image_shape", (8, 8, 1), "is not an option"),
-    ("training.learning_rate", 0.0, "must be above 0"),
-    ("training.schedule", 1, "must be of type str"),
-    ("prior_training.steps", 0, "must be at least 1"),
-    ("prior.kernel_size", 4, "must be odd"),
+    ("training.learning_rate", 0.0, "must be > 0"),
+    ("training.schedule", 1, "must be one of constant, cosine, got 1"),
+    ("data.channels", True, "must be one of 1, 3, got True"),
+    ("data.channels", 3.0, "must be one of 1, 3, got 3.0"),
+    ("training.schedule", "linear", "must be one of constant, cosine, got 'linear'"),
+    ("prior_training.steps", 0, "must be >= 1"),
+    ("prior_training.step", 5, "is not an option, did you mean steps?; there are "),
+    ("prior.network.kernel_size", 4, "must be odd"),
+    ("prior.network.num_codes", 4, "is not an option"),
     ("prior.grid", (2, 2, 1), "is not an option"),
-    ("samples.temperature", 0.0, "must be above 0"),
+    ("samples.temperature", 0.0, "must be > 0"),
     ("evaluation.batch_size", 0, "must be >= 1"),
-    ("evaluation.train_grids", -1, "must not be negative"),
+    ("evaluation.train_grids", -1, "must be >= 0"),
     ("sample", {}, "is not a section"),
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "message"), MISTAKES)
-def test_mistakes_name_their_key(config, key, value, message):
+@pytest.mark.parametrize(("key", "value", "message"), ERRORS)
+def test_an_error_names_its_key(config, key, value, message):
+    assert_refused(config, key, value, message)
+
+
+def assert_refused(config, key, value, message):
+    """Assert that setting a key raises an error that starts with it."""
     config = copy.deepcopy(config)
-    *section, name = key.split(".")
-    (config[section[0]] if section else config)[name] = value
+    *sections, name = key.split(".")
+    section = config
+    for each in sections:
+        section = section[each]
+    section[name] = value
     with pytest.raises(UserError) as error:
         Experiment.from_config(config)
     assert str(error.value).startswith(key)
-    assert message in str(error.value)
+    assert message in str(error.value).removeprefix(key)
+    assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("variant", ["cifar:vae", "speech:small", "maze:global"])
-def test_only_samples_of_a_prior_are_classified(make_config, variant):
-    config = make_config(variant, {"evaluation.classify_samples": True})
-    with pytest.raises(UserError, match=r"^evaluation\.classify_samples=True needs"):
-        Experiment.from_config(config)
-
-
-@pytest.mark.parametrize("key", ["seed", "data", "prior", "evaluation"])
-def test_missing_sections_are_told(config, key):
+@pytest.mark.parametrize(
+    "key", ["seed", "data", "prior", "prior_training", "evaluation"]
+)
+def test_a_missing_section_is_named(config, key):
     del config[key]
-    with pytest.raises(UserError, match=f"^{key} is missing"):
+    with pytest.raises(UserError, match=f"^{key} is missing from the config"):
         Experiment.from_config(config)
 
 
-@pytest.mark.parametrize("key", ["data.source", "training.steps"])
-def test_missing_keys_are_told(config, key):
-    section, name = key.split(".")
-    del config[section][name]
-    with pytest.raises(UserError, match=f"^{key} is missing"):
+def test_a_missing_kind_is_named(config):
+    del config["model"]["kind"]
+    with pytest.raises(UserError, match=r"^model\.kind must be one of .*, got None"):
         Experiment.from_config(config)
+
+
+def test_a_missing_key_has_its_default(config):
+    """As in configs of versions before the key existed."""
+    expected = Experiment.from_config(config)
+    del config["data"]["source"], config["model"]["encoder"]["dtype"]
+    del config["model"]["decoder"]["remat"], config["model"]["quantizer"]["beta"]
+    del config["model"]["quantizer"]["kind"], config["training"]["keep"]
+    assert Experiment.from_config(config) == expected
+    del config["training"]["steps"]
+    steps = default_config("vqvae", "prior")["training"]["steps"]
+    assert Experiment.from_config(config).training.steps == steps
+
+
+class TestSecondStage:
+    def test_a_vqvae_needs_one(self, config):
+        del config["prior"], config["prior_training"]
+        with pytest.raises(
+            UserError, match=r"^prior is missing .* exactly one of: prior"
+        ):
+            Experiment.from_config(config)
+
+    def test_two_are_refused(self, config):
+        config |= {"hierarchy": {}, "hierarchy_training": {}}
+        with pytest.raises(UserError, match=r"^prior and hierarchy are both in"):
+            Experiment.from_config(config)
+
+
+def test_defaults_are_valid():
+    for kind, second in (
+        ("vqvae", "prior"),
+        ("vqvae", "video"),
+        ("vae", None),
+        ("pixelcnn", None),
+        ("speech", "sequence_prior"),
+    ):
+        config = default_config(kind, second)
+        config["data"]["name"] = "some_set"
+        experiment = Experiment.from_config(config)
+        assert (experiment.kind, experiment.second_stage) == (kind, second)
+        assert kind_of(config) == kind

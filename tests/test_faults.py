@@ -1,6 +1,6 @@
-"""launch.py through faults, as a process: it ends as if there had been none.
+"""launch.py as a process under faults: the run ends as an undisturbed one.
 
-Or it says in one line what has to be mended, and the same command goes on after that.
+Otherwise it reports in one line what to repair, and the same command resumes it.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ import jax
 import numpy as np
 import pytest
 
+import vqvae_jax
 from vqvae_jax.runtime.locks import locked
-from vqvae_jax.workdir import restore, restore_prior
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-# What each stage leaves, and how often it is killed.
-LEAVES = {
+# The result of each stage, and how often it is killed.
+RESULTS = {
     "vqvae": "checkpoints/vqvae",
     "codes": "codes",
     "prior": "checkpoints/prior",
@@ -45,7 +45,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def command(tiny_changes, digits_dir, run):
-    """The function that makes the command of a tiny run of digits, with changes."""
+    """(*flags, **changes) -> the command of a tiny run of digits."""
 
     def make(*flags, **changes):
         changes = tiny_changes | {"data.data_dir": digits_dir} | changes
@@ -59,7 +59,7 @@ def command(tiny_changes, digits_dir, run):
 
 @contextlib.contextmanager
 def started(command):
-    """Start a command, and end it if it has not ended."""
+    """Start a command; kill it at the end if it still runs."""
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -70,11 +70,11 @@ def started(command):
 
 
 def read_to(process, start: str) -> None:
-    """Read what a process prints, to the line that starts so."""
+    """Read the output of a process up to a line that starts with `start`."""
     for line in process.stdout:
         if line.startswith(start):
             return
-    pytest.fail(f"it ended before {start!r}: {process.stderr.read()}")
+    pytest.fail(f"the process ended before {start!r}: {process.stderr.read()}")
 
 
 def finish(command) -> subprocess.CompletedProcess:
@@ -83,8 +83,8 @@ def finish(command) -> subprocess.CompletedProcess:
     return found
 
 
-def refused(command) -> str:
-    """Run a command that ends with code 2, and return the one line that says why."""
+def error_of(command) -> str:
+    """Run a command that exits with code 2, and return its one-line error."""
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert "Traceback" not in found.stderr
     return only_error(found.returncode, found.stderr)
@@ -98,10 +98,10 @@ def only_error(code: int, stderr: str) -> str:
 
 
 def assert_same_run(found, expected):
-    """Parameters and samples are the same to the last bit, and the page is there."""
-    for restore_one in (restore, restore_prior):
-        leaves = [jax.tree.leaves(restore_one(each)[1]) for each in (found, expected)]
-        for x, y in zip(*leaves, strict=True):
+    """Assert that parameters and samples are bit-identical, and the report exists."""
+    for stage in ("vqvae", "prior"):
+        params = [vqvae_jax.restore(each, stage)[1] for each in (found, expected)]
+        for x, y in zip(*map(jax.tree.leaves, params), strict=True):
             np.testing.assert_array_equal(x, y)
     pair = [np.load(each / "samples.npz")["images"] for each in (found, expected)]
     np.testing.assert_array_equal(*pair)
@@ -113,7 +113,7 @@ def remove(path) -> None:
 
 
 def is_killed(command, stage: str, *, after: float) -> bool:
-    """Kill -9 some seconds after a stage has begun, unless the run has ended."""
+    """Kill a run some seconds after a stage has begun, unless it has ended."""
     with started(command) as process:
         read_to(process, stage)
         time.sleep(after)
@@ -122,7 +122,9 @@ def is_killed(command, stage: str, *, after: float) -> bool:
         return is_running
 
 
-def test_killed_twenty_times_it_ends_where_it_would_have(finished_run, command, run):
+def test_a_run_killed_twenty_times_equals_an_undisturbed_one(
+    finished_run, command, run
+):
     moments, stages = random.Random(0), list(KILLS)
     for number, (stage, times) in enumerate(KILLS.items()):
         line = command(f"--stages={','.join(stages[: number + 1])}")
@@ -130,31 +132,33 @@ def test_killed_twenty_times_it_ends_where_it_would_have(finished_run, command, 
             if is_killed(line, stage, after=moments.uniform(0, 0.6)):
                 times -= 1
             else:
-                remove(run / LEAVES[stage])
+                remove(run / RESULTS[stage])
     finish(command())
     assert_same_run(run, finished_run)
 
 
-def test_told_to_end_it_does_in_ten_seconds_and_goes_on(finished_run, command, run):
-    said = []
+def test_sigterm_ends_a_run_within_ten_seconds_and_it_resumes(
+    finished_run, command, run
+):
+    outputs = []
     for wanted in ("vqvae 10/20", "codes", "prior 10/20", "samples"):
         with started(command()) as process:
             read_to(process, wanted)
             process.send_signal(signal.SIGTERM)
             assert process.wait(10) == 0, process.stderr.read()
-            said.append(process.stdout.read())
-    assert "interrupted, vqvae is saved at step " in said[0]
-    assert "interrupted, prior is saved at step " in said[2]
-    for text in said:
+            outputs.append(process.stdout.read())
+    assert "interrupted, vqvae is saved at step " in outputs[0]
+    assert "interrupted, prior is saved at step " in outputs[2]
+    for text in outputs:
         assert re.search(r"interrupted.*; resume with: python launch\.py --con", text)
     finish(command())
     assert_same_run(run, finished_run)
 
 
-def test_of_two_processes_one_is_told_to_end(
+def test_sigterm_to_one_of_two_processes_ends_both(
     start_processes, run_processes, command, run, tmp_path
 ):
-    """Both save the same step, and both end."""
+    """Both save the same step."""
     changes = {"training.steps": 100_000, "training.checkpoint_every": 50_000}
     argv = command("--stages=vqvae", **changes)[1:]
     with start_processes(argv, tmp_path / "logs") as processes:
@@ -170,7 +174,7 @@ def test_of_two_processes_one_is_told_to_end(
     assert (run / "checkpoints" / "vqvae" / steps.pop()).is_dir()
 
 
-def test_a_flipped_byte_is_found_and_the_checkpoint_before_is_used(
+def test_a_flipped_byte_is_detected_and_the_previous_checkpoint_used(
     finished_run, command, run
 ):
     shutil.copytree(finished_run, run)
@@ -187,9 +191,9 @@ def test_a_flipped_byte_is_found_and_the_checkpoint_before_is_used(
     assert_same_run(run, finished_run)
 
 
-# A dozen checkpoints of forty fit.
+# A dozen of these forty checkpoints fit on the disk.
 MANY = {"training.keep": 100, "training.checkpoint_every": 1, "training.steps": 40}
-# A disk of its own, where the kernel lets anyone have one.
+# Allows mounting a disk where the kernel has user namespaces.
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 FULL = """
 set -e
@@ -214,7 +218,7 @@ def can_mount() -> bool:
 
 
 @pytest.mark.skipif(not can_mount(), reason="needs user namespaces to mount a disk")
-def test_on_a_full_disk_it_says_so_and_goes_on_where_there_is_room(command, run):
+def test_a_full_disk_is_reported_and_the_run_resumes_with_more_space(command, run):
     launch = command("--stages=vqvae", **MANY)
     found = subprocess.run(
         [*NAMESPACE, "bash", "-c", FULL, "full", run, *launch],
@@ -223,24 +227,24 @@ def test_on_a_full_disk_it_says_so_and_goes_on_where_there_is_room(command, run)
         capture_output=True,
         text=True,
     )
-    told = only_error(2, found.stderr)
+    error = only_error(2, found.stderr)
     assert "Traceback" not in found.stderr
-    assert re.search("cannot write .*(the disk is full|No space left)", told)
+    assert re.search("cannot write .*(the disk is full|No space left)", error)
     assert found.returncode == 0, found.stderr
     first, second = found.stdout.split("first: 2\n")
-    done, begun = (
+    done, resumed = (
         [int(step) for step in re.findall(r"vqvae (\d+)/40", text)]
         for text in (first, second)
     )
     assert done[0] == 1
-    assert begun[-1] == 40
-    # Of what it had done only what did not fit is done again.
-    assert done[-1] - 2 <= begun[0] <= done[-1] + 1
-    assert begun[0] > 2
+    assert resumed[-1] == 40
+    # Only steps whose checkpoints did not fit are repeated.
+    assert done[-1] - 2 <= resumed[0] <= done[-1] + 1
+    assert resumed[0] > 2
 
 
-def test_where_nothing_more_can_be_written_it_says_so(command, run):
-    """A limit on the size of files, which needs no rights, in place of a full disk."""
+def test_a_failed_write_is_reported(command, run):
+    """A limit on file sizes, which needs no privileges, replaces a full disk."""
     with started(command("--stages=vqvae", **{"training.steps": 1000})) as process:
         read_to(process, "vqvae 15/1000")
         while not (run / "checkpoints" / "vqvae" / "10").is_dir():
@@ -248,14 +252,14 @@ def test_where_nothing_more_can_be_written_it_says_so(command, run):
         _, most = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, most))
         _, errors = process.communicate(timeout=60)
-        told = only_error(process.returncode, errors)
-    assert "cannot write" in told
-    model, params = restore(run)
+        error = only_error(process.returncode, errors)
+    assert "cannot write" in error
+    model, params = vqvae_jax.restore(run)
     assert model.encode(params, np.zeros((1, 8, 8, 1), np.uint8)).shape == (1, 4, 4, 1)
 
 
 def data_worker(parent: int) -> int:
-    """Return the one child that was spawned to work, of those that Python has."""
+    """Return the child process that reads data, of all children of a Python process."""
     tasks = Path(f"/proc/{parent}/task").glob("*/children")
     children = [int(child) for task in tasks for child in task.read_text().split()]
     (worker,) = (
@@ -267,7 +271,7 @@ def data_worker(parent: int) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-def test_a_data_worker_that_dies_is_told_within_a_minute(command):
+def test_a_killed_data_worker_is_reported_within_a_minute(command):
     changes = {"data.num_workers": 1, "training.steps": 100_000}
     with started(command("--stages=vqvae", **changes)) as process:
         read_to(process, "vqvae 5/")
@@ -276,31 +280,31 @@ def test_a_data_worker_that_dies_is_told_within_a_minute(command):
         assert "that reads the data was ended" in only_error(2, errors)
 
 
-def test_what_is_not_a_number_stops_it_with_term_and_step(command):
+def test_divergence_is_reported_with_term_and_step(command):
     changes = {"training.learning_rate": 1e9, "training.steps": 1000}
-    told = refused(command("--stages=vqvae", **changes))
-    assert re.search(r"vqvae: \w+ is (nan|inf) at step \d+; the last good check", told)
+    error = error_of(command("--stages=vqvae", **changes))
+    assert re.search(r"vqvae: \w+ is (nan|inf) at step \d+; the last good check", error)
 
 
-def test_a_loss_that_is_not_a_number_is_told_with_its_step(command, run):
-    """The step is neither one that is logged nor one that is saved."""
+def test_a_nan_loss_is_reported_with_its_step(command, run):
+    """That step is neither logged nor saved."""
     _, launch, *flags = command("--stages=vqvae")
     assert launch == "launch.py"
     program = "tests/programs/launch_with_nan.py"
-    told = refused([sys.executable, program, "13", *flags])
-    assert "vqvae: loss is nan at step 13; the last good checkpoint" in told
+    error = error_of([sys.executable, program, "13", *flags])
+    assert "vqvae: loss is nan at step 13; the last good checkpoint" in error
     assert [path.name for path in (run / "checkpoints" / "vqvae").glob("*0")] == ["10"]
 
 
-def test_a_second_launch_is_refused_while_the_first_lives(command, run):
+def test_a_second_launch_in_the_same_workdir_raises(command, run):
     run.mkdir()
     with locked(run):
-        assert "is in use by another process" in refused(command())
+        assert "is in use by another process" in error_of(command())
     assert [path.name for path in run.iterdir()] in ([], [".lock"])
 
 
-def test_times_and_rights_of_files_do_not_matter(finished_run, command, run):
-    """Files of the future and of 1970, none of which may be written to."""
+def test_times_and_permissions_of_files_do_not_matter(finished_run, command, run):
+    """All files are read-only, with times in the future and in 1970."""
     shutil.copytree(finished_run, run)
     for name in ("checkpoints/prior", "samples.npz", "results.json", "report.html"):
         remove(run / name)
@@ -312,7 +316,7 @@ def test_times_and_rights_of_files_do_not_matter(finished_run, command, run):
     assert_same_run(run, finished_run)
 
 
-def test_jumps_of_the_clock_do_not_matter(finished_run, command, run):
+def test_clock_jumps_do_not_matter(finished_run, command, run):
     program = "tests/programs/launch_in_time.py"
     finish([sys.executable, program, *command()[2:]])
     assert_same_run(run, finished_run)

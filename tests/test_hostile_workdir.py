@@ -1,4 +1,4 @@
-"""A workdir from anyone: whatever is in its files is read or told, and nothing runs."""
+"""An untrusted workdir: files are read or raise in one line, and never executed."""
 
 import dataclasses
 import io
@@ -14,15 +14,10 @@ from hypothesis import strategies as st
 
 from vqvae_jax.pipeline.samples import file_name
 from vqvae_jax.pretrained.loading import find
-from vqvae_jax.pretrained.summary import facts as facts_of
+from vqvae_jax.pretrained.summary import summary
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.logging import read_entries
-from vqvae_jax.workdir import (
-    SPLITS,
-    Workdir,
-    restore,
-    restore_prior,
-)
+from vqvae_jax.workdir import SPLITS, Workdir
 
 FILES = (
     "config.json",
@@ -36,22 +31,22 @@ FILES = (
 
 
 class Trap:
-    """Makes a directory where it is unpickled."""
+    """Creates a directory when it is unpickled."""
 
-    def __init__(self, mark):
-        self.mark = mark
+    def __init__(self, created):
+        self.created = created
 
     def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
+        return os.mkdir, (str(self.created),)
 
 
 def read_all(path) -> None:
-    """Read what a workdir has, but for its checkpoints."""
+    """Read every file of a workdir except its checkpoints."""
     workdir = Workdir(path)
     experiment = workdir.experiment()
-    facts = dataclasses.asdict(workdir.read_facts(experiment.second))
-    experiment.make_second(facts)
-    facts_of(find(path).about)
+    metadata = workdir.read_codes_metadata(experiment.second_stage)
+    experiment.second_models(dataclasses.asdict(metadata))
+    summary(find(path).metadata)
     for split in SPLITS:
         codes = workdir.codes(split)
         for number in range(0, len(codes), 50):
@@ -61,8 +56,8 @@ def read_all(path) -> None:
     read_entries(workdir.metrics)
 
 
-def told(path) -> str:
-    """Return why a workdir cannot be read, "" if it can."""
+def error_of(path) -> str:
+    """Return the error of reading a workdir, "" if there is none."""
     try:
         read_all(path)
     except UserError as error:
@@ -72,20 +67,20 @@ def told(path) -> str:
 
 @pytest.fixture(scope="module")
 def copy(finished_run, tmp_path_factory):
-    """A copy of a run, of which a test changes a file and puts it back."""
+    """A copy of a run; tests change a file and restore it."""
     return shutil.copytree(finished_run, tmp_path_factory.mktemp("copy") / "run")
 
 
-def test_a_run_as_it_is_can_be_read(copy):
-    assert told(copy) == ""
+def test_an_unchanged_run_is_read(copy):
+    assert error_of(copy) == ""
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"grid": 3}', '{"fingerprint": 0}'])
-def test_a_prior_json_of_anything_else_is_told_wherever_it_is_read(copy, content):
+def test_every_reader_of_an_invalid_prior_json_raises(copy, content):
     whole = (copy / "prior.json").read_bytes()
     try:
         (copy / "prior.json").write_text(content)
-        for read in (find, restore_prior):
+        for read in (find, lambda path: Workdir(path).restore("prior")):
             with pytest.raises(UserError, match=r"prior\.json"):
                 read(copy)
     finally:
@@ -98,20 +93,20 @@ def test_a_prior_json_of_anything_else_is_told_wherever_it_is_read(copy, content
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 255)), max_size=4),
     st.one_of(st.just(0), st.integers(0, 3000)),
 )
-def test_flipped_and_truncated_files_are_read_or_told(copy, name, flips, missing):
+def test_flipped_and_truncated_files_are_read_or_raise(copy, name, flips, missing):
     whole = (copy / name).read_bytes()
     content = bytearray(whole)
-    for place, bits in flips:
-        content[place % len(content)] ^= bits
+    for index, bits in flips:
+        content[index % len(content)] ^= bits
     try:
         (copy / name).write_bytes(content[: max(0, len(content) - missing)])
-        assert len(told(copy).splitlines()) <= 1
+        assert len(error_of(copy).splitlines()) <= 1
     finally:
         (copy / name).write_bytes(whole)
 
 
 def npz_of(content: bytes) -> bytes:
-    """An npz file with an array of objects, pickled, and a pickle as it is."""
+    """Return an npz file of two members with the same content, one named .npy."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr("labels.npy", content)
@@ -119,16 +114,16 @@ def npz_of(content: bytes) -> bytes:
     return stream.getvalue()
 
 
-def objects(trap) -> bytes:
+def npz_of_objects(trap) -> bytes:
     stream = io.BytesIO()
     np.savez(stream, images=np.array([trap], object), labels=np.array([trap], object))
     return stream.getvalue()
 
 
 def test_no_pickle_is_loaded(copy, tmp_path):
-    """In place of each file, of those inside of checkpoints too, and as an array."""
-    mark = tmp_path / "executed"
-    trap = Trap(mark)
+    """In place of each file, including those of checkpoints, and as an array."""
+    created = tmp_path / "executed"
+    trap = Trap(created)
     pickled = pickle.dumps(trap)
     run = shutil.copytree(copy, tmp_path / "run")
     names = [path.relative_to(run) for path in run.rglob("*") if path.is_file()]
@@ -136,27 +131,27 @@ def test_no_pickle_is_loaded(copy, tmp_path):
     for name in names:
         variants = [pickled]
         if name.suffix == ".npz":
-            variants += [npz_of(pickled), objects(trap)]
+            variants += [npz_of(pickled), npz_of_objects(trap)]
         for content in variants:
             (run / name).write_bytes(content)
             if name.parts[0] != "checkpoints":
-                told(run)
+                error_of(run)
                 shutil.copy(copy / name, run / name)
     # All files of all checkpoints are pickles now.
-    for read in (restore, restore_prior):
+    for stage in ("vqvae", "prior"):
         with (
-            pytest.warns(UserWarning, match="passed over"),
+            pytest.warns(UserWarning, match="is skipped"),
             pytest.raises(UserError, match="checkpoint"),
         ):
-            read(run)
-    assert not mark.exists()
-    # The trap works.
+            Workdir(run).restore(stage)
+    assert not created.exists()
+    # Unpickling it does execute it.
     pickle.loads(pickled)
-    assert mark.exists()
+    assert created.exists()
 
 
 @given(st.text(max_size=300))
-def test_no_name_of_a_class_leads_out_of_the_folder_of_pictures(name):
+def test_class_names_give_file_names_inside_the_directory_of_pictures(name):
     found = file_name([name], 0)
     assert os.path.basename(found) == found
     assert found.startswith("0000_")

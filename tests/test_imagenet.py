@@ -1,4 +1,4 @@
-"""ImageNet's experiment: the sizes of section 4.2, and its steps at full size."""
+"""The ImageNet experiment: sizes of section 4.2, and training steps at full size."""
 
 import math
 
@@ -10,8 +10,8 @@ import pytest
 from vqvae_jax import metrics
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.training.optimizer import make_optimizer
-from vqvae_jax.training.state import init_state, make_train_step
+from vqvae_jax.training.config import make_optimizer
+from vqvae_jax.training.step import init_state, make_train_step
 
 CLASSES = tuple(f"class {label}" for label in range(1000))
 
@@ -25,11 +25,11 @@ def prior_of(paper):
     """Return the prior over the codes of all classes."""
     model = paper.model
     sizes = {"grid": model.grid, "num_codes": model.num_codes}
-    return paper.make_second({**sizes, "class_names": CLASSES})["prior"]
+    return paper.second_models({**sizes, "class_names": CLASSES})["prior"]
 
 
 def first_step(model, training, batch):
-    """Return the first step's values, the parameters before it and the state after."""
+    """Return the first step's metrics, and the largest change of each parameter."""
     params = jax.eval_shape(model.init, jax.random.key(0), batch)
     optimizer = make_optimizer(training, model.trainable(params))
 
@@ -37,7 +37,7 @@ def first_step(model, training, batch):
     def run(key, batch):
         before = init_state(model, optimizer, key, batch)
         state, values = make_train_step(model, optimizer)(before, batch)
-        # Of each leaf one number: a copy of the parameters would be half a gigabyte.
+        # One number per leaf: a copy of the parameters would take half a gigabyte.
         moved = jax.tree.map(
             lambda a, b: jnp.abs(a - b).max(), before.params, state.params
         )
@@ -50,12 +50,14 @@ def first_step(model, training, batch):
 
 
 def test_sizes_are_those_of_section_4_2(paper):
-    """128x128x3 bytes are 32x32 codes of 9 bits: 42.67 times fewer."""
+    """128x128x3 bytes become 32x32 codes of 9 bits: 42.67 times fewer bits."""
     model = paper.model
     assert (model.image_shape, model.grid) == ((128, 128, 3), (32, 32, 1))
-    assert (model.num_codes, model.units, model.residual_units) == (512, 256, 256)
-    assert (model.likelihood, model.codebook_update) == ("mse", "loss")
-    assert model.beta == 0.25
+    for network in (model.encoder, model.decoder):
+        assert (network.channels, network.residual_channels) == (256, 256)
+    assert (model.num_codes, model.likelihood) == (512, "mse")
+    quantizer = model.quantizer
+    assert (quantizer.codebook_update, quantizer.beta) == ("loss", 0.25)
     assert (paper.training.batch_size, paper.training.learning_rate) == (128, 2e-4)
     bits = 8 * model.num_dims, model.num_latents * math.log2(model.num_codes)
     assert bits == (393_216, 9216)
@@ -63,30 +65,30 @@ def test_sizes_are_those_of_section_4_2(paper):
 
 
 @pytest.mark.parametrize("variant", ["imagenette", "folder"])
-def test_other_data_leave_the_model_as_it_is(paper, make_config, variant):
+def test_variants_with_other_data_have_the_same_model(paper, make_config, variant):
     config = make_config(f"imagenet:{variant}", {"data.data_dir": "images"})
     assert Experiment.from_config(config).model == paper.model
 
 
 @pytest.mark.parametrize("variant", ["folder", "small"])
-def test_a_missing_folder_is_told_with_its_key(make_config, variant):
+def test_an_empty_data_dir_raises_with_its_key(make_config, variant):
     config = make_config(f"imagenet:{variant}", {})
     with pytest.raises(UserError, match=r"^data\.data_dir is empty; .*train/<class>"):
         Experiment.from_config(config)
 
 
 @pytest.mark.slow
-def test_a_step_of_the_vqvae_at_full_size(paper):
+def test_training_step_of_the_vqvae_at_full_size(paper):
     images = np.random.default_rng(0).integers(256, size=(1, 128, 128, 3))
     batch = {"image": jnp.asarray(images, "uint8"), "mask": jnp.ones(1, bool)}
     values, moved = first_step(paper.model, paper.training, batch)
-    # Uniform noise on -1 ... 1 against outputs near 0: 1/3 over 2 * 0.5^2, and a bit.
+    # Uniform noise on -1 ... 1 and outputs near 0 give 1/3 over 2 * 0.5^2, or more.
     assert 2 / 3 < values["reconstruction"] < 1
     assert all(step > 0 for step in jax.tree.leaves(moved[:2]))
 
 
 @pytest.mark.slow
-def test_a_step_of_the_prior_at_full_size(paper):
+def test_training_step_of_the_prior_at_full_size(paper):
     model = paper.model
     prior = prior_of(paper)
     codes = np.random.default_rng(0).integers(512, size=(1, *model.grid))
@@ -95,13 +97,13 @@ def test_a_step_of_the_prior_at_full_size(paper):
         "label": jnp.array([999]),
         "mask": jnp.ones(1, bool),
     }
-    values, _ = first_step(prior, paper.prior_training, batch)
+    values, _ = first_step(prior, paper.second_training, batch)
     assert values["bits_per_code"] == pytest.approx(9, abs=3)
     assert values["gradient_norm"] > 0
 
 
 @pytest.mark.slow
-def test_a_grid_is_sampled_at_full_size(paper):
+def test_sampling_a_grid_at_full_size(paper):
     model = paper.model
     prior = prior_of(paper)
     batch = {"codes": jnp.zeros((1, *model.grid), int), "label": jnp.zeros(1, int)}

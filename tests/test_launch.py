@@ -1,4 +1,4 @@
-"""The command line, as a process: exit codes, messages, kill -9 and resumption."""
+"""launch.py as a process: exit codes, messages, kill -9 and resumption."""
 
 import html
 import os
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from vqvae_jax.workdir import restore, restore_prior
+from vqvae_jax import restore
 
 ROOT = Path(__file__).parents[1]
 CIFAR = ROOT.parent / "shared" / "data" / "tfds"
@@ -22,8 +22,7 @@ CIFAR = ROOT.parent / "shared" / "data" / "tfds"
 
 def command(config: str, changes: dict, *flags: str) -> list[str]:
     overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    config = f"--config=experiments/{config}"
-    return [sys.executable, "launch.py", config, *overrides, *flags]
+    return [sys.executable, "launch.py", f"--config={config}", *overrides, *flags]
 
 
 def launch(*args, **options) -> subprocess.CompletedProcess:
@@ -36,31 +35,31 @@ def launch(*args, **options) -> subprocess.CompletedProcess:
     ("args", "message"),
     [
         (
-            ("digits.py", {"model.unit": 3}),
+            ("digits", {"model.unit": 3}),
             "--config.model.unit=3: the config has no key 'unit'",
         ),
         (
-            ("digits.py", {"modl.units": 3}),
-            "--config.modl.units=3: the config has no key 'modl'",
+            ("digits", {"modl.units": 3}),
+            "--config.modl.units=3: the config has no key 'modl', did you mean model?",
         ),
-        (("digits.py", {"model.units": "x"}), "model.units"),
-        (("digits.py", {"model.num_codes": 0}), "model.num_codes must be at least 1"),
-        (("digits.py", {"data.image_size": 9}), "model.stages=1 halves the image"),
-        (("cifar.py:huge", {}), "no variant 'huge'; there are ema"),
+        (("digits", {"model.encoder.channels": "x"}), "model.encoder.channels"),
+        (
+            ("digits", {"model.quantizer.num_codes": 0}),
+            "model.quantizer.num_codes must be >= 1, got 0",
+        ),
+        (
+            ("digits", {"data.image_size": 9}),
+            "num_downsamples=1 needs sides that are multiples of 2",
+        ),
+        (("experiments/cifar.py:huge", {}), "no variant 'huge'; there are ema"),
         (("nothing.py", {}), "nothing.py"),
-        (
-            ("digits.py", {}, "--stages=train"),
-            "'train' does not exist; there are vqvae",
-        ),
-        (
-            ("comparison.py", {}, "--stages=gan"),
-            "a suite does all stages of",
-        ),
-        (("digits.py", {}, "--wrokdir=x"), "wrokdir"),
-        (("digits.py", {}, "surplus"), "'surplus' is no flag"),
+        (("digits", {}, "--stages=train"), "'train' does not exist; there are vqvae"),
+        (("comparison", {}, "--stages=gan"), "a study runs all stages of all of its"),
+        (("digits", {}, "--wrokdir=x"), "wrokdir"),
+        (("digits", {}, "surplus"), "'surplus' is not a flag"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(args, message, tmp_path):
+def test_an_error_is_one_line_and_exit_code_2(args, message, tmp_path):
     found = launch(args[0], args[1], f"--workdir={tmp_path / 'run'}", *args[2:])
     assert found.returncode == 2
     assert "Traceback" not in found.stderr
@@ -71,9 +70,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(args, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_set_leaves_nothing_half_written(tmp_path):
+def test_missing_data_leave_no_partial_run(tmp_path):
     found = launch(
-        "digits.py",
+        "digits",
         {"data.source": "folder", "data.data_dir": tmp_path / "nowhere"},
         f"--workdir={tmp_path / 'run'}",
     )
@@ -83,36 +82,27 @@ def test_a_missing_set_leaves_nothing_half_written(tmp_path):
     assert len(found.stderr.strip().splitlines()) == 1
 
 
-def test_help_says_what_to_type_and_names_the_flags_and_the_stages():
-    found = subprocess.run(
-        [sys.executable, "launch.py", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert (found.returncode, found.stderr) == (0, "")
-    assert "launch.py --config experiments/digits.py\n" in found.stdout
-    for word in ("--config", "--workdir", "--stages", "evaluate", "--coordinator"):
-        assert f"  {word}" in found.stdout or f",{word}" in found.stdout
-
-
-def test_a_config_is_found_from_any_directory(tmp_path):
-    """As far as a mistake in it, which is told before anything is imported."""
-    found = subprocess.run(
-        [sys.executable, ROOT / "launch.py", *command("cifar.py:huge", {})[2:]],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert found.returncode == 2
-    assert "no variant 'huge'" in found.stderr
+def test_experiments_are_found_from_any_directory(tmp_path):
+    """Up to an error in the config, which is reported before slow imports."""
+    words = command("cifar:huge", {})[2:]
+    for program in (ROOT / "launch.py", ["-m", "vqvae_jax", "train"]):
+        program = [program] if isinstance(program, Path) else program
+        found = subprocess.run(
+            [sys.executable, *program, *words],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert found.returncode == 2
+        assert "experiments/cifar.py has no variant 'huge'" in found.stderr
 
 
 def kill_in_stage(process: subprocess.Popen, stage: str) -> None:
-    """Kill -9 a moment after the stage has announced itself or done ten steps."""
-    wanted = f"{stage} 10/20" if stage in ("vqvae", "prior") else stage
+    """Send SIGKILL soon after the stage has printed its name or step 10."""
+    awaited = f"{stage} 10/20" if stage in ("vqvae", "prior") else stage
     for line in process.stdout:
-        if line.startswith(wanted):
+        if line.startswith(awaited):
             break
     else:
         raise AssertionError(f"the run ended before stage {stage}")
@@ -122,9 +112,9 @@ def kill_in_stage(process: subprocess.Popen, stage: str) -> None:
 
 
 def assert_same_run(a, b):
-    """Parameters, samples and results of two workdirs are the same to the last bit."""
-    for restore_one in (restore, restore_prior):
-        leaves = [jax.tree.leaves(restore_one(w)[1]) for w in (a, b)]
+    """Assert that parameters and samples of two workdirs are equal to the last bit."""
+    for stage in (None, "prior"):
+        leaves = [jax.tree.leaves(restore(workdir, stage)[1]) for workdir in (a, b)]
         for x, y in zip(*leaves, strict=True):
             np.testing.assert_array_equal(x, y)
     np.testing.assert_array_equal(
@@ -147,16 +137,35 @@ STAGES = ("vqvae", "codes", "prior", "samples", "evaluate", "report")
 
 
 @pytest.mark.slow
-def test_killed_in_every_stage_it_ends_where_it_would_have(
+def test_a_run_killed_in_every_stage_has_the_same_results(
     finished_run, tiny_changes, digits_dir, tmp_path
 ):
-    """[20] kill -9 six times; the undisturbed run ran in another process."""
-    args = ("digits.py", tiny_changes | {"data.data_dir": digits_dir})
+    """[20] kill -9 six times; the undisturbed run was in another process."""
+    args = ("experiments/digits.py", tiny_changes | {"data.data_dir": digits_dir})
     run_with_kills(args, tmp_path / "run", STAGES)
     assert_same_run(tmp_path / "run", finished_run)
     words = command(*args, f"--workdir={tmp_path / 'run'}")[1:]
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"<code>{html.escape(shlex.join(['python', *words]))}</code>" in page
+
+
+@pytest.mark.slow
+def test_the_console_command_runs_the_same_experiment(
+    finished_run, tiny_changes, digits_dir, tmp_path
+):
+    changes = tiny_changes | {"data.data_dir": digits_dir}
+    words = ["train", *command("digits", changes)[2:], "--workdir=run"]
+    found = subprocess.run(
+        [sys.executable, "-m", "vqvae_jax", *words],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert_same_run(tmp_path / "run", finished_run)
+    expected = f"{shlex.join(['vqvae-jax', *words])}\n"
+    assert (tmp_path / "run" / "command.txt").read_text() == expected
 
 
 @pytest.mark.slow
@@ -174,14 +183,14 @@ def test_cifar_through_all_stages_without_tensorflow_and_with_kills(
         "samples.num_samples": 10,
         "samples.batch_size": 10,
     }
-    run_with_kills(("cifar.py", changes), tmp_path / "killed", STAGES)
+    run_with_kills(("cifar", changes), tmp_path / "killed", STAGES)
     # The same undisturbed, where an import of TensorFlow would raise.
     blocked = tmp_path / "blocked"
     (blocked / "tensorflow").mkdir(parents=True)
     (blocked / "tensorflow" / "__init__.py").write_text("raise SystemExit(7)")
     path = os.pathsep.join([str(blocked), os.environ.get("PYTHONPATH", "")])
     whole = launch(
-        "cifar.py",
+        "cifar",
         changes,
         f"--workdir={tmp_path / 'whole'}",
         env=os.environ | {"PYTHONPATH": path},
@@ -190,11 +199,11 @@ def test_cifar_through_all_stages_without_tensorflow_and_with_kills(
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_a_run_of_another_machine_resumes_with_its_own_data_dir(
+def test_a_finished_run_accepts_the_data_dir_of_another_machine(
     finished_run, tiny_changes, digits_dir, tmp_path
 ):
     shutil.copytree(finished_run, tmp_path / "run")
     changes = tiny_changes | {"data.data_dir": tmp_path / "elsewhere"}
-    found = launch("digits.py", changes, f"--workdir={tmp_path / 'run'}")
+    found = launch("digits", changes, f"--workdir={tmp_path / 'run'}")
     assert found.returncode == 0, found.stderr
     assert "nothing to do" in found.stdout

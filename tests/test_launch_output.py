@@ -1,4 +1,4 @@
-"""What a normal run says where no terminal is: its own lines, and nobody else's."""
+"""The output of a run without a terminal: its lines and no messages of libraries."""
 
 import os
 import re
@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("vqvae", "codes", "prior", "samples", "evaluate", "report")
-# What this machine's own settings could silence, or conftest.py has set.
+# Settings of this machine that could silence messages, and those of conftest.py.
 SETTINGS = ("TF_", "XLA_", "JAX_", "ABSL_", "GLOG_", "GRPC_", "COLUMNS", "FORCE_COLOR")
 
 
 @pytest.mark.slow
-def test_a_run_from_nothing_is_quiet(tiny_changes, tmp_path):
-    """It prepares the set and keeps programs; no absl, XLA or TFDS is heard."""
+def test_a_new_run_prints_only_its_stages_and_steps(tiny_changes, tmp_path):
+    """Preparation of data and compilation log no message of absl, XLA or TFDS."""
     changes = tiny_changes | {"data.data_dir": tmp_path / "sets"}
     command = [sys.executable, ROOT / "launch.py", "--config=experiments/digits.py"]
     command += [f"--config.{key}={value}" for key, value in changes.items()]

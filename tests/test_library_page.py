@@ -1,4 +1,4 @@
-"""The code of docs/library.md runs as printed, in every library it is written for."""
+"""Run the code blocks of docs/library.md as printed."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in LIBRARIES[1:]]
 
 
 def blocks(heading: str) -> list[str]:
-    """The Python below a heading, up to the next one."""
+    """Return the code blocks of the section under a heading."""
     _, _, below = PAGE.partition(f"# {heading}\n")
     section = re.split(r"^#+ ", below, maxsplit=1, flags=re.MULTILINE)[0]
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
@@ -28,14 +28,14 @@ def run(code: str, namespace: dict) -> None:
 
 
 @pytest.mark.parametrize("library", [LIBRARIES[0], *SLOW])
-def test_the_quantizer_learns_in(library):
+def test_the_autoencoder_learns(library):
     if library in NEEDS:
         pytest.importorskip(NEEDS[library])
     namespace: dict = {"__name__": "page"}
     for code in blocks(COMMON) + blocks(library):
         run(code, namespace)
     losses, codes = namespace["losses"], namespace["codes"]
-    # Predicting the mean image leaves the variance of the pixels.
+    # The error of predicting the mean image is the variance of the pixels.
     images = np.asarray(namespace["images"])
     assert losses[-1] < images.var(axis=0).mean()
     assert codes.shape == (1797, 4, 1)
@@ -44,7 +44,7 @@ def test_the_quantizer_learns_in(library):
 
 
 @pytest.mark.slow
-def test_a_trained_model_and_a_loop_of_ones_own(finished_run, tmp_path, monkeypatch):
+def test_a_trained_model_and_a_training_loop(finished_run, tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "digits").symlink_to(finished_run)
     monkeypatch.chdir(tmp_path)
@@ -56,11 +56,11 @@ def test_a_trained_model_and_a_loop_of_ones_own(finished_run, tmp_path, monkeypa
     np.testing.assert_array_equal(
         namespace["lower_half"][:, :2], namespace["codes"][:, :2]
     )
-    for code in blocks("A training loop of your own"):
+    for code in blocks("Your own training loop"):
         run(code, namespace)
     assert np.isfinite(namespace["loss"])
 
 
-def test_all_code_of_the_page_is_run():
-    headings = (COMMON, *LIBRARIES, "A trained model", "A training loop of your own")
+def test_every_block_of_the_page_is_run():
+    headings = (COMMON, *LIBRARIES, "A trained model", "Your own training loop")
     assert PAGE.count("```python") == sum(len(blocks(each)) for each in headings)

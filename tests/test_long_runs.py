@@ -1,4 +1,4 @@
-"""Two thousand steps: memory, compilations and files stop growing."""
+"""Two thousand steps: memory, compilations and files do not grow."""
 
 import json
 import subprocess
@@ -10,8 +10,8 @@ import pytest
 
 KEEP, EVERY, STEPS, WARM_UP = 2, 100, 2000, 1000
 
-# A process of its own, without what the tests before left in memory. What it prints
-# is, at each validation: bytes in memory, programs compiled, checkpoints on disk.
+# Runs in a new process, whose memory holds nothing of earlier tests. Prints at each
+# validation: bytes in memory, programs compiled, checkpoints on disk.
 SCRIPT = textwrap.dedent(
     """
     import json, resource, sys
@@ -80,7 +80,7 @@ def test_nothing_grows(make_config, tiny_changes, digits_dir, tmp_path):
     first, *later = seen[WARM_UP // EVERY :]
     assert max(memory for memory, _, _ in later) < 1.02 * first[0]
     assert {compiled for _, compiled, _ in later} == {first[1]}
-    # The last ones, the best, and one that is being written.
+    # The newest ones, the best one, and one that is being written.
     assert max(checkpoints for _, _, checkpoints in seen) <= KEEP + 2
     files = [p for p in tmp_path.rglob("*") if p.is_file()]
     steps = {p.name for p in tmp_path.glob("checkpoints/vqvae/*") if p.name.isdigit()}

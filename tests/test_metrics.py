@@ -1,4 +1,4 @@
-"""Metrics add up over batches of any size, against NumPy over the whole set.
+"""Metrics summed over batches of any size against NumPy over the whole set.
 
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
@@ -25,7 +25,7 @@ def evaluate(values, codes, mask, *, num_codes):
 
 
 def padded_batches(values, codes):
-    """Batches of 64, the last filled up with NaN and code 0 and masked."""
+    """Yield batches of 64, the last one padded with NaN and code 0, and masked."""
     for start in range(0, EXAMPLES, BATCH):
         part = slice(start, start + BATCH)
         missing = BATCH - len(values[part])
@@ -47,7 +47,7 @@ def perplexity(codes):
 def data():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(EXAMPLES, 2, 3)).astype(np.float32)
-    # The codes drift, so that a batch sees fewer of them than the set does.
+    # The codes drift, so each batch uses fewer of them than the whole set.
     drift = np.arange(EXAMPLES)[:, None, None] // 150
     codes = (drift + rng.integers(3, size=(EXAMPLES, 4, G))) % K
     codes[codes == 5] = 4
@@ -77,8 +77,8 @@ class TestWholeSet:
         np.testing.assert_array_equal(sums["usage"].counts, counts)
         assert np.asarray(sums["usage"].counts).dtype == np.float64
 
-    def test_numbers_are_those_of_the_set(self, data, batches):
-        """[12] Perplexity of the summed counts, not the batches' mean perplexity."""
+    def test_computed_values_are_those_of_the_whole_set(self, data, batches):
+        """[12] Perplexity is that of the summed counts, not the mean over batches."""
         values, codes = data
         computed = metrics.compute(metrics.total(batches))
         expected = np.mean([perplexity(codes[..., g]) for g in range(G)])
@@ -91,12 +91,10 @@ class TestWholeSet:
             },
             rel=1e-6,
         )
-        of_batches = [
-            metrics.compute(batch)["codebook_perplexity"] for batch in batches
-        ]
-        assert np.mean(of_batches) < 0.7 * expected
+        per_batch = [metrics.compute(batch)["codebook_perplexity"] for batch in batches]
+        assert np.mean(per_batch) < 0.7 * expected
 
-    def test_batches_of_other_sizes_give_the_same(self, data, batches):
+    def test_the_batch_size_does_not_matter(self, data, batches):
         values, codes = data
         whole = evaluate(
             jnp.asarray(values),
@@ -109,25 +107,25 @@ class TestWholeSet:
         )
 
 
-def test_means_without_mask_and_of_nothing():
+def test_means_without_a_mask_and_with_an_empty_one():
     values = jnp.array([[1.0, 3.0], [5.0, 7.0]])
     assert [float(x) for x in metrics.mean(values)] == [8.0, 2.0]
-    nothing = jnp.zeros(2, bool)
-    assert float(metrics.masked_mean(values, nothing)) == 0
-    assert metrics.compute({"m": metrics.mean(values, nothing)}) == {"m": 0.0}
+    empty = jnp.zeros(2, bool)
+    assert float(metrics.masked_mean(values, empty)) == 0
+    assert metrics.compute({"m": metrics.mean(values, empty)}) == {"m": 0.0}
     assert metrics.total([]) == {}
 
 
-def test_values_with_a_mask_of_their_own_count_alike():
-    """Three of the first example and one of the second, not half and half."""
+def test_mean_over_weights_all_values_equally():
+    """Three values of the first example count, and one of the second."""
     values = jnp.array([[1.0, 2.0, 3.0], [10.0, jnp.nan, jnp.nan]])
     mask = jnp.array([[True, True, True], [True, False, False]])
     assert [float(x) for x in metrics.mean_over(values, mask)] == [16.0, 4.0]
     assert float(metrics.mean(values, jnp.array([True, False])).total) == 2.0
 
 
-def test_numbers_of_each_example_are_kept_in_order():
-    """In batches of four with a padded last one, and whatever else is counted."""
+def test_values_per_example_are_kept_in_order():
+    """In batches of four with a padded last one, next to other metrics."""
     values = np.random.default_rng(0).normal(size=11).astype(np.float32)
     padded = np.append(values, np.nan).astype(np.float32)
     mask = np.arange(12) < 11
@@ -145,8 +143,7 @@ def test_numbers_of_each_example_are_kept_in_order():
     assert metrics.compute(sums) == pytest.approx({"mean": values.mean()}, rel=1e-5)
 
 
-def test_gradient_of_a_masked_mean_stays_clean():
-    """NaN in padding reaches neither the mean nor its gradient."""
+def test_nan_in_padding_does_not_reach_the_gradient_of_a_masked_mean():
     values = jnp.array([[1.0], [jnp.nan], [4.0]])
     mask = jnp.array([True, False, True])
     mean, slope = jax.value_and_grad(metrics.masked_mean)(values, mask)

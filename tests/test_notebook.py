@@ -1,6 +1,9 @@
-"""The Colab notebook: what it installs, and all of it from top to bottom in small."""
+"""The Colab notebook: what it installs, its committed outputs, and a small run."""
 
+import ast
+import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -10,6 +13,8 @@ nbformat = pytest.importorskip("nbformat")
 
 ROOT = Path(__file__).parents[1]
 PATH = ROOT / "experiments" / "colab.ipynb"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+EXTRAS = PROJECT["project"]["optional-dependencies"]
 TAG = "parameters"
 
 
@@ -19,20 +24,20 @@ def notebook():
 
 
 def code_after(notebook, heading: str) -> str:
-    """The code cell below a heading."""
+    """Return the code cell below a heading."""
     cells = notebook.cells
-    (place,) = [i for i, each in enumerate(cells) if f"## {heading}\n" in each.source]
-    return cells[place + 1].source
+    (index,) = [i for i, each in enumerate(cells) if f"## {heading}\n" in each.source]
+    return cells[index + 1].source
 
 
 @pytest.fixture
-def install(notebook, monkeypatch, tmp_path):
-    """Run the install cell where these versions are there; return pip's arguments.
+def install(notebook, monkeypatch):
+    """Run the install cell where these versions are installed.
 
-    The held versions come last, as one string.
+    Returns the arguments of pip after its options, and the lines of its constraints.
     """
 
-    def run(versions: dict[str, str]) -> list[str]:
+    def run(versions: dict[str, str], *, directory, repository="", returncode=0):
         calls = []
 
         def version(name):
@@ -40,74 +45,94 @@ def install(notebook, monkeypatch, tmp_path):
                 raise metadata.PackageNotFoundError(name)
             return versions[name]
 
-        def call(command, *, check):
-            held = Path(command[command.index("-c") + 1]).read_text()
-            calls.append([*command[command.index("-c") + 2 :], held])
+        def call(command):
+            end = command.index("-c") + 2
+            calls.append((command[end:], Path(command[end - 1]).read_text().split()))
+            versions["vqvae_jax"] = "0.2.0"
+            return subprocess.CompletedProcess(command, returncode)
 
-        monkeypatch.chdir(ROOT)
+        monkeypatch.chdir(directory)
         monkeypatch.setattr(metadata, "version", version)
         monkeypatch.setattr("subprocess.run", call)
-        monkeypatch.setattr("sys.path", list(sys.path))
+        monkeypatch.setattr("site.addsitedir", lambda directory: None)
         code = code_after(notebook, "Install")
-        exec(compile(code, "colab.ipynb", "exec"), {"REPOSITORY": ""})
-        return calls[0] if calls else []
+        exec(compile(code, "colab.ipynb", "exec"), {"REPOSITORY": repository})
+        return calls[0] if calls else None
 
     return run
 
 
-COLAB = {
-    "jax": "0.11.1",
-    "jaxlib": "0.11.1",
-    "numpy": "2.4.6",
-    "tensorflow": "2.21.0",
-    "flax": "0.11.2",
-    "optax": "0.2.8",
-}
+@pytest.fixture
+def colab():
+    """Versions of packages on Colab."""
+    return {
+        "jax": "0.11.1",
+        "jaxlib": "0.11.1",
+        "numpy": "2.4.6",
+        "tensorflow": "2.21.0",
+        "optax": "0.2.8",
+    }
 
 
 class TestInstall:
-    def test_only_what_is_missing_and_beside_what_is_held(self, install):
-        *wanted, held = install(COLAB)
-        assert held.split() == [
+    def test_a_checkout_is_installed_and_versions_are_held(self, install, colab):
+        package, constraints = install(colab, directory=ROOT / "experiments")
+        assert package == ["-e", ".[train]"]
+        assert Path.cwd() == ROOT
+        assert constraints == [
             "jax==0.11.1",
             "jaxlib==0.11.1",
             "numpy==2.4.6",
             "tensorflow==2.21.0",
         ]
-        # Missing, and too old.
-        assert {"grain>=0.2.18", "dm-pix", "flax>=0.12"} <= set(wanted)
-        names = {each.split(">")[0] for each in wanted}
-        assert not names & {"jax", "numpy", "optax", "tensorflow", "tensorflow-cpu"}
-        assert not names & {"pytest", "ruff", "dm-haiku", "playwright", "vizdoom"}
 
-    def test_a_jax_that_is_too_old_is_told_and_left_alone(self, install):
-        with pytest.raises(SystemExit, match=r"too old: vqvae_jax needs jax>=0\.10"):
-            install(COLAB | {"jax": "0.7.2"})
+    def test_tensorflow_is_installed_if_it_is_missing(self, install, colab):
+        del colab["tensorflow"]
+        package, constraints = install(colab, directory=ROOT)
+        assert package == ["-e", ".[train,prepare]"]
+        assert len(constraints) == 3
 
-    def test_nothing_where_all_is_there(self, install, capsys):
-        class Everything(dict):
-            def __contains__(self, name):
-                return True
+    @pytest.mark.parametrize(
+        ("repository", "package"),
+        [
+            ("", "vqvae_jax[train]"),
+            ("https://host/a.git", "vqvae_jax[train] @ git+https://host/a.git"),
+        ],
+    )
+    def test_outside_of_a_checkout(self, install, colab, tmp_path, repository, package):
+        found, _ = install(colab, directory=tmp_path, repository=repository)
+        assert found == [package]
 
-            def __missing__(self, name):
-                return "1000"
+    def test_an_installed_package_is_kept(self, install, colab, capsys):
+        versions = colab | {"vqvae_jax": "0.2.0"}
+        assert install(versions, directory=ROOT) is None
+        assert capsys.readouterr().out == "vqvae_jax 0.2.0\n"
 
-        assert install(Everything()) == []
-        assert "nothing was missing" in capsys.readouterr().out
+    def test_a_failure_of_pip_ends_the_notebook(self, install, colab):
+        with pytest.raises(SystemExit, match=r"pip failed; the installed ..jax"):
+            install(colab, directory=ROOT, returncode=1)
 
-    def test_what_is_not_needed_is_in_the_list(self, install, notebook):
-        namespace = {"REPOSITORY": ""}
-        code = code_after(notebook, "Install").split("def version")[0]
-        exec(compile(code, "colab.ipynb", "exec"), namespace)
-        listed = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-        names = {
-            line.split("#")[0].split(";")[0].strip() for line in listed.split("\n")
-        }
-        assert namespace["NOT_NEEDED"] <= names
+    def test_its_extras_have_all_imports(self, notebook):
+        assert {"train", "prepare"} <= EXTRAS.keys()
+        listed = [*PROJECT["project"]["dependencies"], *EXTRAS["train"]]
+        names = " ".join(listed).lower()
+        modules = set()
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                for node in ast.walk(ast.parse(cell.source)):
+                    if isinstance(node, ast.ImportFrom):
+                        modules.add(node.module.partition(".")[0])
+                    elif isinstance(node, ast.Import):
+                        modules |= {each.name.partition(".")[0] for each in node.names}
+        modules -= {*sys.stdlib_module_names, "google", "vqvae_jax"}
+        distributions = metadata.packages_distributions()
+        assert modules
+        for module in modules:
+            assert distributions[module][0].lower() in names
 
 
 class TestCommitted:
-    def test_it_holds_a_run_of_all_cells(self, notebook):
+    def test_it_has_the_outputs_of_all_cells(self, notebook):
         cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
         assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
         outputs = [output for cell in cells for output in cell.outputs]
@@ -115,11 +140,11 @@ class TestCommitted:
         assert not [o for o in outputs if o.get("name") == "stderr"]
         assert sum("image/png" in o.get("data", {}) for o in outputs) == 4
 
-    def test_it_is_small_and_says_nothing_of_the_machine(self, notebook):
+    def test_it_is_small_and_has_no_path_of_the_machine(self, notebook):
         text = PATH.read_text(encoding="utf-8")
         assert len(text) < 1_000_000
-        for place in ("/home/", "/root/", "/tmp/", "site-packages", str(ROOT)):
-            assert place not in text
+        for path in ("/home/", "/root/", "/tmp/", "site-packages", str(ROOT)):
+            assert path not in text
         assert set(notebook.metadata) <= {
             "accelerator",
             "colab",
@@ -134,10 +159,10 @@ def test_it_runs_from_top_to_bottom(notebook, digits_dir, tiny_changes, tmp_path
     client = pytest.importorskip("nbclient").NotebookClient
     changes = tiny_changes | {"data.data_dir": digits_dir}
     small = f"WORKDIR = {str(tmp_path / 'run')!r}\nCHANGES = {changes!r}"
-    (place,) = [
+    (index,) = [
         i for i, c in enumerate(notebook.cells) if TAG in c.metadata.get("tags", ())
     ]
-    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(small))
+    notebook.cells.insert(index + 1, nbformat.v4.new_code_cell(small))
     resources = {"metadata": {"path": str(ROOT / "experiments")}}
     client(notebook, timeout=600, resources=resources).execute()
     outputs = [o for c in notebook.cells for o in c.get("outputs", ())]

@@ -1,4 +1,4 @@
-"""Numbers: no float64 on devices, bfloat16 near float32, the same bits again."""
+"""Precision and determinism: no float64, bfloat16 near float32, bit-identical runs."""
 
 import json
 import subprocess
@@ -11,16 +11,19 @@ import optax
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from vqvae_jax import pipeline, quantizers
-from vqvae_jax.training.state import init_state, make_train_step
-from vqvae_jax.workdir import restore
+from vqvae_jax import pipeline, quantizers, restore
+from vqvae_jax.data.dataset import open_dataset
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.quantizers.codebook import init_uniform
+from vqvae_jax.quantizers.ema import count_update, ema_update
+from vqvae_jax.training.step import init_state, make_train_step
 
 KEY = jax.random.key(0)
 ROOT = Path(__file__).parents[1]
 
 
 def avals(jaxpr):
-    """Return every value of a program and of the programs in it."""
+    """Yield the abstract values of a program and its inner programs."""
     for equation in jaxpr.eqns:
         yield from (variable.aval for variable in equation.outvars)
         for inner in jaxprs_in_params(equation.params):
@@ -28,9 +31,9 @@ def avals(jaxpr):
 
 
 def wide(function, *arguments):
-    """Return the float64 values of a function that is given float32.
+    """Return the float64 values inside a function of float32 arguments.
 
-    Numbers written in the code are float64 until they meet an array: they do not count.
+    Skip Python numbers, which have a weak float64 type until they meet an array.
     """
     found = [
         aval
@@ -81,8 +84,8 @@ DRAW = {
 
 
 @pytest.mark.parametrize("name", ["vqvae", "prior", *SLOW])
-def test_nothing_asks_for_float64(name, tiny_model):
-    """JAX, as all programs here run it, then gives float32 and a warning: an error."""
+def test_no_model_requests_float64(name, tiny_model):
+    """With x64 disabled JAX warns about such requests, and tests fail on warnings."""
     model, (params, batch) = tiny_model(name)
     optimizer = optax.adam(1e-3)
     options = {"params_ema_decay": 0.9}
@@ -95,11 +98,13 @@ def test_nothing_asks_for_float64(name, tiny_model):
     assert not wide(lambda p, b: DRAW[name](model, p, b), params, batch)
 
 
+VQ = quantizers.VQ(num_codes=5, dim=3)
 QUANTIZER = {
-    "init": lambda c, z: quantizers.init(KEY, num_codes=5, dim=3),
-    "quantize": lambda c, z: quantizers.quantize(c, z),
-    "ema_update": lambda c, z: quantizers.ema_update(c, z, codes_of(c, z)),
-    "count_update": lambda c, z: quantizers.count_update(c, codes_of(c, z)),
+    "init": lambda c, z: init_uniform(KEY, num_codes=5, dim=3),
+    "quantize": lambda c, z: VQ.quantize(c, z),
+    "lookup": lambda c, z: VQ.lookup(c, codes_of(c, z)),
+    "ema_update": lambda c, z: ema_update(c, z, codes_of(c, z)),
+    "count_update": lambda c, z: count_update(c, codes_of(c, z)),
     "kmeans": lambda c, z: quantizers.kmeans(KEY, c, z),
     "restart": lambda c, z: quantizers.restart(KEY, c, z),
     "perplexity": lambda c, z: quantizers.perplexity(
@@ -113,18 +118,15 @@ def codes_of(codebook, z_e):
 
 
 @pytest.mark.parametrize("name", QUANTIZER)
-def test_the_quantizer_keeps_to_float32_where_float64_is_allowed(name):
-    """In programs of others, which may switch it on."""
-    codebook = quantizers.init(KEY, num_codes=5, dim=3)
+def test_the_quantizer_stays_in_float32_with_x64_enabled(name):
+    """Programs that use the library may enable x64."""
+    codebook = init_uniform(KEY, num_codes=5, dim=3)
     z_e = np.zeros((4, 3), "float32")
     with jax.enable_x64(True):
         assert not wide(QUANTIZER[name], codebook, z_e)
 
 
-def test_batches_and_what_is_kept_are_of_32_bits_or_fewer(finished_run, tiny_config):
-    from vqvae_jax.data.dataset import open_dataset
-    from vqvae_jax.experiment import Experiment
-
+def test_batches_and_stored_arrays_have_at_most_32_bits(finished_run, tiny_config):
     experiment = Experiment.from_config(tiny_config)
     dataset = open_dataset(experiment.data)
     batch = next(experiment.train_batches(dataset.train, experiment.training))
@@ -148,7 +150,8 @@ def test_bfloat16_trains_like_float32(make_config, digits_dir, tmp_path):
     for dtype in ("float32", "bfloat16"):
         changes = {
             "data.data_dir": digits_dir,
-            "model.dtype": dtype,
+            "model.encoder.dtype": dtype,
+            "model.decoder.dtype": dtype,
             "model.likelihood": "gaussian",
             "training.steps": 600,
             "training.checkpoint_every": 300,
@@ -163,7 +166,7 @@ def test_bfloat16_trains_like_float32(make_config, digits_dir, tmp_path):
 def test_the_same_seed_gives_the_same_bits(
     finished_run, tiny_config, tiny_changes, digits_dir, tmp_path
 ):
-    """In this process, where the run was made already, and in another one."""
+    """In this process, which has run it before, and in another process."""
     pipeline.run(tiny_config, str(tmp_path / "here"), ["vqvae"])
     changes = tiny_changes | {"data.data_dir": digits_dir}
     flags = [f"--config.{key}={value}" for key, value in changes.items()]

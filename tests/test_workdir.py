@@ -1,15 +1,24 @@
-"""Reading a workdir back, and writing it whole or not at all."""
+"""Reading a workdir, writing its files atomically, and workdirs of version 0.1."""
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 import vqvae_jax
+from vqvae_jax import pipeline, registry
+from vqvae_jax.cli.main import main
+from vqvae_jax.models.base import fingerprint
+from vqvae_jax.runtime import compilation
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.workdir import Workdir, fingerprint, restore_second
+from vqvae_jax.workdir import Workdir
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_restored_models_encode_decode_sample_and_score(finished_run):
@@ -18,84 +27,91 @@ def test_restored_models_encode_decode_sample_and_score(finished_run):
     codes = jax.jit(model.encode)(params, images)
     assert codes.shape == (3, 4, 4, 1)
     assert model.decode(params, codes).shape == images.shape
-    prior, prior_params = vqvae_jax.restore_prior(finished_run)
+    prior, prior_params = vqvae_jax.restore(finished_run, "prior")
     labels = np.array([1, 2, 3], np.int32)
     drawn = prior.sample(prior_params, jax.random.key(0), labels=labels)
     assert drawn.shape == (3, 4, 4, 1)
     assert prior.log_prob(prior_params, drawn, labels=labels).shape == (3,)
 
 
-def test_restores_on_one_device_what_eight_wrote(finished_run):
+def test_restores_on_one_device_the_checkpoint_of_eight(finished_run):
     _, params = vqvae_jax.restore(finished_run)
     assert {len(x.sharding.device_set) for x in jax.tree.leaves(params)} == {1}
 
 
 def test_fingerprint_depends_on_encoder_and_embeddings(finished_run):
-    _, params = vqvae_jax.restore(finished_run)
-    codebook = params.codebook
-    other = params._replace(
-        codebook=codebook._replace(embeddings=codebook.embeddings + 1)
-    )
-    counted = params._replace(codebook=codebook._replace(counts=codebook.counts + 1))
-    assert fingerprint(params) == fingerprint(counted) != fingerprint(other)
+    model, params = vqvae_jax.restore(finished_run)
+    state = params.quantizer
+    moved = params._replace(quantizer=state._replace(embeddings=state.embeddings + 1))
+    counted = params._replace(quantizer=state._replace(counts=state.counts + 1))
+    other = params._replace(encoder=jax.tree.map(lambda x: x + 1, params.encoder))
+    same = fingerprint(model, params)
+    assert fingerprint(model, counted) == same
+    assert fingerprint(model, moved) != same != fingerprint(model, other)
 
 
-def test_no_run_and_no_prior_yet(finished_run, tmp_path):
+def test_a_missing_run_and_a_missing_prior_raise(finished_run, tmp_path):
     with pytest.raises(UserError, match=r"config.json does not exist: is .* a run's"):
         vqvae_jax.restore(tmp_path)
     shutil.copytree(finished_run, tmp_path / "run")
     (tmp_path / "run" / "prior.json").unlink()
     with pytest.raises(UserError, match=r"there is no prior in .* yet: train"):
-        vqvae_jax.restore_prior(tmp_path / "run")
-
-
-def test_a_stage_that_the_run_does_not_have(finished_run):
-    told = r"no hierarchy in .*: its vqvae is followed by prior"
-    with pytest.raises(UserError, match=told):
-        restore_second(finished_run, "hierarchy")
+        vqvae_jax.restore(tmp_path / "run", "prior")
+    with pytest.raises(UserError, match=r"prior.json does not exist"):
+        Workdir(tmp_path / "run").restore("prior")
 
 
 @pytest.mark.parametrize(
-    ("restore", "file", "key", "message"),
+    "restore", [vqvae_jax.restore, lambda path, stage: Workdir(path).restore(stage)]
+)
+def test_a_stage_of_another_experiment_raises(finished_run, restore):
+    message = r"no hierarchy in .*: its vqvae is followed by prior"
+    with pytest.raises(UserError, match=message):
+        restore(finished_run, "hierarchy")
+
+
+@pytest.mark.parametrize(
+    ("stage", "file", "key", "message"),
     [
         (
-            vqvae_jax.restore,
+            "vqvae",
             "config.json",
-            ("model", "num_codes"),
-            r"codebook/counts has shape \(1, 16\) in the checkpoint, expected \(1, 8\)",
+            ("model", "quantizer", "num_codes"),
+            r"quantizer/counts has shape \(1, 16\) in the checkpoint, expected "
+            r"\(1, 8\)",
         ),
         (
-            vqvae_jax.restore_prior,
+            "prior",
             "prior.json",
             ("num_codes",),
             r"bias has shape \(1, 16\) in the checkpoint, expected \(1, 8\)",
         ),
     ],
 )
-def test_other_sizes_than_those_of_training_are_told(
-    finished_run, tmp_path, restore, file, key, message
+def test_other_sizes_than_those_of_the_checkpoint_raise(
+    finished_run, tmp_path, stage, file, key, message
 ):
-    """By the array that tells, without a word of damage."""
+    """The message names an array and its shapes."""
     run = shutil.copytree(finished_run, tmp_path / "run")
-    facts = json.loads((run / file).read_text())
-    section = facts
+    values = json.loads((run / file).read_text())
+    section = values
     for name in key[:-1]:
         section = section[name]
     section[key[-1]] = 8
-    (run / file).write_text(json.dumps(facts))
+    (run / file).write_text(json.dumps(values))
     with pytest.raises(UserError, match=rf"/\d+: .*{message}.*: the model's sizes"):
-        restore(run)
+        vqvae_jax.restore(run, stage)
 
 
-def test_a_damaged_config_is_told(tmp_path):
+def test_a_damaged_config_raises(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": ')
     with pytest.raises(UserError, match=r"config\.json is damaged"):
         vqvae_jax.restore(tmp_path)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    place = Workdir(tmp_path)
-    place.write_json(place.results, {"a": 1})
+def test_a_failed_write_keeps_the_old_file_and_adds_none(tmp_path, monkeypatch):
+    workdir = Workdir(tmp_path)
+    workdir.write_json(workdir.results, {"a": 1})
 
     def full(self, content):
         self.touch()
@@ -103,51 +119,117 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(UserError, match=r"cannot write .*results.json: No space left"):
-        place.write_json(place.results, {"a": 2})
-    assert json.loads(place.results.read_text()) == {"a": 1}
+        workdir.write_json(workdir.results, {"a": 2})
+    assert json.loads(workdir.results.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
 
 
-def test_a_workdir_that_cannot_be_written_to(tmp_path):
+def test_a_workdir_without_write_access_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--workdir=.*file/run cannot be written to"):
         Workdir(tmp_path / "file" / "run").require_usable({})
 
 
-def test_the_command_is_that_of_the_first_time(tmp_path):
+def test_the_config_and_the_first_command_are_saved(tmp_path):
     workdir = Workdir(tmp_path)
     assert workdir.read_command() == ""
     for command in ("", "python launch.py --config 'a b'", "another"):
         workdir.begin({"seed": 0}, command=command)
     assert workdir.read_command() == "python launch.py --config 'a b'"
-    assert workdir.read_json(workdir.config) == {"seed": 0}
+    assert workdir.read_json(workdir.config) == {"format": 2, "seed": 0}
+    assert workdir.read_config() == {"seed": 0}
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
-    """Two that write the same file take each other's from under them."""
+    """Two processes that write the same file remove each other's temporary file."""
     monkeypatch.setattr("jax.process_index", lambda: 1)
-    place = Workdir(tmp_path)
-    place.write_json(place.results, {"a": 1})
-    place.write_bytes(place.report, b"a")
+    workdir = Workdir(tmp_path)
+    workdir.write_json(workdir.results, {"a": 1})
+    workdir.write_bytes(workdir.report, b"a")
     assert not list(tmp_path.iterdir())
 
 
-def test_speakers_are_written_once_and_others_refused(tmp_path):
-    place = Workdir(tmp_path)
-    place.keep_speakers(["ann", "bob"])
-    place.keep_speakers(("ann", "bob"))
+def test_options_given_by_the_data_are_saved_once_and_others_raise(tmp_path):
+    workdir = Workdir(tmp_path)
+    workdir.keep_given({"speaker_names": ["ann", "bob"]})
+    workdir.keep_given({"speaker_names": ("ann", "bob")})
     for others in (["bob", "ann"], ["ann"], ["ann", "bob", "cy"]):
         with pytest.raises(
-            UserError, match=r"speech of 2 speakers \(ann, bob \.\.\.\)"
+            UserError, match=r"data with 2 speaker_names \(ann, bob \.\.\.\)"
         ):
-            place.keep_speakers(others)
-    assert place.read_json(place.speakers) == {"speaker_names": ["ann", "bob"]}
+            workdir.keep_given({"speaker_names": others})
+    assert workdir.read_json(workdir.given) == {"speaker_names": ["ann", "bob"]}
 
 
-def test_a_model_of_speech_has_the_speakers_of_its_run(make_config, tmp_path):
-    place = Workdir(tmp_path)
-    place.write_json(place.config, make_config("speech:small", {}))
-    with pytest.raises(UserError, match=r"speakers\.json does not exist"):
-        place.experiment()
-    place.keep_speakers(["ann", "bob"])
-    assert place.experiment().model.speaker_names == ("ann", "bob")
+def test_options_that_the_config_decides_are_not_read_from_the_data(copied_run):
+    (copied_run / "given.json").write_text('{"image_shape": ["a"]}')
+    assert Workdir(copied_run).experiment().model.image_shape == (8, 8, 1)
+
+
+def with_config(path, config):
+    """Return a workdir with this config.json."""
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+OLD = r"^{} is a run of vqvae_jax 0\.1, .*: choose another --workdir, or use version 0"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        vqvae_jax.restore,
+        lambda path: vqvae_jax.restore(path, "prior"),
+        lambda path: Workdir(path).restore(),
+        lambda path: Workdir(path).experiment(),
+    ],
+    ids=["restore", "restore prior", "Workdir.restore", "experiment"],
+)
+def test_restoring_a_run_of_version_0_1_raises(tiny_config, tmp_path, read):
+    run = with_config(tmp_path / "old", tiny_config)
+    with pytest.raises(UserError, match=OLD.format(run)) as caught:
+        read(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_resuming_a_run_of_version_0_1_raises(tiny_config, tmp_path):
+    run = with_config(tmp_path / "old", tiny_config)
+    with pytest.raises(UserError, match=OLD.format(run)) as caught:
+        pipeline.run(tiny_config, str(run))
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in run.iterdir()] == ["config.json"]
+
+
+def test_launch_with_a_run_of_version_0_1_exits_in_one_line(tmp_path):
+    run = with_config(tmp_path / "old", {"seed": 0})
+    found = subprocess.run(
+        [sys.executable, "launch.py", "--config=digits", f"--workdir={run}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 2
+    (line,) = found.stderr.splitlines()
+    assert line.startswith(f"error: {run} is a run of vqvae_jax 0.1, ")
+    assert [path.name for path in run.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("name", registry.COMMANDS)
+def test_commands_with_a_run_of_version_0_1_exit_in_one_line(
+    name, tiny_config, tmp_path, monkeypatch, capsys
+):
+    # Programs compiled by tests stay out of the user's cache.
+    monkeypatch.setattr(compilation, "keep_programs", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    run = with_config(tmp_path / "old", tiny_config)
+    _, *others = registry.COMMANDS[name].example.split()
+    assert main([name, str(run), *others]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {run} is a run of vqvae_jax 0.1, ")
+
+
+def test_an_unknown_format_raises(tmp_path):
+    run = with_config(tmp_path / "new", {"format": 3})
+    with pytest.raises(UserError, match=r"config\.json has the unknown format 3"):
+        vqvae_jax.restore(run)

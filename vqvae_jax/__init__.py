@@ -1,8 +1,11 @@
-"""VQ-VAE (van den Oord, Vinyals, Kavukcuoglu, 2017), whole and in JAX.
+"""VQ-VAE (van den Oord, Vinyals, Kavukcuoglu, 2017) in JAX.
 
-from vqvae_jax import quantizers             # pure functions, depends on jax alone
-model, params = vqvae_jax.restore("runs/cifar")
-prior, prior_params = vqvae_jax.restore_prior("runs/cifar")
+    from vqvae_jax import quantizers  # pure functions of JAX arrays
+
+    model, params = vqvae_jax.restore("runs/cifar")
+    prior, prior_params = vqvae_jax.restore("runs/cifar", "prior")
+
+Attributes are imported on first use.
 """
 
 import importlib
@@ -18,14 +21,14 @@ if TYPE_CHECKING:
     from vqvae_jax.models.vqvae import VQVAE
     from vqvae_jax.pretrained import (
         restore,
-        restore_prior,
-        restore_second,
         save_pretrained,
     )
     from vqvae_jax.tasks.hierarchy.model import Hierarchy
     from vqvae_jax.tasks.speech.model import SpeechVQVAE
     from vqvae_jax.tasks.speech.prior import SequencePrior
     from vqvae_jax.tasks.video.model import Video
+
+    __version__: str
 
 __all__ = [
     "GAN",
@@ -40,8 +43,6 @@ __all__ = [
     "Video",
     "quantizers",
     "restore",
-    "restore_prior",
-    "restore_second",
     "save_pretrained",
 ]
 
@@ -57,16 +58,26 @@ _HOMES = {
     "VQVAE": "models.vqvae",
     "Video": "tasks.video.model",
     "restore": "pretrained",
-    "restore_prior": "pretrained",
-    "restore_second": "pretrained",
     "save_pretrained": "pretrained",
 }
 
 
 def __getattr__(name: str):
-    """Import on first use: the quantizer needs JAX alone, the command line not even."""
+    """Import on first use: quantizers need JAX alone, the command line nothing."""
+    if name == "__version__":
+        return _version()
     if name == "quantizers":
         return importlib.import_module("vqvae_jax.quantizers")
     if name not in _HOMES:
         raise AttributeError(f"module 'vqvae_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"vqvae_jax.{_HOMES[name]}"), name)
+
+
+def _version() -> str:
+    """Return the version of the installed package, "0+unknown" without one."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("vqvae_jax")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"

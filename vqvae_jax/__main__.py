@@ -1,8 +1,6 @@
-"""Use a trained model: python -m vqvae_jax --help."""
+"""The command line: python -m vqvae_jax --help."""
 
-import sys
-
-from vqvae_jax.cli.main import main
+from vqvae_jax.cli.main import entry
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    entry()

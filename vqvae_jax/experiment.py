@@ -1,28 +1,25 @@
-"""A whole experiment: every section of a config, checked and built."""
+"""Check a config, and build the model and the options of each section."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 
+from vqvae_jax import options, registry
 from vqvae_jax.data.batches import TrainBatches, eval_batches, train_batches
-from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.source import Batch, Example, Source
-from vqvae_jax.models import second as second_lib
-from vqvae_jax.models.base import require_buildable
-from vqvae_jax.models.first import KINDS, Shapes, second_of
-from vqvae_jax.options import require_section, section, shown
+from vqvae_jax.models.base import second_models
+from vqvae_jax.options import require_section, shown
+from vqvae_jax.registry import ModelSpec, SecondStageSpec
 from vqvae_jax.runtime import distributed
 from vqvae_jax.runtime.errors import require
-from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
-from vqvae_jax.tasks.speech.utterances import Utterances, utterance_batches
-from vqvae_jax.training.config import MAX_BATCH, TrainingConfig
+from vqvae_jax.training.config import TrainingConfig
 
 _SECTIONS = ("seed", "data", "model", "training", "samples", "evaluation")
-# Until the data are open nobody knows who speaks.
-_UNKNOWN_SPEAKERS = ("",)
+# Metadata of codes that stand in until there are some.
+_UNKNOWN_CODES = {"action_names": (), "class_names": ()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,36 +27,29 @@ class SamplesConfig:
     """The `samples` section.
 
     Attributes:
-      num_samples: how many to draw, shared evenly among the classes.
-      batch_size: drawn at once.
-      temperature: of the prior's logits.
-      top_k: draw each code from the k likeliest; 0 for all.
-      top_p: draw each code from the likeliest that have this probability together.
-      guidance: how much the label counts, 1 for the model itself; others need
-        prior.label_dropout.
+      num_samples: samples to draw, shared evenly among the classes.
+      batch_size: samples drawn at once.
+      temperature: divides the logits; below 1 for likelier samples.
+      top_k: draw each code from the k most likely; 0 for all.
+      top_p: draw each code from the most likely with this total probability.
+      guidance: weight of the label, 1 for the model itself; others need
+        `prior.label_dropout`.
     """
 
-    num_samples: int = 100
-    batch_size: int = 100
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    guidance: float = 1.0
+    num_samples: Annotated[int, "> 0", "<= 1048576"] = 100
+    batch_size: Annotated[int, "> 0", "<= 1048576"] = 100
+    temperature: Annotated[float, "> 0", "<= 1048576"] = 1.0
+    top_k: Annotated[int, ">= 0"] = 0
+    top_p: Annotated[float, "> 0", "<= 1"] = 1.0
+    guidance: Annotated[float, ">= 0"] = 1.0
 
     def __post_init__(self):
-        """Check every option."""
-        for name in ("num_samples", "batch_size", "temperature"):
-            value = getattr(self, name)
-            require(value > 0, f"{name} must be above 0, got {value}")
-            require(value <= MAX_BATCH, f"{name} is too large: {value}")
-        for name in ("top_k", "guidance"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must not be negative, got {value}")
-        require(0 < self.top_p <= 1, f"top_p must be in (0, 1], got {self.top_p}")
+        """Check every option; UserError names the first wrong one."""
+        options.check(self)
 
     @property
-    def of_draw(self) -> dict[str, float | int | None]:
-        """What `Prior.sample` is told of how to draw; None for what is off."""
+    def draw_options(self) -> dict[str, float | int | None]:
+        """Arguments of `Prior.sample`; None for options without effect."""
         return {
             "temperature": self.temperature,
             "top_k": self.top_k or None,
@@ -68,9 +58,9 @@ class SamplesConfig:
         }
 
     @property
-    def without_labels(self) -> dict[str, float | int | None]:
-        """The same for models that know no labels."""
-        return {k: v for k, v in self.of_draw.items() if k != "guidance"}
+    def draw_options_without_labels(self) -> dict[str, float | int | None]:
+        """Arguments of `sample` of models without labels."""
+        return {k: v for k, v in self.draw_options.items() if k != "guidance"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,27 +69,20 @@ class EvaluationConfig:
 
     Attributes:
       batch_size: examples evaluated, or encoded, at once.
-      classify_samples: train a classifier on the real images' pixels and report how
-        many of the samples it recognises as their class; for small, simple images
+      classify_samples: train a classifier on the real images' pixels and report the
+        fraction of samples that it assigns to their class; for small, simple images
         with labels, and samples of a prior.
-      train_grids: grids of codes, drawn from train, that the prior's bits per code on
-        train are measured on; 0 for all.
+      train_grids: grids of codes, drawn from train, on which the prior's bits per code
+        on train are measured; 0 for all.
     """
 
-    batch_size: int = 100
+    batch_size: Annotated[int, ">= 1", "<= 1048576"] = 100
     classify_samples: bool = False
-    train_grids: int = 10_000
+    train_grids: Annotated[int, ">= 0"] = 10_000
 
     def __post_init__(self):
-        """Check every option."""
-        require(self.batch_size >= 1, f"batch_size must be >= 1, got {self.batch_size}")
-        require(
-            self.batch_size <= MAX_BATCH, f"batch_size is too large: {self.batch_size}"
-        )
-        require(
-            self.train_grids >= 0,
-            f"train_grids must not be negative, got {self.train_grids}",
-        )
+        """Check every option; UserError names the first wrong one."""
+        options.check(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,24 +90,25 @@ class Experiment:
     """All sections of a config.
 
     Attributes:
-      seed: decides every random choice.
-      data: what to read, images or speech.
-      kind: a name of `KINDS`, and of the stage that trains the model.
-      model: of that kind.
-      training: of the model.
-      second: what follows it, a name of `SECOND_STAGES`; None for nothing.
-      second_options: they wait for the sizes and classes of a VQ-VAE's codes.
-      second_training: of each of the second stage's models.
-      samples: how many to draw, and how.
-      evaluation: how to measure.
+      seed: determines every random choice.
+      data: options of the data.
+      kind: key of `registry.MODELS`, and name of the stage that trains the model.
+      model: model of that kind.
+      training: training options of the model.
+      second_stage: key of `registry.SECOND_STAGES`; None without a second stage.
+      second_options: config section of the second stage, whose models also need the
+        metadata of the codes.
+      second_training: training options of each model of the second stage.
+      samples: options of sampling.
+      evaluation: options of evaluation.
     """
 
     seed: int
-    data: DataConfig | SpeechDataConfig
+    data: Any
     kind: str
     model: Any
     training: TrainingConfig
-    second: str | None
+    second_stage: str | None
     second_options: Mapping[str, Any] | None
     second_training: TrainingConfig | None
     samples: SamplesConfig
@@ -132,22 +116,23 @@ class Experiment:
 
     @classmethod
     def from_config(
-        cls,
-        config: Mapping[str, Any],
-        *,
-        speaker_names: tuple[str, ...] = _UNKNOWN_SPEAKERS,
+        cls, config: Mapping[str, Any], *, given: Mapping[str, Any] | None = None
     ) -> "Experiment":
-        """Check a config, as from an experiment file or `config.json`.
+        """Check a config from an experiment file or `config.json`, and build it.
 
-        A model of speech has the speakers of its data, once they are known.
+        Args:
+          config: nested mappings.
+          given: options of the model that the opened data decide, such as the names of
+            speakers; placeholders by default.
 
         Raises:
-          UserError: a key is unknown, missing or has a value that cannot be.
+          UserError: a key is unknown, missing or has an invalid value.
         """
         kind = kind_of(config)
-        second = second_of(kind, config)
-        of_training = second and second_lib.training_section(second)
-        names = _SECTIONS + ((second, of_training) if second else ())
+        spec = registry.MODELS[kind]
+        second = _second_stage_of(kind, config)
+        training = second and training_section(second)
+        names = _SECTIONS + ((second, training) if second else ())
         for name in names:
             require(name in config, f"{name} is missing from the config")
         for name in config:
@@ -161,91 +146,82 @@ class Experiment:
             type(seed) is int and 0 <= seed < 2**32,
             f"seed must be an int from 0 to 2**32 - 1, got {shown(seed)}",
         )
-        if kind == "speech":
-            data = section(SpeechDataConfig, config["data"], name="data")
-            given = {"speaker_names": speaker_names}
-        else:
-            data = section(DataConfig, config["data"], name="data")
-            given = {"image_shape": (data.image_size, data.image_size, data.channels)}
-        if kind == "pixelcnn":
-            given["class_names"] = ()
+        data = options.build(registry.load(spec.data), config["data"], name="data")
+        decided = {k: v for k, v in (given or {}).items() if k in data.placeholders}
         if second is not None:
             require_section(config[second], name=second)
-        options = {k: v for k, v in config["model"].items() if k != "kind"}
         experiment = cls(
             seed=seed,
             data=data,
             kind=kind,
-            model=section(
-                KINDS[kind].model,
-                options,
+            model=options.build(
+                registry.load(spec.model),
+                {k: v for k, v in config["model"].items() if k != "kind"},
                 name="model",
-                check=require_buildable,
-                **given,
+                **data.given | data.placeholders | decided,
             ),
-            training=section(TrainingConfig, config["training"], name="training"),
-            second=second,
+            training=_section(TrainingConfig, config, "training"),
+            second_stage=second,
             second_options=dict(config[second]) if second else None,
-            second_training=section(
-                TrainingConfig, config[of_training], name=of_training
-            )
-            if second
-            else None,
-            samples=section(SamplesConfig, config["samples"], name="samples"),
-            evaluation=section(
-                EvaluationConfig, config["evaluation"], name="evaluation"
+            second_training=(
+                _section(TrainingConfig, config, training) if second else None
             ),
+            samples=_section(SamplesConfig, config, "samples"),
+            evaluation=_section(EvaluationConfig, config, "evaluation"),
         )
         experiment._check_samples()
-        require(
-            second == "prior" or not experiment.evaluation.classify_samples,
-            "evaluation.classify_samples=True needs samples of known classes, which "
-            "only a prior draws: set it to False",
-        )
         return experiment
 
     def _check_samples(self) -> None:
+        """Raise UserError for options of sampling that have no effect."""
         label_dropout = 0.0
-        if self.second is not None:
-            facts = {
+        if self.second_stage is not None:
+            placeholders = {
                 "grid": getattr(self.model, "grid", ()),
                 "num_codes": self.model.num_codes,
+                **_UNKNOWN_CODES,
                 "class_names": getattr(self.model, "speaker_names", ()),
-                "action_names": (),
             }
-            # To build the models checks their options too.
-            model = self.make_second(facts)[self.second]
+            # Building the models checks their options too.
+            model = self.second_models(placeholders)[self.second_stage]
             label_dropout = getattr(model, "label_dropout", 0.0)
-        if self.kind == "pixelcnn":
-            require(
-                self.model.label_dropout == 0,
-                f"model.label_dropout={self.model.label_dropout} does nothing: this "
-                "PixelCNN is trained without labels. Set it to 0.0",
-            )
-        elif self.kind in ("gan", "vae", "vimco"):
+        if not self.model.traits.draws_logits:
             default = SamplesConfig()
             for name in ("temperature", "top_k", "top_p"):
                 value, usual = getattr(self.samples, name), getattr(default, name)
                 require(
                     value == usual,
                     f"samples.{name}={value} does nothing for a {self.kind}, whose "
-                    f"samples are drawn from no logits: set it to {usual}",
+                    f"samples are not drawn from logits: set it to {usual}",
                 )
         require(
             self.samples.guidance == 1 or label_dropout > 0,
             f"samples.guidance={self.samples.guidance} needs prior.label_dropout "
             "above 0",
         )
-
-    def with_speakers(self, speaker_names: tuple[str, ...]) -> "Experiment":
-        """Return the same experiment, whose model of speech knows who speaks."""
-        model = dataclasses.replace(self.model, speaker_names=speaker_names)
-        return dataclasses.replace(self, model=model)
+        draws_classes = self.second_spec is not None and hasattr(
+            registry.load(self.second_spec.model), "num_classes"
+        )
+        require(
+            draws_classes or not self.evaluation.classify_samples,
+            "evaluation.classify_samples=True needs samples of known classes, which "
+            "only a prior draws: set it to False",
+        )
 
     @property
-    def init_shapes(self) -> Shapes:
-        """The shapes of a batch that the model can be initialised with."""
-        return KINDS[self.kind].batch(self.model)
+    def spec(self) -> ModelSpec:
+        """The model's row of the registry."""
+        return registry.MODELS[self.kind]
+
+    @property
+    def second_spec(self) -> SecondStageSpec | None:
+        """The second stage's row of the registry; None without one."""
+        return self.second_stage and registry.SECOND_STAGES[self.second_stage]
+
+    def with_given(self, given: Mapping[str, Any]) -> "Experiment":
+        """Return this experiment with options of the model that the data decide."""
+        model = dataclasses.replace(self.model, **given)
+        return dataclasses.replace(self, model=model)
 
     def train_batches(
         self,
@@ -255,7 +231,7 @@ class Experiment:
         random_flip: bool = False,
         augment: Callable[[Example, int], Example] | None = None,
     ) -> TrainBatches:
-        """Return this process's endless batches of a source, augmented on demand."""
+        """Return endless training batches: this process's rows of each batch."""
         return train_batches(
             source,
             batch_size=config.batch_size,
@@ -274,10 +250,11 @@ class Experiment:
         *,
         augment: Callable[[Example, int], Example] | None = None,
     ) -> Batch:
-        """Return this process's rows of the batches that a model is initialised on.
+        """Return this process's rows of the batch that initialises a model.
 
-        They are one batch. Each process reads all of it: to share every batch would put
-        the rows in another order, and with them what is drawn from the data.
+        That batch consists of `init_batches` training batches. Each process reads all
+        of them: with separate shares, the order of the rows, and with it the random
+        numbers of each row, would depend on the number of processes.
         """
         batches = train_batches(
             source, batch_size=config.batch_size, seed=self.seed, augment=augment
@@ -289,61 +266,97 @@ class Experiment:
         )
 
     def eval_batches(self, source: Source) -> Iterator[Batch]:
-        """Return this process's batches of a source, each example once."""
-        return eval_batches(source, **self._evaluated_at_once)
-
-    def utterance_batches(
-        self, source: Utterances, *, phones: bool = False
-    ) -> Iterator[Batch]:
-        """Return this process's batches of whole utterances, each once.
-
-        With the phone at the middle of what each code stands for, on demand.
-        """
-        downsampling = self.model.downsampling
-        # Few lengths: each is compiled anew.
-        multiple = -(-self.data.sample_rate // downsampling) * downsampling
-        return utterance_batches(
-            source,
-            multiple_of=multiple,
-            frame=downsampling if phones else None,
-            **self._evaluated_at_once,
-        )
+        """Return batches with each example once: this process's rows of each batch."""
+        return eval_batches(source, **self.eval_sizes)
 
     @property
-    def _evaluated_at_once(self) -> dict[str, int]:
+    def eval_sizes(self) -> dict[str, int]:
+        """The batch size of evaluation, and this process's share of it."""
         return {
             "batch_size": self.evaluation.batch_size,
             "process_index": jax.process_index(),
             "process_count": jax.process_count(),
         }
 
-    @property
-    def prior_training(self) -> TrainingConfig | None:
-        """How the prior is trained, where a prior is what follows."""
-        return self.second_training if self.second == "prior" else None
+    def second_models(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the second stage's models for codes, by the stages that train them.
 
-    def make_second(self, facts: second_lib.Facts) -> dict[str, Any]:
-        """Build the second stage's models for codes with these metadata.
-
-        Returns each by the name of the stage that trains it.
+        Args:
+          metadata: of the codes.
 
         Raises:
-          UserError: an option of the second stage's section cannot be.
+          UserError: an option of the second stage's section is invalid.
         """
-        return second_lib.models_of(self.second, self.second_options, facts)
+        return second_models(self.second_stage, self.second_options, metadata)
+
+
+def default_config(kind: str, second_stage: str | None = None) -> dict[str, Any]:
+    """Return a config of defaults, as nested dicts.
+
+    Args:
+      kind: key of `registry.MODELS`.
+      second_stage: key of `registry.SECOND_STAGES`; None without a second stage.
+    """
+    spec = registry.MODELS[kind]
+    config = {
+        "seed": 0,
+        "data": options.defaults(registry.load(spec.data)),
+        "model": {"kind": kind} | options.defaults(registry.load(spec.model)),
+        "training": options.defaults(TrainingConfig),
+        "samples": options.defaults(SamplesConfig),
+        "evaluation": options.defaults(EvaluationConfig),
+    }
+    if second_stage is not None:
+        model = registry.load(registry.SECOND_STAGES[second_stage].model)
+        config[second_stage] = options.defaults(model)
+        config[training_section(second_stage)] = options.defaults(TrainingConfig)
+    return config
+
+
+def training_section(second_stage: str) -> str:
+    """Return the name of the section that trains the models of a second stage."""
+    return f"{second_stage}_training"
 
 
 def kind_of(config: Mapping[str, Any]) -> str:
-    """Return what kind of model a config is of.
+    """Return the kind of a config's model.
 
     Raises:
-      UserError: it is of none that there is.
+      UserError: the kind is missing or unknown.
     """
     require("model" in config, "model is missing from the config")
     require_section(config["model"], name="model")
     kind = config["model"].get("kind")
     require(
-        isinstance(kind, str) and kind in KINDS,
-        f"model.kind must be one of {', '.join(KINDS)}, got {shown(kind)}",
+        isinstance(kind, str) and kind in registry.MODELS,
+        f"model.kind must be one of {', '.join(registry.MODELS)}, got {shown(kind)}",
     )
     return kind
+
+
+def _section(cls: type, config: Mapping[str, Any], name: str) -> Any:
+    return options.build(cls, config[name], name=name)
+
+
+def _second_stage_of(kind: str, config: Mapping[str, Any]) -> str | None:
+    """Return the second stage whose sections a config has; None without one.
+
+    Raises:
+      UserError: the config has two second stages, or lacks a required one.
+    """
+    spec = registry.MODELS[kind]
+    present = [
+        name
+        for name in spec.second_stages
+        if name in config or training_section(name) in config
+    ]
+    choices = f"a {kind} is followed by exactly one of: " + ", ".join(
+        f"{name} with {training_section(name)}" for name in spec.second_stages
+    )
+    if spec.requires_second_stage:
+        first = spec.second_stages[0]
+        require(bool(present), f"{first} is missing from the config; {choices}")
+    require(
+        len(present) < 2, f"{' and '.join(present)} are both in the config; {choices}"
+    )
+    return present[0] if present else None

@@ -1,9 +1,9 @@
-"""Metrics that add up exactly over batches, devices and processes.
+"""Metrics that accumulate exactly over batches, devices and processes.
 
 A model returns a dict of `Mean`, `CodeUsage` and `Each`. The first two hold sums, so
-the metrics of a whole set are the sums over its batches, whatever the size of the last
-one; ratios, entropies and the like are taken once, by `compute`. An `Each` holds what
-belongs to one example, for those who want more than a mean.
+the metrics of a whole set are the sums over its batches, even if the last one is
+smaller; `compute` takes ratios and entropies once at the end. An `Each` holds one value
+per example.
 """
 
 import functools
@@ -19,10 +19,10 @@ from vqvae_jax import quantizers
 
 
 class Mean(NamedTuple):
-    """A mean in the making.
+    """A weighted sum and its weight, from which `compute` takes the mean.
 
     total: `[]` the weighted sum.
-    weight: `[]` the sum of weights.
+    weight: `[]` the sum of the weights.
     """
 
     total: Float[Array, ""] | Float[np.ndarray, ""] | np.floating
@@ -30,19 +30,19 @@ class Mean(NamedTuple):
 
 
 class CodeUsage(NamedTuple):
-    """How often each code of each codebook was used.
+    """Usage counts of the codes.
 
-    counts: `[G, K]`.
+    counts: `[G, K]`, for each code of each codebook.
     """
 
     counts: Float[Array, "G K"] | Float[np.ndarray, "G K"]
 
 
 class Each(NamedTuple):
-    """A number of each example, in order.
+    """One value per example, in order.
 
     values: `[B]`.
-    mask: `[B]` False for padding.
+    mask: `[B]`, False for padding.
     """
 
     values: Float[Array, " B"] | Float[np.ndarray, " B"]
@@ -53,22 +53,22 @@ Metrics = Mapping[str, Mean | CodeUsage | Each]
 
 
 def mean(values: Float[Array, "B ..."], mask: Bool[Array, " B"] | None = None) -> Mean:
-    """Average values of examples `[B, ...]`; those with a False mask do not count."""
+    """Average values of examples `[B, ...]` whose mask is True."""
     per_example = values.reshape(values.shape[0], -1).mean(axis=1)
     if mask is None:
         mask = jnp.ones(per_example.shape, bool)
     return mean_over(per_example, mask)
 
 
-def mean_over(values: Float[Array, "*places"], mask: Bool[Array, "*places"]) -> Mean:
-    """Average values whose mask is True, each alike: not by example, as `mean` does."""
-    # A product with the mask would let NaN in padding through.
+def mean_over(values: Float[Array, "*shape"], mask: Bool[Array, "*shape"]) -> Mean:
+    """Average single values whose mask is True, while `mean` averages per example."""
+    # Multiplying by the mask would keep a NaN in padding.
     total = jnp.sum(jnp.where(mask, values, 0.0))
     return Mean(total, jnp.sum(mask).astype(jnp.float32))
 
 
 def of_each(values: Float[Array, " B"], mask: Bool[Array, " B"]) -> Each:
-    """Keep the number of each example; that of padding is 0."""
+    """Keep one value per example, 0 for padding."""
     return Each(jnp.where(mask, values, 0.0), mask)
 
 
@@ -84,10 +84,10 @@ def masked_mean(
 def value(
     mean: Mean, global_mask: Bool[Array, "*whole"] | None = None
 ) -> Float[Array, ""]:
-    """Return a mean; 0 if nothing counts.
+    """Return a mean, or 0 if its weight is 0.
 
-    Of a part of a batch, given the mask of the whole, it is the part's share: those of
-    all parts add up to the mean over the whole.
+    For a part of a batch, pass the mask of the whole batch as `global_mask`: the
+    results of all parts then add up to the mean over the whole batch.
     """
     weight = mean.weight if global_mask is None else jnp.float32(jnp.sum(global_mask))
     return mean.total / jnp.maximum(weight, 1.0)
@@ -104,7 +104,7 @@ def code_usage(
 
 
 def total(batches: Iterable[Metrics]) -> Metrics:
-    """Add up the metrics of batches on the host, in float64; `Each` grows instead."""
+    """Sum metrics over batches on the host in float64, and concatenate each `Each`."""
     parts: dict[str, list] = {}
     for batch in batches:
         for name, metric in jax.device_get(dict(batch)).items():
@@ -113,7 +113,7 @@ def total(batches: Iterable[Metrics]) -> Metrics:
 
 
 def each(metrics: Metrics) -> dict[str, Float[np.ndarray, " N"]]:
-    """Return the numbers of each example that are not padding, by name."""
+    """Return the values of each `Each` without padding, by name."""
     return {
         name: np.asarray(metric.values, np.float64)[np.asarray(metric.mask)]
         for name, metric in metrics.items()
@@ -122,10 +122,10 @@ def each(metrics: Metrics) -> dict[str, Float[np.ndarray, " N"]]:
 
 
 def compute(metrics: Metrics) -> dict[str, float]:
-    """Turn sums into numbers: means by name, usage as perplexity and active codes.
+    """Convert sums to numbers: means by name, usage to perplexity and active codes.
 
-    Perplexity is the mean over the codebooks; active codes are their sum. An `Each` has
-    no number here.
+    Perplexity is averaged and active codes are summed over the codebooks. An `Each` is
+    skipped.
     """
     values = {}
     for name, metric in metrics.items():
@@ -141,7 +141,7 @@ def compute(metrics: Metrics) -> dict[str, float]:
 
 
 def entropy(counts: Float[np.ndarray, "G K"]) -> Float[np.ndarray, " G"]:
-    """Return the entropy of each histogram in nats; 0 of an empty one."""
+    """Return the entropy of each histogram in nats, 0 for an empty one."""
     total = counts.sum(-1, keepdims=True)
     p = counts / np.where(total > 0, total, 1.0)
     return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)

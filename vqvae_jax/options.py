@@ -1,68 +1,269 @@
-"""From an experiment's ConfigDict to frozen dataclasses that have checked themselves.
+"""Options: frozen dataclasses that declare each option once, with default and bounds.
 
-A typo, a wrong type or an impossible size is told here, naming the key, before any data
-is opened and any array is made.
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Prior:
+        grid: Annotated[tuple[int, int, int], GIVEN]
+        network: PixelCNN = PixelCNN()
+        label_dropout: Annotated[float, ">= 0", "< 1"] = 0.0
+
+        def __post_init__(self):
+            options.check(self)
+
+`check` enforces the annotations, `build` makes such a dataclass from a section of a
+config, `to_config` goes back, and `describe` lists every key for the reference page. A
+field that is a dataclass itself is a section inside the section. Flax modules are
+dataclasses too, and are nested like any other.
 """
 
 import dataclasses
+import difflib
+import functools
 import math
+import operator
 import types
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from vqvae_jax.runtime.errors import UserError, require
 
 T = TypeVar("T")
 
-# Sizes and counts are int32 in many places below.
+# The dtypes that networks compute in.
+DType = Literal["float32", "bfloat16"]
+
+# Marks a field that data or codes decide: no config sets it.
+GIVEN = "given by the data"
+ODD = "odd"
+
+# Sizes and counts are int32 in many places.
 _MAX_INT = 2**31 - 1
 _MAX_SHOWN = 60
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+_PLAIN = (bool, float, int, str)
+# Fields of every Flax module.
+_OF_MODULES = ("parent", "name")
 
 
-def section(
-    cls: type[T],
-    values: Any,
-    *,
-    name: str,
-    check: Callable[[T], None] = lambda made: None,
-    **given: Any,
-) -> T:
-    """Make the dataclass `cls` of the section `name` of a config.
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """Marks a field that holds one of several dataclasses, which the key `kind` names.
 
-    Args:
-      cls: a dataclass whose `__post_init__` raises UserError with a message that starts
-        with the field's name.
-      values: the section, a mapping if it is right.
-      name: put before the field's name in messages.
-      check: refuses, as `__post_init__` does, what was made.
-      **given: fields that the config does not set.
+    Attributes:
+      members: the dataclass of each name.
+    """
+
+    members: Mapping[str, type]
+
+    def __hash__(self):
+        return hash(tuple(self.members))
+
+    def name(self, options: Any) -> str:
+        """Return the name of the dataclass that `options` is an instance of."""
+        return next(name for name, cls in self.members.items() if type(options) is cls)
+
+
+class Field(NamedTuple):
+    """A field of an options dataclass.
+
+    Attributes:
+      name: of the field.
+      type: without its annotations.
+      bounds: such as ">= 1", or "odd".
+      is_given: whether data decide it, not a config.
+      one_of: the choice of dataclasses; None where there is none.
+      default: `dataclasses.MISSING` where there is none.
+    """
+
+    name: str
+    type: Any
+    bounds: tuple[str, ...]
+    is_given: bool
+    one_of: OneOf | None
+    default: Any
+
+
+@functools.cache
+def fields(cls: type) -> tuple[Field, ...]:
+    """Return the fields of an options dataclass, those of a Flax module's own left out.
 
     Raises:
-      UserError: a key is unknown, missing or of the wrong type, or `cls` refuses it.
+      TypeError: `cls` is not a dataclass.
+    """
+    is_module = hasattr(cls, "apply")
+    found = []
+    for field in dataclasses.fields(cls):
+        if is_module and field.name in _OF_MODULES:
+            continue
+        inner, notes = field.type, ()
+        if typing.get_origin(inner) is Annotated:
+            inner, *notes = typing.get_args(inner)
+        found.append(
+            Field(
+                field.name,
+                inner,
+                tuple(n for n in notes if isinstance(n, str) and n != GIVEN),
+                GIVEN in notes,
+                next((note for note in notes if isinstance(note, OneOf)), None),
+                field.default,
+            )
+        )
+    return tuple(found)
+
+
+def check(options: Any, *, prefix: str = "") -> None:
+    """Raise UserError, naming the field, where a value is outside of its annotation.
+
+    Sections inside are checked too.
+    """
+    for field in fields(type(options)):
+        name, value = prefix + field.name, getattr(options, field.name)
+        if _is_section(value):
+            check(value, prefix=f"{name}.")
+            continue
+        if typing.get_origin(field.type) is Literal:
+            _require_choice(name, value, typing.get_args(field.type))
+        if field.bounds and value is not None:
+            require(
+                all(_is_within(value, bound) for bound in field.bounds),
+                f"{name} must be {' and '.join(field.bounds)}, got {shown(value)}",
+            )
+
+
+def build(
+    cls: type[T], values: Any, *, name: str, base: T | None = None, **given: Any
+) -> T:
+    """Make an options dataclass from a section of a config.
+
+    Args:
+      cls: the dataclass; its `__post_init__` raises UserError with a message that
+        starts with the field's name.
+      values: the section, a mapping if it is right.
+      name: of the section, for messages.
+      base: where values of missing keys are taken from; by default, the fields'
+        defaults.
+      **given: values of the fields marked `GIVEN`; surplus ones are ignored.
+
+    Raises:
+      UserError: a key is unknown, missing, or of the wrong type, or `cls` rejects it.
     """
     require_section(values, name=name)
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in given}
-    unknown = [shown(key)[1:-1] for key in values if key not in fields]
-    require(
-        not unknown,
-        f"{name}.{min(unknown, default='')} is not an option; there are "
-        f"{', '.join(sorted(fields))}",
-    )
-    for key, field in fields.items():
+    options = {field.name: field for field in fields(cls) if not field.is_given}
+    for key in values:
+        require(
+            key in options,
+            f"{name}.{shown(key)[1:-1]} is not an option{_suggestion(key, cls)}; "
+            f"there are {', '.join(sorted(options))}",
+        )
+    made = {}
+    for field in fields(cls):
+        if field.is_given and field.name in given:
+            made[field.name] = given[field.name]
+            # Others, such as arrays, are never read from a file.
+            if field.type in _PLAIN or typing.get_origin(field.type) is tuple:
+                _require_type(f"{name}.{field.name}", made[field.name], field.type)
+    for key, field in options.items():
         if key in values:
-            _require_type(f"{name}.{key}", values[key], field.type)
+            made[key] = _value(field, values[key], name=f"{name}.{key}", base=base)
+        elif base is not None:
+            made[key] = getattr(base, key)
         else:
             require(
                 field.default is not dataclasses.MISSING,
                 f"{name}.{key} is missing from the config",
             )
     try:
-        made = cls(**values, **given)
-        check(made)
+        built = cls(**made)
+        # Of classes that do not check themselves, such as Flax modules.
+        check(built)
     except UserError as error:
         raise UserError(f"{name}.{error}") from error
-    return made
+    return built
+
+
+def to_config(options: Any) -> dict[str, Any]:
+    """Return the section of a config that `build` makes these options of."""
+    section = {}
+    for field in fields(type(options)):
+        if field.is_given:
+            continue
+        value = getattr(options, field.name)
+        if _is_section(value):
+            kind = {} if field.one_of is None else {"kind": field.one_of.name(value)}
+            value = kind | to_config(value)
+        section[field.name] = value
+    return section
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """Return the section of a config that holds every default of a dataclass."""
+    section = {}
+    for field in fields(cls):
+        if field.is_given or field.default is dataclasses.MISSING:
+            continue
+        value = field.default
+        if _is_section(value):
+            kind = {} if field.one_of is None else {"kind": field.one_of.name(value)}
+            value = kind | to_config(value)
+        section[field.name] = value
+    return section
+
+
+class Key(NamedTuple):
+    """A key of a config.
+
+    Attributes:
+      name: with the sections it is in, as "model.encoder.channels".
+      field: of the dataclass that owns it.
+      owner: that dataclass.
+      default: the key's value in this section.
+    """
+
+    name: str
+    field: Field
+    owner: type
+    default: Any
+
+
+def describe(cls: type, *, prefix: str, base: Any = None) -> Iterator[Key]:
+    """Yield each key of a section.
+
+    Args:
+      cls: the section's dataclass.
+      prefix: of the keys' names, as "model.".
+      base: an instance that has the defaults; by default, the fields' own.
+    """
+    for field in fields(cls):
+        if field.is_given:
+            continue
+        name = prefix + field.name
+        default = field.default if base is None else getattr(base, field.name)
+        if not _is_section(default):
+            yield Key(name, field, cls, default)
+            continue
+        if field.one_of is not None:
+            yield _kind_key(f"{name}.kind", field.one_of, default)
+        members = {} if field.one_of is None else field.one_of.members
+        yield from describe(type(default), prefix=f"{name}.", base=default)
+        for member in members.values():
+            if member is not type(default):
+                yield from describe(member, prefix=f"{name}.")
+
+
+def as_dict(options: Any) -> dict[str, Any]:
+    """Return all options as JSON values, those that data decide as `given`.
+
+    Arrays, which only initialise parameters, are left out.
+    """
+    names = (field.name for field in fields(type(options)) if field.is_given)
+    given = {name: getattr(options, name) for name in names}
+    given = {k: v for k, v in given.items() if not hasattr(v, "dtype")}
+    return to_config(options) | {"given": given}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -85,12 +286,63 @@ def require_section(values: Any, *, name: str) -> None:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it: not at any length."""
+    """Return a value as a message shows it, cut to a bounded length."""
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
+def _kind_key(name: str, one_of: OneOf, default: Any) -> Key:
+    """Return the key that names which of several dataclasses a section holds."""
+    kind, choices = one_of.name(default), Literal[tuple(one_of.members)]
+    field = Field("kind", choices, (), False, one_of, kind)
+    return Key(name, field, type(default), kind)
+
+
+def _is_section(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _is_within(value: Any, bound: str) -> bool:
+    if bound == ODD:
+        return value % 2 == 1
+    comparison, limit = bound.split()
+    return _COMPARISONS[comparison](value, float(limit.replace("_", "")))
+
+
+def _suggestion(key: Any, cls: type) -> str:
+    """Return a suggestion for an unknown key: in a section inside, or a similar one."""
+    inside = [each.name for each in describe(cls, prefix="") if "." in each.name]
+    close = [name for name in inside if name.rpartition(".")[2] == key]
+    if not close:
+        names = [field.name for field in fields(cls) if not field.is_given]
+        close = difflib.get_close_matches(str(key), names, n=1)
+    return f", did you mean {' or '.join(close)}?" if close else ""
+
+
+def _value(field: Field, value: Any, *, name: str, base: Any) -> Any:
+    """Return the value of a field: checked, or built where it is a section."""
+    default = field.default if base is None else getattr(base, field.name)
+    if not _is_section(default):
+        _require_type(name, value, field.type)
+        return tuple(value) if isinstance(value, list) else value
+    require_section(value, name=name)
+    if field.one_of is None:
+        return build(type(default), value, name=name, base=default)
+    members = field.one_of.members
+    rest = dict(value)
+    kind = rest.pop("kind", field.one_of.name(default))
+    require(
+        isinstance(kind, str) and kind in members,
+        f"{name}.kind must be one of {', '.join(members)}, got {shown(kind)}",
+    )
+    same = default if members[kind] is type(default) else None
+    return build(members[kind], rest, name=name, base=same)
+
+
 def _require_type(key: str, value: Any, expected: Any) -> None:
+    if typing.get_origin(expected) is Literal:
+        _require_choice(key, value, typing.get_args(expected))
+        return
     if typing.get_origin(expected) is tuple:
         _require_tuple(key, value, typing.get_args(expected))
         return
@@ -109,6 +361,14 @@ def _require_type(key: str, value: Any, expected: Any) -> None:
         # An int may be too large for a float.
         is_finite = -_MAX_INT <= value <= _MAX_INT and math.isfinite(value)
         require(is_finite, f"{key} must be a finite number, got {shown(value)}")
+
+
+def _require_choice(key: str, value: Any, choices: tuple[Any, ...]) -> None:
+    require(
+        # True == 1 and 3.0 == 3.
+        any(type(value) is type(each) and value == each for each in choices),
+        f"{key} must be one of {', '.join(map(str, choices))}, got {shown(value)}",
+    )
 
 
 def _require_tuple(key: str, values: Any, expected: tuple[Any, ...]) -> None:

@@ -1,8 +1,7 @@
-"""A run's directory: what is where, written whole or not at all, and read back."""
+"""The directory of a run: its paths, atomic writes and checked reads."""
 
 import dataclasses
 import functools
-import hashlib
 import io
 import os
 import tempfile
@@ -14,38 +13,34 @@ from typing import Any
 import jax
 import numpy as np
 
-from vqvae_jax import options as config_lib
+from vqvae_jax import options, registry
 from vqvae_jax.data.codes import CodesMetadata, CodesSource
-from vqvae_jax.experiment import Experiment, kind_of
-from vqvae_jax.models import vqvae as vqvae_lib
-from vqvae_jax.models.prior import Prior
-from vqvae_jax.models.second import SECOND_STAGES
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.models.base import fingerprint
+from vqvae_jax.options import shown
 from vqvae_jax.runtime import distributed, npz_schemas, safe_io
 from vqvae_jax.runtime.errors import UserError, require
-from vqvae_jax.tasks.speech import model as speech_lib
 from vqvae_jax.training.checkpoints import on_devices, restore_params
 from vqvae_jax.training.loop import checkpoint_directory
 
-# What has an encoder and a codebook.
-Coding = vqvae_lib.Params | speech_lib.Params
-
 SPLITS = ("train", "validation", "test")
 
-# These say where this machine has things, and what it tells, not what is computed.
+# Options of this machine that do not affect the results.
 _MACHINE_OPTIONS = frozenset({"data_dir", "num_workers", "profile_steps"})
+# The format of config.json; version 0.1 wrote none.
+_FORMAT_KEY, _FORMAT = "format", 2
 
 
 class Workdir:
-    """Paths inside a run's directory."""
+    """The files of a run's directory."""
 
     def __init__(self, path: str | os.PathLike):
-        """Name a directory; nothing is read or written."""
+        """Set all paths; read and write nothing."""
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.command = self.path / "command.txt"
-        self.speakers = self.path / "speakers.json"
+        self.given = self.path / "given.json"
         self.data = self.path / "data.json"
-        self.prior = self.facts("prior")
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples.npz"
         self.reconstructions = self.path / "reconstructions.npz"
@@ -56,107 +51,171 @@ class Workdir:
         self.report = self.path / "report.html"
 
     def checkpoints(self, stage: str) -> Path:
-        """Return where a stage's checkpoints are."""
+        """Return the directory of a stage's checkpoints."""
         return checkpoint_directory(self.path, stage)
 
-    def facts(self, second: str) -> Path:
-        """Return where a second stage keeps the metadata of the codes it is for."""
-        return self.path / f"{second}.json"
+    def codes_metadata(self, second_stage: str) -> Path:
+        """Return the path of the metadata of a second stage's codes."""
+        return self.path / f"{second_stage}.json"
 
-    def read_facts(self, second: str) -> CodesMetadata:
+    def read_codes_metadata(self, second_stage: str) -> CodesMetadata:
         """Read the metadata of the codes that a second stage was trained on.
 
         Raises:
-          UserError: they are missing or damaged.
+          UserError: the file is missing or damaged.
         """
-        place = self.facts(second)
-        return CodesMetadata.from_json(self.read_json(place), where=place)
+        path = self.codes_metadata(second_stage)
+        return CodesMetadata.from_json(self.read_json(path), where=path)
 
     def codes_directory(self, split: str) -> Path:
-        """Return where the codes of a split are."""
+        """Return the directory of the codes of a split."""
         return self.path / "codes" / split
 
     def has_codes(self) -> bool:
-        """Return whether the codes of all splits are there."""
+        """Return whether the codes of all splits exist."""
         return all(self.codes_directory(split).is_dir() for split in SPLITS)
 
     def codes(self, split: str) -> CodesSource:
         """Open the codes of a split.
 
         Raises:
-          UserError: stage `codes` has not written them, or they are damaged.
+          UserError: the codes are missing or damaged.
         """
         return CodesSource(self.codes_directory(split))
 
-    def require_same_codebook(self, params: Coding) -> None:
-        """Raise UserError unless the codes are this VQ-VAE's, and the second stage's.
+    def require_same_codebook(self, model: Any, params: Any) -> None:
+        """Raise UserError unless codes and second stage belong to this VQ-VAE.
 
-        Where no second stage follows, codes of the test split are what is decoded.
+        Without a second stage, only the codes of the test split are checked, because
+        only they are decoded.
         """
-        second, ours = self.experiment().second, fingerprint(params)
+        second, digest = self.experiment().second_stage, fingerprint(model, params)
         if second is None:
-            self.codes("test").require_fingerprint(ours)
+            self.codes("test").require_fingerprint(digest)
             return
-        theirs = self.read_facts(second).fingerprint
-        stages = SECOND_STAGES[second].trained
-        places = self.path / "codes", self.facts(second), *map(self.checkpoints, stages)
+        trained_on = self.read_codes_metadata(second).fingerprint
+        stages = registry.SECOND_STAGES[second].variants
+        paths = (
+            self.path / "codes",
+            self.codes_metadata(second),
+            *map(self.checkpoints, stages),
+        )
         require(
-            theirs == ours,
+            trained_on == digest,
             f"the {second} in {self.path} was trained on the codes of another VQ-VAE "
-            f"({theirs}, now {ours}): remove {_listed(places)}, and run the stages "
-            f"{_listed(['codes', *stages])} again",
+            f"({trained_on}, now {digest}): remove {_listed(paths)}, and run the "
+            f"stages {_listed(['codes', *stages])} again",
         )
         for split in filter(lambda name: self.codes_directory(name).is_dir(), SPLITS):
-            self.codes(split).require_fingerprint(ours)
+            self.codes(split).require_fingerprint(digest)
 
-    def experiment(self) -> Experiment:
-        """Read the config that this directory was made with.
+    def read_config(self) -> dict[str, Any]:
+        """Read the config of this run.
 
         Raises:
-          UserError: there is no run here, or its config is not of this version.
+          UserError: there is no run, or its config has another format.
         """
         config = self.read_json(self.config)
-        if kind_of(config) != "speech":
-            return Experiment.from_config(config)
-        return Experiment.from_config(config, speaker_names=self._speaker_names())
+        version = config.pop(_FORMAT_KEY, 1)
+        require(
+            version == _FORMAT,
+            f"{self.path} is a run of vqvae_jax 0.1, whose config has other keys: "
+            "choose another --workdir, or use version 0.1 for this run"
+            if version == 1
+            else f"{self.config} has the unknown format {shown(version)}",
+        )
+        return config
 
-    def keep_speakers(self, names: Sequence[str]) -> None:
-        """Write who speaks in the data, or see that they are those of the run.
+    def experiment(self) -> Experiment:
+        """Return the experiment of this run.
 
         Raises:
-          UserError: the run was made with other speakers.
+          UserError: there is no run, it is damaged, or its config has another format.
         """
-        if not self.speakers.exists():
-            self.write_json(self.speakers, {"speaker_names": list(names)})
-        distributed.barrier("speakers")
-        before = self._speaker_names()
-        require(
-            before == tuple(names),
-            f"{self.path} was trained on the speech of {len(before)} speakers "
-            f"({', '.join(before[:3])} ...), and the data now has {len(names)} "
-            f"({', '.join(names[:3])} ...): choose another --workdir",
-        )
+        given = self._read_given()
+        experiment = Experiment.from_config(self.read_config(), given=given)
+        for name in experiment.data.placeholders:
+            require(
+                name in given,
+                f"{self.given} is missing or damaged: it has no {name}",
+            )
+        return experiment
 
-    def _speaker_names(self) -> tuple[str, ...]:
-        names = self.read_json(self.speakers).get("speaker_names")
-        require(
-            isinstance(names, list) and all(isinstance(name, str) for name in names),
-            f"{self.speakers} is damaged: it has no list speaker_names",
-        )
-        return tuple(names)
+    def keep_given(self, given: Mapping[str, Any]) -> None:
+        """Write the model's options that the data decide, or compare with the run's.
+
+        Raises:
+          UserError: the run was started with data that give other options.
+        """
+        if not self.given.exists():
+            self.write_json(self.given, {k: list(v) for k, v in given.items()})
+        distributed.barrier("given")
+        before = self._read_given()
+        for name, values in given.items():
+            old = before.get(name, ())
+            require(
+                old == tuple(values),
+                f"{self.path} was trained on data with {len(old)} {name} "
+                f"({', '.join(old[:3])} ...), and the data now has {len(values)} "
+                f"({', '.join(values[:3])} ...): choose another --workdir",
+            )
+
+    def _read_given(self) -> dict[str, tuple[str, ...]]:
+        """Return the model's options that the data decided; {} before any."""
+        if not self.given.exists():
+            return {}
+        found = self.read_json(self.given)
+        for name, values in found.items():
+            require(
+                isinstance(values, list) and all(isinstance(v, str) for v in values),
+                f"{self.given} is damaged: {name} is not a list of names",
+            )
+        return {name: tuple(values) for name, values in found.items()}
+
+    def restore(self, stage: str | None = None) -> tuple[Any, Any]:
+        """Return the model that a stage trained, and its best parameters by validation.
+
+        If the run averages parameters, the average is returned. Only arrays and JSON
+        are read.
+
+        Args:
+          stage: name of a stage that trains, such as "prior"; by default, the stage of
+            the first model.
+
+        Raises:
+          UserError: the run, the stage or its checkpoint is missing, or the checkpoint
+            has other sizes.
+        """
+        experiment = self.experiment()
+        stage = stage or experiment.kind
+        if stage == experiment.kind:
+            model = experiment.model
+        else:
+            second = experiment.second_stage
+            require(
+                second is not None and stage in registry.SECOND_STAGES[second].variants,
+                f"there is no {stage} in {self.path}: its {experiment.kind} is "
+                f"followed by {second or 'nothing'}",
+            )
+            metadata = dataclasses.asdict(self.read_codes_metadata(second))
+            model = experiment.second_models(metadata)[stage]
+        abstract = jax.eval_shape(model.init, jax.random.key(0), model.init_batch())
+        one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = on_devices(abstract, one_device)
+        return model, restore_params(self.checkpoints(stage), abstract)
 
     def require_usable(self, config: Mapping[str, Any]) -> None:
-        """Make the directory, or see that it is empty or holds this config's run.
+        """Create the directory, or check that it is empty or holds this config's run.
 
         Raises:
-          UserError: it cannot be written to, holds the run of another config, whose
-            differing keys the message lists, or is not the same one for all processes.
+          UserError: it is not writable, contains the run of another config (the
+            message lists the keys that differ), or differs between processes.
         """
-        distributed.in_turn(functools.partial(self._require_own, config))
+        distributed.in_turn(functools.partial(self._require_same_run, config))
         if jax.process_count() > 1:
             self._require_shared()
 
-    def _require_own(self, config: Mapping[str, Any]) -> None:
+    def _require_same_run(self, config: Mapping[str, Any]) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -166,39 +225,39 @@ class Workdir:
                 f"--workdir={self.path} cannot be written to: {error.strerror}"
             ) from error
         if self.config.exists():
-            _require_same(self.read_json(self.config), config, self.path)
+            _require_same(self.read_config(), config, self.path)
 
     def begin(self, config: Mapping[str, Any], *, command: str = "") -> None:
-        """Write what the run is made with; the command only the first time."""
+        """Write the config, and the command unless one was written before."""
         if command and not self.command.exists():
             self.write_bytes(self.command, f"{command}\n".encode())
-        self.write_json(self.config, config)
+        self.write_json(self.config, {_FORMAT_KEY: _FORMAT, **config})
 
     def read_command(self) -> str:
-        """Return what was typed to start the run; "" if that is not known."""
+        """Return the command line that started the run; "" if unknown."""
         if not self.command.exists():
             return ""
         return self.command.read_text(encoding="utf-8").strip()
 
     def _require_shared(self) -> None:
-        """See that all processes read what the first one writes here."""
-        place = self.path / ".shared"
-        self.write_bytes(place, uuid.uuid4().bytes)
+        """Raise UserError unless all processes share this directory."""
+        marker = self.path / ".shared"
+        self.write_bytes(marker, uuid.uuid4().bytes)
         distributed.barrier("shared")
-        found = place.read_bytes() if place.exists() else b""
+        found = marker.read_bytes() if marker.exists() else b""
         distributed.require_same(
             found.hex(),
             f"--workdir={self.path} is not the same directory for all processes: "
             "choose one that all of them share",
         )
         if distributed.is_first():
-            place.unlink()
+            marker.unlink()
 
     def read_json(self, path: Path) -> dict:
         """Read a JSON file of this run.
 
         Raises:
-          UserError: it is missing or damaged.
+          UserError: the file is missing or damaged.
         """
         require(
             path.exists(), f"{path} does not exist: is {self.path} a run's workdir?"
@@ -206,115 +265,54 @@ class Workdir:
         return safe_io.read_json(path)
 
     def read_results(self) -> dict[str, float]:
-        """Read the figures; UserError if they are missing, or not all are numbers."""
+        """Read the results; UserError if they are missing or not numbers."""
         return safe_io.require_numbers(self.read_json(self.results), of=self.results)
 
     def read_samples(
-        self, expected: safe_io.Forms = npz_schemas.IMAGES
+        self, expected: safe_io.Schema = npz_schemas.IMAGES
     ) -> dict[str, np.ndarray]:
-        """Read the samples: as `forms` has them of images, clips or conversions.
+        """Read the samples.
+
+        Args:
+          expected: schema of images, clips or conversions, from `npz_schemas`.
 
         Raises:
-          UserError: they are missing or damaged.
+          UserError: the file is missing or damaged.
         """
         return safe_io.read_arrays(self.samples, expected)
 
     def read_reconstructions(self) -> dict[str, np.ndarray]:
-        """Read the images made from global codes, and which frames they are of.
+        """Read the images decoded from global codes, and the indices of their frames.
 
         Raises:
-          UserError: they are missing or damaged.
+          UserError: the file is missing or damaged.
         """
         return safe_io.read_arrays(self.reconstructions, npz_schemas.RECONSTRUCTIONS)
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
-        """Write a JSON file, whole or not at all; of several processes the first."""
+        """Write a JSON file atomically; only the first process writes."""
         if distributed.is_first():
             safe_io.write_json(path, values)
 
     def write_arrays(self, path: Path, **arrays: Any) -> None:
-        """Write an npz file of arrays, whole or not at all."""
+        """Write an npz file of arrays atomically."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)
         self.write_bytes(path, buffer.getvalue())
 
     def write_bytes(self, path: Path, content: bytes) -> None:
-        """Write a file, whole or not at all; of several processes the first does.
+        """Write a file atomically; only the first process writes.
 
         Raises:
-          UserError: the disk is full or the like.
+          UserError: the write fails, for example because the disk is full.
         """
         if distributed.is_first():
             safe_io.write_bytes(path, content)
 
 
-def restore(workdir: str | os.PathLike) -> tuple[Any, Any]:
-    """Load the model of a finished or running workdir, best by validation.
-
-    That is a `VQVAE` with its `Params`, or what else `model.kind` in the config names.
-    Parameters are their moving average where the run kept one. Only arrays and JSON are
-    read.
-
-    Raises:
-      UserError: there is no run, no checkpoint yet, or one of other sizes.
-    """
-    run = Workdir(workdir)
-    experiment = run.experiment()
-    model, batch = experiment.model, experiment.init_shapes
-    abstract = jax.eval_shape(model.init, jax.random.key(0), batch)
-    return model, _best_params(run, experiment.kind, abstract)
-
-
-def restore_prior(workdir: str | os.PathLike) -> tuple[Prior, Any]:
-    """Load the prior of a finished or running workdir, best by validation.
-
-    Its parameters are their moving average where the run kept one. Only arrays and JSON
-    are read. `prior.class_names` says what its labels mean.
-
-    Raises:
-      UserError: there is no run, no checkpoint of the prior yet, or one of other sizes.
-    """
-    return restore_second(workdir, "prior")
-
-
-def restore_second(workdir: str | os.PathLike, stage: str) -> tuple[Any, Any]:
-    """Load the model that a stage after the codes trained, best by validation.
-
-    Its parameters are their moving average where the run kept one. Only arrays and JSON
-    are read.
-
-    Raises:
-      UserError: there is no run, it has no such stage, there is no checkpoint of it
-        yet, or one of other sizes.
-    """
-    run = Workdir(workdir)
-    experiment = run.experiment()
-    follows = experiment.second or "nothing"
-    stages = SECOND_STAGES[follows].trained if experiment.second else ()
-    require(
-        stage in stages,
-        f"there is no {stage} in {run.path}: its {experiment.kind} is followed by "
-        f"{follows}",
-    )
-    facts = dataclasses.asdict(run.read_facts(experiment.second))
-    model = experiment.make_second(facts)[stage]
-    abstract = jax.eval_shape(
-        model.init, jax.random.key(0), SECOND_STAGES[follows].batch(model)
-    )
-    return model, _best_params(run, stage, abstract)
-
-
-def fingerprint(params: Coding) -> str:
-    """Return a hash of what decides the codes: encoder and embeddings."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((params.encoder, params.codebook.embeddings)):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
-
-
 def without_machine_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a config says of what is computed, flat and sorted by key."""
-    flat = config_lib.flatten(config)
+    """Return the keys of a config that affect the results, flat and sorted."""
+    flat = options.flatten(config)
     return {
         key: flat[key]
         for key in sorted(flat)
@@ -322,15 +320,10 @@ def without_machine_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _listed(things: Sequence[Any]) -> str:
+def _listed(items: Sequence[Any]) -> str:
     """Return "a, b and c"."""
-    *first, last = map(str, things)
+    *first, last = map(str, items)
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def _best_params(run: Workdir, stage: str, abstract: Any) -> Any:
-    one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return restore_params(run.checkpoints(stage), on_devices(abstract, one_device))
 
 
 def _require_same(

@@ -1,4 +1,4 @@
-"""Work that is interrupted goes on, and nothing is replaced that is not to be."""
+"""Resumption of interrupted work, and protection of existing files."""
 
 import argparse
 import json
@@ -9,15 +9,15 @@ from vqvae_jax.cli import progress
 from vqvae_jax.cli.batches import make_files
 from vqvae_jax.runtime.errors import UserError
 
-SOURCES = {f"{place}/{number}": f"of {number}" for place in "ab" for number in range(4)}
+SOURCES = {f"{folder}/{i}": f"of {i}" for folder in "ab" for i in range(4)}
 
 
 class Interrupted(Exception):
-    """As if the power had failed."""
+    """Raised instead of a power failure."""
 
 
 class Maker:
-    """Makes a file of each source, told of its batch; stops before a batch."""
+    """Makes a file of each source and its batch; raises before batch `stop`."""
 
     def __init__(self, stop=None):
         self.batches, self._stop = [], stop
@@ -49,7 +49,7 @@ def contents(folder):
     }
 
 
-def test_an_interrupted_folder_is_finished_as_if_nothing_had_been(tmp_path, capsys):
+def test_an_interrupted_folder_is_completed_with_the_same_files(tmp_path, capsys):
     run(tmp_path / "whole", Maker())
     assert len(contents(tmp_path / "whole")) == len(SOURCES)
     with pytest.raises(Interrupted):
@@ -60,19 +60,18 @@ def test_an_interrupted_folder_is_finished_as_if_nothing_had_been(tmp_path, caps
     assert again.batches == [1, 2]
     assert contents(tmp_path / "half") == contents(tmp_path / "whole")
     assert capsys.readouterr().out == (
-        f"{tmp_path / 'whole'}: 8 files\n"
-        f"{tmp_path / 'half'}: 8 files (3 were there already)\n"
+        f"{tmp_path / 'whole'}: 8 files\n{tmp_path / 'half'}: 8 files (3 existed)\n"
     )
 
 
-def test_files_that_are_there_are_kept_and_more_are_added(tmp_path):
+def test_existing_files_are_kept_and_more_are_added(tmp_path):
     first = dict(list(SOURCES.items())[:4])
     run(tmp_path, Maker(), sources=first)
-    # In a batch of which the rest is missing.
+    # The other files of its batch are missing.
     kept = tmp_path / "a" / "3.txt"
-    kept.write_text("changed by hand")
+    kept.write_text("edited")
     run(tmp_path, Maker())
-    assert kept.read_text() == "changed by hand"
+    assert kept.read_text() == "edited"
     assert len(contents(tmp_path)) == len(SOURCES)
 
 
@@ -83,7 +82,7 @@ def test_files_that_are_there_are_kept_and_more_are_added(tmp_path):
         ({"sources": {"a/0": "of 9"}}, "results of another command .*a/0: 'of 0', not"),
     ],
 )
-def test_another_commands_folder_is_left_alone_without_force(
+def test_the_folder_of_another_command_is_replaced_only_with_force(
     tmp_path, changes, message
 ):
     run(tmp_path, Maker())
@@ -99,19 +98,19 @@ def test_another_commands_folder_is_left_alone_without_force(
     )
 
 
-def test_a_file_of_somebody_else_is_left_alone_without_force(tmp_path):
+def test_a_file_of_another_program_is_replaced_only_with_force(tmp_path):
     (tmp_path / "a").mkdir()
-    theirs = tmp_path / "a" / "2.txt"
-    theirs.write_text("theirs")
+    other = tmp_path / "a" / "2.txt"
+    other.write_text("other")
     with pytest.raises(UserError, match=r"a/2\.txt exists already: .* --force"):
         run(tmp_path, Maker())
-    assert contents(tmp_path) == {"a/2": "theirs"}
+    assert contents(tmp_path) == {"a/2": "other"}
     run(tmp_path, Maker(), force=True)
-    assert theirs.read_text() == "of 2 in 0"
+    assert other.read_text() == "of 2 in 0"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"made_by": 3, "sources": {}}', "{}"])
-def test_a_damaged_record_is_told(tmp_path, content):
+def test_a_damaged_record_raises(tmp_path, content):
     (tmp_path / "made_by.json").write_text(content)
     with pytest.raises(UserError, match=r"made_by\.json is damaged: .* --force"):
         run(tmp_path, Maker())
@@ -119,13 +118,13 @@ def test_a_damaged_record_is_told(tmp_path, content):
     assert len(contents(tmp_path)) == len(SOURCES)
 
 
-def test_a_folder_that_cannot_be_written_to(tmp_path):
+def test_a_folder_that_cannot_be_written_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         run(tmp_path / "file" / "out", Maker())
 
 
-def test_progress_is_silent_where_nobody_watches(capsys):
+def test_progress_prints_nothing_without_a_terminal(capsys):
     with progress.shown("work", 3) as advance:
         advance(2)
         advance(1)

@@ -1,4 +1,4 @@
-"""What is meant by a file, a folder and a pattern."""
+"""Inputs of commands: files, folders and patterns."""
 
 import pytest
 
@@ -10,7 +10,7 @@ SUFFIXES = (".png", ".jpg")
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures at two depths, and what is none."""
+    """Images at two depths, a text file and a hidden file."""
     for name in ("b.png", "a.JPG", "in/c.jpg", "in/b.jpg", "notes.txt", ".hidden.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -21,20 +21,20 @@ def names(*inputs):
     return [file.name for file in files_of(list(map(str, inputs)), SUFFIXES)]
 
 
-def test_a_folder_is_all_that_fits_inside_it(folder):
+def test_a_folder_contributes_all_matching_files_in_it(folder):
     assert names(folder) == ["a", "b", "in/b", "in/c"]
 
 
-def test_a_pattern_takes_what_fits(folder):
+def test_a_pattern_contributes_matching_files(folder):
     assert names(folder / "*") == ["a", "b"]
     assert names(folder / "in" / "*.jpg", folder / "a*") == ["b", "c", "a"]
 
 
-def test_a_file_that_is_named_may_have_any_suffix(folder):
+def test_an_explicit_file_may_have_any_suffix(folder):
     assert names(folder / "notes.txt", folder / "b.png") == ["notes", "b"]
 
 
-def test_a_file_that_is_named_twice_is_one(folder):
+def test_repeated_files_are_read_once(folder):
     assert names(folder / "b.png", folder / "b.png", folder) == [
         "b",
         "a",
@@ -43,7 +43,7 @@ def test_a_file_that_is_named_twice_is_one(folder):
     ]
 
 
-def test_sources_are_whole_paths(folder, monkeypatch):
+def test_sources_are_absolute_paths(folder, monkeypatch):
     monkeypatch.chdir(folder)
     found = sources_of(files_of(["in"], SUFFIXES))
     assert found == {"b": f"{folder}/in/b.jpg", "c": f"{folder}/in/c.jpg"}
@@ -58,7 +58,7 @@ def test_sources_are_whole_paths(folder, monkeypatch):
         (["b.png", "in/*.jpg"], r"b\.png and .*in/b\.jpg would both become b"),
     ],
 )
-def test_what_cannot_be_meant(folder, inputs, message):
+def test_invalid_inputs_raise(folder, inputs, message):
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match=message):
         names(*(folder / text for text in inputs))

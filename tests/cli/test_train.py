@@ -1,29 +1,63 @@
-"""The command line: what becomes of --config; the rest is tested in test_launch.py."""
+"""The flags of training: --config, help, typos; test_launch.py tests runs."""
 
+import re
 import subprocess
 import sys
 import types
 from pathlib import Path
 
 import pytest
+from absl import flags
 
 from vqvae_jax.cli import train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CIFAR = ROOT / "experiments" / "cifar.py"
+EXPERIMENTS = [
+    "an4",
+    "cifar",
+    "comparison",
+    "digits",
+    "imagenet",
+    "maze",
+    "maze_video",
+    "robustness",
+    "speech",
+    "vctk",
+]
+
+
+def run(*words, cwd=ROOT) -> subprocess.CompletedProcess:
+    """Run launch.py, or another program if `words` start with one."""
+    program = words if words[0] == "-m" else (ROOT / "launch.py", *words)
+    return subprocess.run(
+        [sys.executable, *map(str, program)], cwd=cwd, capture_output=True, text=True
+    )
+
+
+def error_of(*words, **options) -> str:
+    """Return the one line of stderr of a launch that fails with code 2."""
+    found = run(*words, **options)
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert found.stderr.startswith("error: ")
+    assert found.stderr.count("\n") == 1
+    return found.stderr
 
 
 @pytest.mark.parametrize(
     ("given", "found"),
     [
+        (["--config=cifar"], [f"--config={CIFAR}"]),
+        (["--config=cifar.py:small"], [f"--config={CIFAR}:small"]),
+        (["--config", "cifar:small"], ["--config", f"{CIFAR}:small"]),
+        (["--config=experiments/cifar"], [f"--config={CIFAR}"]),
         (["--config=experiments/cifar.py"], [f"--config={CIFAR}"]),
         (["--config=experiments/cifar.py:ema"], [f"--config={CIFAR}:ema"]),
         (["--config", "experiments/cifar.py:ema"], ["--config", f"{CIFAR}:ema"]),
         (["-config=experiments/cifar.py"], [f"-config={CIFAR}"]),
         ([f"--config={CIFAR}:ema"], [f"--config={CIFAR}:ema"]),
         (["--config=here.py:x"], ["--config=here.py:x"]),
-        (["--config=nowhere.py"], ["--config=nowhere.py"]),
-        (["--config=vqvae_jax"], ["--config=vqvae_jax"]),
         (["--config"], ["--config"]),
         (
             ["--config.data.data_dir=experiments/cifar.py", "--workdir=README.md"],
@@ -31,15 +65,31 @@ CIFAR = ROOT / "experiments" / "cifar.py"
         ),
     ],
 )
-def test_a_config_of_the_repository_is_found_elsewhere(
-    given, found, tmp_path, monkeypatch
-):
+def test_experiments_are_found_from_any_directory(given, found, tmp_path, monkeypatch):
     (tmp_path / "here.py").touch()
     monkeypatch.chdir(tmp_path)
     assert train.with_config_found(["launch.py", *given]) == ["launch.py", *found]
 
 
-def test_what_is_here_comes_first(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("nowhere.py", "no such file or experiment; there are an4, cifar, "),
+        ("vqvae_jax", "no such file or experiment; there are an4, cifar, "),
+        ("digit", "no such file or experiment, did you mean digits?; there are an4"),
+        ("experiments/cifr.py:small", "did you mean cifar?; there are an4, cifar"),
+        ("", "no such file or experiment; there are an4, cifar, "),
+    ],
+)
+def test_unknown_experiments_raise_with_a_suggestion(config, message):
+    for words in ([f"--config={config}"], ["--config", config]):
+        with pytest.raises(flags.Error) as caught:
+            train.with_config_found(["launch.py", *words])
+        assert str(caught.value).startswith(f"--config={config}: there is no such file")
+        assert message in str(caught.value)
+
+
+def test_files_of_the_current_directory_take_precedence(tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "cifar.py").touch()
     monkeypatch.chdir(tmp_path)
@@ -47,19 +97,87 @@ def test_what_is_here_comes_first(tmp_path, monkeypatch):
     assert train.with_config_found(given) == given
 
 
+def test_every_experiment_has_a_name_and_a_summary():
+    found = train.experiments()
+    files = {path.stem for path in (ROOT / "experiments").glob("*.py")}
+    assert list(found) == sorted(files - {"__init__", "base"}) == EXPERIMENTS
+    for summary in found.values():
+        assert summary.endswith(".")
+        assert "\n" not in summary
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
+def test_help_lists_flags_and_experiments(flag):
+    found = run("--config=nosuch", flag)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert f"\n  python {ROOT / 'launch.py'} --config digits\n" in found.stdout
+    lines = found.stdout.splitlines()
+    listed = lines[lines.index("experiments:") + 1 :]
+    for name in EXPERIMENTS:
+        (line,) = [each for each in listed if re.match(rf"  {name} +\S", each)]
+        assert train.experiments()[name].startswith(line[18:])
+    for name in train._OUR_FLAGS:
+        assert re.search(rf"^  --{name} +\S", found.stdout, re.MULTILINE)
+    assert "evaluate" in found.stdout
+
+
+def test_the_console_command_has_the_same_help(tmp_path):
+    found = run("-m", "vqvae_jax", "train", "--help", cwd=ROOT)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "\n  vqvae-jax train --config digits\n" in found.stdout
+    assert "\n  digits " in found.stdout
+    assert "launch.py" not in found.stdout
+
+
+@pytest.mark.parametrize("program", [(), ("-m", "vqvae_jax", "train")])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config", "nosuch"], "--config=nosuch: there is no such file or experim"),
+        (["--config=/nowhere/cifar.py"], "did you mean cifar?"),
+        (
+            ["--config=digits", "--config.model.quantizer.num_code=3"],
+            "--config.model.quantizer.num_code=3: the config has no key 'num_code', "
+            "did you mean model.quantizer.num_codes?",
+        ),
+    ],
+)
+def test_typos_are_one_line_with_a_suggestion(program, words, message):
+    assert message in error_of(*program, *words)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("modl.units", "no key 'modl', did you mean model?"),
+        ("training.step", "no key 'step', did you mean training.steps?"),
+        # The right name in the wrong section.
+        ("model.num_codes", "no key 'num_codes', did you mean model.quantizer.num_c"),
+        ("label_dropout", "no key 'label_dropout', did you mean prior.label_dropout?"),
+        ("trainin.batch_size", "no key 'trainin', did you mean training.batch_size?"),
+        ("seed.x", "no key 'x'"),
+        ("model.unit", "no key 'unit'"),
+    ],
+)
+def test_unknown_keys_get_a_close_suggestion(path, message, tiny_config):
+    found = train._unknown_key(tiny_config, path.split("."))
+    assert found.startswith(f"the config has {message}")
+    assert ("did you mean" in found) == ("did you mean" in message)
+
+
 @pytest.mark.parametrize(
     "error",
     [
-        "a mistake\nin two  lines",
+        "an error\nin two  lines",
         "Error: Traceback (most recent call last):\n  File x\n"
-        "ValueError: a mistake in two lines",
+        "ValueError: an error in two lines",
     ],
 )
-def test_a_mistake_is_told_in_one_line(error, capsys):
+def test_errors_are_reported_in_one_line(error, capsys):
     with pytest.raises(SystemExit) as exit_code:
         train.fail(error)
     assert exit_code.value.code == 2
-    assert capsys.readouterr().err == "error: a mistake in two lines\n"
+    assert capsys.readouterr().err == "error: an error in two lines\n"
 
 
 @pytest.mark.parametrize("form", ["--config={}", "--config {}:x"])
@@ -73,24 +191,17 @@ def test_a_mistake_is_told_in_one_line(error, capsys):
         ),
     ],
 )
-def test_a_config_file_that_fails_is_told_by_its_name(form, content, message, tmp_path):
-    """Not as if a key were unknown: of the overrides none is."""
+def test_a_failing_config_file_is_named(form, content, message, tmp_path):
+    """The error must not be reported as an unknown key: the overrides are valid."""
     (tmp_path / "mine.py").write_text(content)
     words = form.format(tmp_path / "mine.py").split()
-    found = subprocess.run(
-        [sys.executable, "launch.py", *words, "--config.data.data_dir=a.module"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert found.returncode == 2
-    assert found.stderr.startswith(f"error: {tmp_path / 'mine.py'}")
-    assert message in found.stderr
-    assert "no key" not in found.stderr
-    assert found.stderr.count("\n") == 1
+    line = error_of(*words, "--config.data.data_dir=a.module")
+    assert line.startswith(f"error: {tmp_path / 'mine.py'}")
+    assert message in line
+    assert "no key" not in line
 
 
-def test_the_command_line_is_read_before_jax_is():
+def test_parsing_the_command_line_does_not_import_jax():
     program = "import sys; import vqvae_jax.cli.train; print('jax' in sys.modules)"
     found = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
@@ -98,10 +209,10 @@ def test_the_command_line_is_read_before_jax_is():
     assert found.stdout == "False\n", found.stderr
 
 
-def test_only_writes_that_nobody_waits_for_are_not_told():
-    told = []
-    hook = train._without_late_writes(lambda given: told.append(given.exc_value))
+def test_only_errors_of_abandoned_writes_are_suppressed():
+    reported = []
+    hook = train._without_late_writes(lambda given: reported.append(given.exc_value))
     errors = RuntimeError("Event loop is closed"), RuntimeError("another"), OSError("x")
     for error in errors:
         hook(types.SimpleNamespace(exc_value=error))
-    assert told == list(errors[1:])
+    assert reported == list(errors[1:])

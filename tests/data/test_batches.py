@@ -1,3 +1,5 @@
+"""Training batches: order, resuming, processes, flips; evaluation batches."""
+
 import itertools
 import json
 from collections import Counter
@@ -15,7 +17,7 @@ from vqvae_jax.runtime.errors import UserError
 
 
 class Numbers:
-    """Example i: an image whose left column is i and right column 0, label i."""
+    """Example i is an image with i + 1 on the left and 0 on the right, with label i."""
 
     def __init__(self, n):
         self._n = n
@@ -48,7 +50,7 @@ def assert_equal_batches(left, right):
             np.testing.assert_array_equal(one[key], other[key])
 
 
-def test_a_batch_stacks_every_key_and_adds_a_mask():
+def test_a_batch_stacks_all_keys_and_adds_a_mask():
     (batch,) = take(train_batches(Numbers(10), batch_size=4, seed=0), 1)
     assert batch["image"].shape == (4, 1, 2, 1)
     assert batch["label"].dtype == np.int32
@@ -56,7 +58,7 @@ def test_a_batch_stacks_every_key_and_adds_a_mask():
     assert batch["mask"].all()
 
 
-def test_an_epoch_covers_each_example_once_and_the_next_is_in_another_order():
+def test_each_epoch_is_a_new_permutation_of_all_examples():
     got = labels(take(train_batches(Numbers(103), batch_size=10, seed=3), 31))
     epochs = [got[i * 103 : (i + 1) * 103] for i in range(3)]
     for epoch in epochs:
@@ -64,7 +66,7 @@ def test_an_epoch_covers_each_example_once_and_the_next_is_in_another_order():
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
-def test_seeds_share_no_epoch():
+def test_seeds_have_different_orders():
     orders = [
         labels(take(train_batches(Numbers(50), batch_size=50, seed=seed), 3))
         for seed in range(3)
@@ -74,14 +76,14 @@ def test_seeds_share_no_epoch():
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_fewer_examples_than_a_batch(n):
+def test_a_source_smaller_than_a_batch(n):
     (batch,) = take(train_batches(Numbers(n), batch_size=8, seed=0), 1)
     counts = Counter(batch["label"].tolist())
     assert set(counts) == set(range(n))
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_resuming_continues_exactly():
+def test_resuming_gives_the_same_batches():
     def start():
         return train_batches(Numbers(103), batch_size=16, seed=5, random_flip=True)
 
@@ -97,7 +99,7 @@ def test_resuming_continues_exactly():
     assert_equal_batches(rest, take(resumed, 20))
 
 
-def test_a_state_resumes_on_another_number_of_processes():
+def test_resuming_on_another_number_of_processes():
     single = train_batches(Numbers(103), batch_size=16, seed=5)
     take(single, 7)
     state = single.get_state()
@@ -118,7 +120,7 @@ def test_a_state_resumes_on_another_number_of_processes():
 @pytest.mark.parametrize(
     "change", [{"batch_size": 8}, {"seed": 6}, {"source": Numbers(104)}]
 )
-def test_a_state_of_other_data_is_refused(change):
+def test_a_state_of_other_data_raises(change):
     same = {"source": Numbers(103), "batch_size": 16, "seed": 5}
 
     def start(source, **kwargs):
@@ -128,7 +130,7 @@ def test_a_state_of_other_data_is_refused(change):
         start(**same | change).set_state(start(**same).get_state())
 
 
-def test_processes_share_each_global_batch():
+def test_processes_split_each_global_batch():
     single = take(
         train_batches(Numbers(103), batch_size=16, seed=2, random_flip=True), 15
     )
@@ -148,12 +150,12 @@ def test_processes_share_each_global_batch():
     ]
     for step, whole in enumerate(single):
         for name, array in whole.items():
-            # Flips included: a flipped image has its number on the right.
+            # Including flips: a flipped image has its number on the right.
             together = np.concatenate([part[step][name] for part in parts])
             np.testing.assert_array_equal(together, array)
 
 
-def test_flips_are_fair_deterministic_and_leave_labels_alone():
+def test_flips_are_fair_and_deterministic_and_do_not_change_labels():
     def draw(seed):
         return take(
             train_batches(Numbers(64), batch_size=64, seed=seed, random_flip=True), 40
@@ -173,7 +175,7 @@ def test_flips_are_fair_deterministic_and_leave_labels_alone():
     assert all((b["image"][:, 0, 0, 0] > 0).all() for b in plain)
 
 
-def test_sources_without_images_are_batched_too():
+def test_sources_without_images_are_batched():
     class Codes(Numbers):
         def __getitem__(self, index):
             return {"codes": np.full((2, 3), index)}
@@ -192,14 +194,14 @@ def test_sources_without_images_are_batched_too():
         ({"seed": -1}, "seed is -1"),
     ],
 )
-def test_impossible_sizes_are_refused(change, match):
+def test_invalid_sizes_raise(change, match):
     kwargs = {"source": Numbers(10), "batch_size": 4, "seed": 0} | change
     with pytest.raises(UserError, match=match):
         train_batches(kwargs.pop("source"), **kwargs)
 
 
 @pytest.mark.parametrize("process_count", [1, 2, 64])
-def test_evaluation_counts_each_of_1003_examples_once(process_count):
+def test_evaluation_yields_every_example_once(process_count):
     source = Numbers(1003)
     parts = [
         list(
@@ -219,7 +221,7 @@ def test_evaluation_counts_each_of_1003_examples_once(process_count):
     assert seen == list(range(1003))
 
 
-def test_a_mask_of_parts_is_kept_and_false_where_there_is_no_example():
+def test_a_mask_of_examples_is_kept_and_padded_with_false():
     class Parts:
         def __len__(self):
             return 3
@@ -232,17 +234,17 @@ def test_a_mask_of_parts_is_kept_and_false_where_there_is_no_example():
     np.testing.assert_array_equal(batch["mask"], expected)
 
 
-def test_evaluation_of_nothing_yields_nothing():
+def test_evaluation_of_an_empty_source_yields_nothing():
     assert list(eval_batches(Numbers(0), batch_size=4)) == []
 
 
-def test_an_unfinished_evaluation_can_be_dropped():
+def test_an_unfinished_evaluation_can_be_closed():
     batches = eval_batches(Numbers(1000), batch_size=4)
     next(batches)
     batches.close()
 
 
-def test_a_failing_source_fails_the_batch():
+def test_errors_of_the_source_are_raised():
     class Broken(Numbers):
         def __getitem__(self, index):
             raise UserError("photo.jpg cannot be decoded")
@@ -253,7 +255,7 @@ def test_a_failing_source_fails_the_batch():
     batches.close()
 
 
-def test_worker_processes_yield_the_same_batches_and_resume(tmp_path):
+def test_worker_processes_yield_the_batches_of_threads(tmp_path):
     digits = open_dataset(
         DataConfig(
             source="tfds",

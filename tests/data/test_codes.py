@@ -1,3 +1,5 @@
+"""Codes on disk: round trips, replacement, interrupted writes, damage."""
+
 import json
 import pathlib
 import pickle
@@ -37,7 +39,7 @@ def write(directory, codes, labels, **kwargs):
     )
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_round_trip(tmp_path):
     codes, labels = draw()
     metadata = write(tmp_path / "run" / "codes", codes, labels)
     source = CodesSource(tmp_path / "run" / "codes")
@@ -56,7 +58,7 @@ def test_what_is_written_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(("num_codes", "bytes_each"), [(2**16, 2), (2**16 + 1, 4)])
-def test_codes_take_two_bytes_where_they_fit(tmp_path, num_codes, bytes_each):
+def test_codes_have_two_bytes_if_they_fit(tmp_path, num_codes, bytes_each):
     codes, labels = draw(4)
     codes[0, 0, 0] = num_codes - 1
     metadata = write(tmp_path / "codes", codes, labels, num_codes=num_codes)
@@ -65,7 +67,7 @@ def test_codes_take_two_bytes_where_they_fit(tmp_path, num_codes, bytes_each):
     np.testing.assert_array_equal(batch["codes"], codes)
 
 
-def test_batches_and_pickles(tmp_path):
+def test_codes_are_batched_and_pickled(tmp_path):
     codes, labels = draw()
     write(tmp_path / "codes", codes, labels)
     source = pickle.loads(pickle.dumps(CodesSource(tmp_path / "codes")))
@@ -76,7 +78,7 @@ def test_batches_and_pickles(tmp_path):
     batches.close()
 
 
-def test_only_the_codebooks_own_codes_are_accepted(tmp_path):
+def test_codes_of_another_codebook_raise(tmp_path):
     write(tmp_path / "codes", *draw())
     source = CodesSource(tmp_path / "codes")
     source.require_fingerprint("abc")
@@ -84,14 +86,14 @@ def test_only_the_codebooks_own_codes_are_accepted(tmp_path):
         source.require_fingerprint("abd")
 
 
-def test_codes_are_replaced_whole(tmp_path):
+def test_existing_codes_are_replaced(tmp_path):
     write(tmp_path / "codes", *draw())
     write(tmp_path / "codes", *draw(7), fingerprint="new")
     assert len(CodesSource(tmp_path / "codes")) == 7
     assert [p.name for p in tmp_path.iterdir()] == ["codes"]
 
 
-def test_a_failing_model_leaves_the_old_codes_and_nothing_else(tmp_path):
+def test_a_failed_write_keeps_the_old_codes_and_no_remains(tmp_path):
     codes, labels = draw()
     write(tmp_path / "codes", codes, labels)
 
@@ -111,7 +113,7 @@ def test_a_failing_model_leaves_the_old_codes_and_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["codes"]
 
 
-def test_a_killed_write_looks_unfinished_and_is_cleaned_up(tmp_path):
+def test_a_killed_write_is_incomplete_and_removed_by_the_next(tmp_path):
     script = f"""
 import os, signal
 import numpy as np
@@ -143,7 +145,7 @@ write_codes(
     assert [p.name for p in tmp_path.iterdir()] == ["codes"]
 
 
-def test_a_full_disk_is_told(tmp_path):
+def test_a_full_disk_raises(tmp_path):
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 512, (2_000, 32, 32, 1), np.int32)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -156,7 +158,7 @@ def test_a_full_disk_is_told(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path):
+def test_a_directory_that_is_not_writable_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         write(tmp_path / "file" / "codes", *draw())
@@ -174,14 +176,14 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path):
         ),
     ],
 )
-def test_impossible_codes_are_refused(tmp_path, change, match):
+def test_invalid_codes_raise(tmp_path, change, match):
     good = {"codes": np.zeros((4, 2, 2, 1), int), "labels": np.zeros(4, int)}
     with pytest.raises(UserError, match=match):
         write(tmp_path / "codes", **good | change)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_grids_must_agree(tmp_path):
+def test_different_grids_raise(tmp_path):
     batches = [
         (np.zeros((2, 4, 4, 1), int), {"label": np.zeros(2, int)}),
         (np.zeros((2, 4, 5, 1), int), {"label": np.zeros(2, int)}),
@@ -200,7 +202,7 @@ def columns_of(n):
     return {"label": np.zeros(n, int), "action": np.arange(n), "step": -np.arange(n)}
 
 
-def test_columns_and_their_names_are_kept(tmp_path):
+def test_columns_round_trip(tmp_path):
     codes, _ = draw(50)
     batches = [(codes[:30], columns_of(30)), (codes[30:], columns_of(20))]
     metadata = write_codes(
@@ -223,22 +225,22 @@ def test_columns_and_their_names_are_kept(tmp_path):
         assert found[name].dtype == np.int32
 
 
-def test_codes_written_before_there_were_columns_are_read(tmp_path):
+def test_metadata_of_an_earlier_version_without_columns_is_read(tmp_path):
     codes, labels = draw(4)
     write(tmp_path / "codes", codes, labels)
-    place = tmp_path / "codes" / "metadata.json"
-    fields = json.loads(place.read_text())
+    path = tmp_path / "codes" / "metadata.json"
+    fields = json.loads(path.read_text())
     del fields["columns"], fields["action_names"]
-    place.write_text(json.dumps(fields))
+    path.write_text(json.dumps(fields))
     batch = first_examples(CodesSource(tmp_path / "codes"), 4)
     np.testing.assert_array_equal(batch["label"], labels)
     np.testing.assert_array_equal(batch["codes"], codes)
 
 
-def test_columns_must_agree(tmp_path):
+def test_different_columns_raise(tmp_path):
     codes, _ = draw(8)
     other = {"label": np.zeros(4, int)}
-    with pytest.raises(UserError, match="columns label; those before it have label, a"):
+    with pytest.raises(UserError, match="columns label; earlier batches have label, a"):
         write_codes(
             tmp_path / "codes",
             batches=[(codes[:4], columns_of(4)), (codes[4:], other)],
@@ -248,7 +250,7 @@ def test_columns_must_agree(tmp_path):
         )
 
 
-def test_damage_is_refused(tmp_path):
+def test_damage_raises(tmp_path):
     directory = tmp_path / "codes"
     write(directory, *draw())
     (tmp_path / "intact").mkdir()

@@ -1,4 +1,4 @@
-"""Three splits from whatever a set brings, against sets of numbers."""
+"""Three splits from any splits of a set, tested on sets of numbers."""
 
 import itertools
 
@@ -19,7 +19,7 @@ FIRST = {"train": 0, "validation": 1000, "test": 2000}
 
 
 class Numbers:
-    """Examples whose labels are `first`, `first` + 1, …: no two splits share one."""
+    """Examples with labels `first`, `first` + 1, …, which no two splits share."""
 
     def __init__(self, first, size):
         self._labels = range(first, first + size)
@@ -36,7 +36,7 @@ class Numbers:
 
 @pytest.fixture
 def labels(monkeypatch):
-    """(roles, fraction, **sizes) -> the labels of the splits that are opened."""
+    """(*roles, fraction, **sizes) -> labels of the opened splits."""
 
     def opened(*roles, fraction=0.1, **sizes):
         sources = {r: Numbers(FIRST[r], (SIZES | sizes)[r]) for r in roles}
@@ -66,7 +66,7 @@ def numbers(role):
     return list(range(FIRST[role], FIRST[role] + SIZES[role]))
 
 
-BROUGHT = [
+GIVEN = [
     ("train",),
     ("train", "test"),
     ("train", "validation"),
@@ -74,10 +74,10 @@ BROUGHT = [
 ]
 
 
-@pytest.mark.parametrize("roles", BROUGHT, ids="+".join)
+@pytest.mark.parametrize("roles", GIVEN, ids="+".join)
 @pytest.mark.parametrize("fraction", [0.001, 0.1, 0.33])
-def test_no_example_is_shared_and_none_is_lost(labels, roles, fraction):
-    """[22] And opening the set again gives the same splits."""
+def test_splits_are_disjoint_and_complete(labels, roles, fraction):
+    """[22] Opening the set again gives the same splits."""
     splits = labels(*roles, fraction=fraction)
     assert all(splits.values())
     for one, other in itertools.combinations(splits.values(), 2):
@@ -88,12 +88,12 @@ def test_no_example_is_shared_and_none_is_lost(labels, roles, fraction):
 
 
 def shuffled_train():
-    """The order that decides, from NumPy's raw bits of a named generator."""
+    """The order that determines the cut, from raw bits of a NumPy generator."""
     return np.argsort(np.random.PCG64((0,)).random_raw(100), kind="stable").tolist()
 
 
-def test_validation_is_cut_from_train_and_test_stays_whole(labels):
-    """[22] Examples from all over train, for sets are often sorted by class."""
+def test_validation_is_cut_from_train_and_test_is_unchanged(labels):
+    """[22] Its examples are from all of train, because sets can be sorted by class."""
     splits = labels("train", "test", fraction=0.1)
     assert splits["test"] == numbers("test")
     assert splits["validation"] == sorted(shuffled_train()[:10])
@@ -102,20 +102,20 @@ def test_validation_is_cut_from_train_and_test_stays_whole(labels):
     assert max(splits["validation"]) > 70
 
 
-def test_a_validation_split_serves_as_test(labels):
+def test_a_validation_split_becomes_test(labels):
     splits = labels("train", "validation", fraction=0.2)
     assert splits["test"] == numbers("validation")
     assert splits["validation"] == sorted(shuffled_train()[:20])
 
 
-def test_train_alone_gives_twice(labels):
+def test_train_alone_is_cut_twice(labels):
     splits = labels("train", fraction=0.1)
     assert splits["validation"] == sorted(shuffled_train()[:10])
     assert splits["test"] == sorted(shuffled_train()[10:20])
     assert len(splits["train"]) == 80
 
 
-def test_what_a_set_brings_is_left_as_it_is(labels):
+def test_three_given_splits_are_unchanged(labels):
     assert labels("train", "validation", "test") == {r: numbers(r) for r in SIZES}
 
 
@@ -127,8 +127,6 @@ def test_what_a_set_brings_is_left_as_it_is(labels):
         (("train", "test"), 1, 0.4, "train has 1 examples, too few to cut 1 × 1"),
     ],
 )
-def test_a_fraction_that_leaves_nothing_to_train_on(
-    labels, roles, train, fraction, message
-):
+def test_too_few_examples_to_cut_raise(labels, roles, train, fraction, message):
     with pytest.raises(UserError, match=f"^{message}"):
         labels(*roles, fraction=fraction, train=train)

@@ -1,3 +1,5 @@
+"""The embedded digits: contents, splits, and preparation without TensorFlow."""
+
 import os
 import pathlib
 import subprocess
@@ -37,7 +39,7 @@ def pairs(*sources):
     return sorted(found)
 
 
-def test_the_three_splits_together_are_sklearns_digits(dataset):
+def test_the_splits_together_are_the_digits_of_scikit_learn(dataset):
     bunch = load_digits()
     assert digits.to_uint8(np.array([0.0, 16.0])).tolist() == [0, 255]
     images = digits.to_uint8(bunch.images)
@@ -59,15 +61,15 @@ def test_sizes_names_and_shapes(dataset):
     assert example["label"].dtype == np.int32
 
 
-def test_each_split_has_every_class(dataset):
+def test_every_split_has_all_classes(dataset):
     for source in (dataset.train, dataset.validation, dataset.test):
         counts = np.bincount(first_examples(source, len(source))["label"])
         assert counts.min() > 0.5 * counts.max()
 
 
-def test_a_fresh_machine_needs_no_tensorflow_and_hears_nothing(tmp_path):
-    # Preparing, opening and drawing, in TFDS_DATA_DIR; then once more, prepared, with a
-    # worker process that no one closes.
+def test_preparation_needs_no_tensorflow_and_prints_nothing(tmp_path):
+    # Prepare, open and read in TFDS_DATA_DIR; then open the prepared set, with a worker
+    # process that is not closed.
     script = """
 import sys
 from vqvae_jax.data import DataConfig, eval_batches, open_dataset, train_batches

@@ -1,3 +1,5 @@
+"""Folders of images: classes, splits, formats, and files that cannot be read."""
+
 import itertools
 import pathlib
 import pickle
@@ -44,13 +46,13 @@ def dataset(root, **kwargs):
     )
 
 
-def refused(root, match, **kwargs):
+def assert_raises(root, match, **kwargs):
     with pytest.raises(UserError, match=match) as caught:
         open_root(root, **kwargs)
     assert "\n" not in str(caught.value)
 
 
-def test_classes_are_trains_folders_in_order(tmp_path):
+def test_classes_are_the_sorted_folders_of_train(tmp_path):
     make(tmp_path, {"train/dog": 3, "train/cat": 2, "val/dog": 1, "test/cat": 1})
     splits = open_root(tmp_path)
     assert splits.class_names == ("cat", "dog")
@@ -62,10 +64,10 @@ def test_classes_are_trains_folders_in_order(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "bmp", "JPG"])
-def test_formats(tmp_path, suffix):
+def test_all_formats_are_read(tmp_path, suffix):
     make(tmp_path, {"train/a": 2}, suffix=suffix)
-    (tmp_path / "train/a/.hidden.png").write_text("not looked at")
-    (tmp_path / "train/a/notes.txt").write_text("not looked at")
+    (tmp_path / "train/a/.hidden.png").write_text("ignored")
+    (tmp_path / "train/a/notes.txt").write_text("ignored")
     assert len(open_root(tmp_path).sources["train"]) == 2
 
 
@@ -77,7 +79,7 @@ def test_images_without_classes_are_unlabelled(tmp_path):
     assert len(opened.test) == 2
 
 
-def test_a_validation_split_without_a_test_split_serves_as_test(tmp_path):
+def test_a_validation_split_without_a_test_split_becomes_test(tmp_path):
     make(tmp_path, {"train/a": 20, "validation/a": 3})
     opened = dataset(tmp_path, validation_fraction=0.2)
     assert [len(s) for s in opened[:3]] == [16, 4, 3]
@@ -91,58 +93,58 @@ def test_a_train_split_alone_is_cut_twice(tmp_path):
     assert sorted(itertools.chain(*values)) == list(range(20))
 
 
-def test_all_three_splits_are_left_alone(tmp_path):
+def test_three_given_splits_are_unchanged(tmp_path):
     make(tmp_path, {"train/a": 20, "val/a": 5, "test/a": 3})
     assert [len(s) for s in dataset(tmp_path)[:3]] == [20, 5, 3]
 
 
-def test_too_few_images_to_cut(tmp_path):
+def test_too_few_images_to_cut_raise(tmp_path):
     make(tmp_path, {"train/a": 2})
     with pytest.raises(UserError, match="too few"):
         dataset(tmp_path)
 
 
-def test_missing_and_empty_folders(tmp_path):
-    refused(tmp_path / "nowhere", "is not a folder")
-    refused(tmp_path, "has no folder train")
+def test_missing_and_empty_folders_raise(tmp_path):
+    assert_raises(tmp_path / "nowhere", "is not a folder")
+    assert_raises(tmp_path, "has no folder train")
     (tmp_path / "train").mkdir()
-    refused(tmp_path, "train has no images")
+    assert_raises(tmp_path, "train has no images")
     (tmp_path / "train" / "cat").mkdir()
-    refused(tmp_path, "cat has no images")
+    assert_raises(tmp_path, "cat has no images")
     make(tmp_path, {"train/cat": 1})
     (tmp_path / "val" / "cat").mkdir(parents=True)
-    refused(tmp_path, "val has no images")
+    assert_raises(tmp_path, "val has no images")
     (tmp_path / "validation").mkdir()
-    refused(tmp_path, "both val and validation")
+    assert_raises(tmp_path, "both val and validation")
 
 
-def test_an_unknown_class_is_refused(tmp_path):
+def test_an_unknown_class_raises(tmp_path):
     make(tmp_path, {"train/cat": 1, "test/dog": 1})
-    refused(tmp_path, "test has the class 'dog'")
+    assert_raises(tmp_path, "test has the class 'dog'")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
-def test_a_truncated_image_is_refused_or_skipped(tmp_path, suffix):
+def test_a_truncated_image_raises_or_is_skipped(tmp_path, suffix):
     make(tmp_path, {"train/a": 3}, suffix=suffix)
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     damaged = tmp_path / f"train/a/001.{suffix}"
     Image.fromarray(noise).save(damaged)
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
-    refused(tmp_path, rf"1 of 3 .*001\.{suffix}.*data\.skip_corrupt")
+    assert_raises(tmp_path, rf"1 of 3 .*001\.{suffix}.*data\.skip_corrupt")
     with pytest.warns(UserWarning, match="skipped 1 of 3"):
         splits = open_root(tmp_path, skip_corrupt=True)
     batch = first_examples(splits.sources["train"], 3)
     assert len(batch["label"]) == 2
 
 
-def test_damage_in_the_middle_is_skipped_or_told_with_a_way_out(tmp_path):
-    """Only decoding finds it, which is done at the start where it is to be skipped."""
+def test_damage_in_the_middle_raises_or_is_skipped(tmp_path):
+    """Only decoding detects it: on access, or at the start if it is skipped."""
     make(tmp_path, {"train/a": 3}, suffix="jpg")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     damaged = tmp_path / "train/a/001.jpg"
     Image.fromarray(noise).save(damaged)
     content = damaged.read_bytes()
-    # The end of the tables, and the first of what they code.
+    # Overwrite the end of the tables and the start of the compressed data.
     start = content.index(b"\xff\xda")
     damaged.write_bytes(content[: start - 60] + bytes(90) + content[start + 30 :])
     with pytest.raises(UserError, match=r"001\.jpg.*put back.*data\.skip_corrupt"):
@@ -153,40 +155,40 @@ def test_damage_in_the_middle_is_skipped_or_told_with_a_way_out(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"this is no image"])
-def test_a_file_that_is_no_image_is_refused(tmp_path, content):
+def test_a_file_that_is_not_an_image_raises(tmp_path, content):
     make(tmp_path, {"train/a": 2})
     (tmp_path / "train/a/000.png").write_bytes(content)
-    refused(tmp_path, r"000\.png")
+    assert_raises(tmp_path, r"000\.png")
 
 
-def test_a_split_of_nothing_but_corrupt_images_is_refused(tmp_path):
+def test_a_split_of_corrupt_images_only_raises(tmp_path):
     make(tmp_path, {"train/a": 1})
     (tmp_path / "train/a/000.png").write_bytes(b"")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        refused(tmp_path, "no image that can be read", skip_corrupt=True)
+        assert_raises(tmp_path, "no image that can be read", skip_corrupt=True)
 
 
-def test_data_after_a_jpegs_end_is_no_damage(tmp_path):
+def test_data_after_the_end_of_a_jpeg_is_accepted(tmp_path):
     make(tmp_path, {"train/a": 1}, suffix="jpg")
     with (tmp_path / "train/a/000.jpg").open("ab") as stream:
-        stream.write(b"what a camera adds")
+        stream.write(b"added by a camera")
     assert len(open_root(tmp_path).sources["train"]) == 1
 
 
-def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
+def test_a_decompression_bomb_raises(tmp_path, monkeypatch):
     make(tmp_path, {"train/a": 2})
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    refused(tmp_path, "decompression bomb")
+    assert_raises(tmp_path, "decompression bomb")
 
 
-def test_an_odd_mode_is_refused_when_opening(tmp_path):
+def test_an_unsupported_mode_raises_when_opening(tmp_path):
     make(tmp_path, {"train/a": 1})
     Image.new("F", (9, 9)).save(tmp_path / "train/a/000.png", format="TIFF")
-    refused(tmp_path, "mode 'F'")
+    assert_raises(tmp_path, "mode 'F'")
 
 
-def test_a_file_that_breaks_after_opening_is_named(tmp_path):
+def test_a_file_damaged_after_opening_raises_with_its_name(tmp_path):
     make(tmp_path, {"train/a": 2})
     source = open_root(tmp_path).sources["train"]
     (tmp_path / "train/a/001.png").write_bytes(b"gone")
@@ -194,7 +196,7 @@ def test_a_file_that_breaks_after_opening_is_named(tmp_path):
         source[1]
 
 
-def test_orientation_is_applied(tmp_path):
+def test_exif_orientation_is_applied(tmp_path):
     array = np.zeros((8, 8, 3), np.uint8)
     array[0] = 255
     exif = Image.Exif()
@@ -206,7 +208,7 @@ def test_orientation_is_applied(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
-def test_exif_that_cannot_be_read_is_no_damage(tmp_path, suffix):
+def test_invalid_exif_is_ignored(tmp_path, suffix):
     path = tmp_path / "train/a" / f"0.{suffix}"
     path.parent.mkdir(parents=True)
     Image.new("RGB", (8, 8), (90, 90, 90)).save(path, exif=b"Exif\0\0garbage")
@@ -214,9 +216,11 @@ def test_exif_that_cannot_be_read_is_no_damage(tmp_path, suffix):
     assert np.abs(source[0]["image"].astype(int) - 90).max() <= 1
 
 
-def test_images_beside_the_folders_of_classes_are_told(tmp_path):
+def test_images_next_to_class_folders_are_skipped_with_a_warning(tmp_path):
     make(tmp_path, {"train/cat": 2, "train": 3, "test/cat": 1})
-    with pytest.warns(UserWarning, match=r"left out 3 images of .*train, which lie"):
+    with pytest.warns(
+        UserWarning, match=r"skipped 3 images in .*train, which are next"
+    ):
         splits = open_root(tmp_path)
     assert {k: len(v) for k, v in splits.sources.items()} == {"train": 2, "test": 1}
 

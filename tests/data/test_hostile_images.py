@@ -1,4 +1,4 @@
-"""Any file in a folder of images is an image or told in one line that names it."""
+"""Any file in a folder of images is read, or raises one line that names it."""
 
 import io
 import os
@@ -19,7 +19,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (19, 23, 4), np.uint8)
 
 
 def encoded(mode: str, form: str) -> bytes:
-    """A small image of noise in one of Pillow's modes and formats."""
+    """A small image of noise in a mode and a format of Pillow."""
     if mode == "I;16":
         image = Image.fromarray(NOISE[..., 0].astype(np.uint16) * 257)
     else:
@@ -49,7 +49,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png_bomb(side: int) -> bytes:
-    """A PNG of a few bytes that claims side x side pixels."""
+    """A PNG of a few bytes whose header declares side x side pixels."""
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -60,7 +60,7 @@ def png_bomb(side: int) -> bytes:
 
 
 def read(root, suffix: str, content: bytes) -> str:
-    """Read a folder with one image; return why it cannot be, "" if it can."""
+    """Read a folder with one image; return the error message, "" if there is none."""
     file = root / "train" / "a" / f"x.{suffix}"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
@@ -68,15 +68,15 @@ def read(root, suffix: str, content: bytes) -> str:
         splits = open_folder(str(root), image_size=8, channels=3)
         image = splits.sources["train"][0]["image"]
     except UserError as error:
-        told = str(error)
+        message = str(error)
     else:
         assert image.shape == (8, 8, 3)
         assert image.dtype == np.uint8
         return ""
     finally:
         file.unlink()
-    assert str(file) in told
-    return told
+    assert str(file) in message
+    return message
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def root(tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", IMAGES)
-def test_each_mode_is_read_as_it_is(suffix, root):
+def test_all_modes_are_read(suffix, root):
     for content in IMAGES[suffix]:
         assert read(root, suffix, content) == ""
 
@@ -99,40 +99,38 @@ def test_each_mode_is_read_as_it_is(suffix, root):
 )
 @example("png", 0, [], 10_000)
 @example("webp", 0, [(7, 255)], 0)
-def test_flipped_and_truncated_ones_are_read_or_told(
-    root, suffix, number, flips, missing
-):
+def test_damaged_images_are_read_or_raise(root, suffix, number, flips, missing):
     choices = IMAGES[suffix]
     content = bytearray(choices[number % len(choices)])
-    for place, bits in flips:
-        # Damage in the header says more than damage in the pixels.
-        content[place % min(len(content), 200 if place % 2 else 10**9)] ^= bits
-    told = read(root, suffix, bytes(content[: max(0, len(content) - missing)]))
-    assert len(told.splitlines()) <= 1
+    for position, bits in flips:
+        # Half of the damage is in the header, where it has more effects.
+        content[position % min(len(content), 200 if position % 2 else 10**9)] ^= bits
+    message = read(root, suffix, bytes(content[: max(0, len(content) - missing)]))
+    assert len(message.splitlines()) <= 1
 
 
 @given(st.sampled_from(sorted(IMAGES)), st.binary(max_size=300))
 @example("png", b"")
 @example("jpg", b"\xff\xd8\xff\xd9")
 @example("bmp", b"BM" + bytes(60))
-def test_other_bytes_are_told(root, suffix, content):
-    told = read(root, suffix, content)
-    assert told
-    assert len(told.splitlines()) == 1
+def test_random_bytes_raise(root, suffix, content):
+    message = read(root, suffix, content)
+    assert message
+    assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize("side", [10_000, 60_000, 2**31 - 1])
-def test_a_decompression_bomb_is_told_before_anything_is_unpacked(side, root):
+def test_a_decompression_bomb_raises_before_it_is_decompressed(side, root):
     tracemalloc.start()
-    told = read(root, "png", png_bomb(side))
+    message = read(root, "png", png_bomb(side))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert "cannot be used" in told
+    assert "cannot be used" in message
     assert peak < 2**23
 
 
 @pytest.mark.parametrize("name", ["a b", "ünï", "x..", "~", "$HOME", "<b>", "'; x"])
-def test_any_printable_name_of_a_class_is_taken(name, tmp_path):
+def test_any_printable_class_name_is_accepted(name, tmp_path):
     (tmp_path / "train" / name).mkdir(parents=True)
     (tmp_path / "train" / name / "0.png").write_bytes(IMAGES["png"][0])
     splits = open_folder(str(tmp_path), image_size=8, channels=3)
@@ -140,16 +138,16 @@ def test_any_printable_name_of_a_class_is_taken(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [b"a\nb", b"\xff\xfe", b"\x1b[2J"])
-def test_a_name_that_cannot_be_shown_is_told(name, tmp_path):
+def test_a_class_name_that_is_not_printable_raises(name, tmp_path):
     (tmp_path / "train").mkdir()
     folder = bytes(tmp_path / "train") + b"/" + name
     os.mkdir(folder)
-    with pytest.raises(UserError, match="which cannot be shown; rename it"):
+    with pytest.raises(UserError, match="which is not printable; rename it"):
         open_folder(str(tmp_path), image_size=8, channels=3)
 
 
-def test_links_out_of_the_folder_are_read_and_never_written_through(tmp_path):
-    """A class and an image that lie elsewhere, and a link to nothing."""
+def test_links_out_of_the_folder_are_followed_and_targets_unchanged(tmp_path):
+    """Links to a class and to an image elsewhere, and a broken link."""
     elsewhere, train = tmp_path / "elsewhere", tmp_path / "data" / "train"
     elsewhere.mkdir()
     (elsewhere / "0.png").write_bytes(IMAGES["png"][0])

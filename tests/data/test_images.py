@@ -1,3 +1,5 @@
+"""Decoding and fitting of images: sizes, modes, transparency and depths."""
+
 import io
 
 import numpy as np
@@ -23,7 +25,7 @@ def test_an_image_of_the_right_shape_keeps_its_pixels():
     )
 
 
-def test_the_shorter_side_fits_and_the_crop_is_central():
+def test_the_shorter_side_fits_and_the_crop_is_centred():
     wide = Image.fromarray(noise(10, 30))
     whole = np.asarray(wide.resize((15, 5), Image.Resampling.BICUBIC))
     got = images.fit(wide, image_size=5, channels=1)
@@ -45,7 +47,7 @@ def test_small_images_are_enlarged():
     assert got.shape == (32, 32, 3)
 
 
-def test_grey_and_rgb_convert_both_ways():
+def test_grey_and_rgb_convert_to_each_other():
     grey = noise(8, 8, 1)
     rgb = images.fit_array(grey, image_size=8, channels=3)
     np.testing.assert_array_equal(rgb, np.repeat(grey, 3, axis=-1))
@@ -53,14 +55,14 @@ def test_grey_and_rgb_convert_both_ways():
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "YCbCr", "HSV"])
-def test_usual_modes_become_rgb(mode):
-    # Flat, because YCbCr and palettes only approximate colours.
+def test_common_modes_convert_to_rgb(mode):
+    # A uniform image, because YCbCr and palettes only approximate colours.
     image = Image.new("RGB", (4, 4), (255, 255, 255)).convert(mode)
     got = images.fit(image, image_size=4, channels=3)
     assert got.min() >= 250
 
 
-def test_transparent_parts_turn_white():
+def test_transparent_pixels_become_white():
     image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     assert (images.fit(image, image_size=4, channels=3) == 255).all()
 
@@ -71,10 +73,10 @@ def test_sixteen_bit_grey_keeps_its_upper_bits():
     np.testing.assert_array_equal(got.ravel(), np.arange(256))
 
 
-def test_sixteen_bit_grey_with_a_clear_value_does_too(tmp_path):
-    """Where Pillow clips, so that all above 255 is white."""
+def test_sixteen_bit_grey_with_a_transparent_value_keeps_its_upper_bits(tmp_path):
+    """Pillow's own conversion clips, so that all values above 255 become white."""
     array = np.arange(256, dtype=np.uint16).reshape(16, 16) * 256 + 37
-    path = tmp_path / "clear.png"
+    path = tmp_path / "transparent.png"
     Image.fromarray(array).save(path, transparency=7 * 256 + 37)
     with Image.open(path) as image:
         assert (image.mode, image.has_transparency_data) == ("I;16", True)
@@ -85,6 +87,6 @@ def test_sixteen_bit_grey_with_a_clear_value_does_too(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_other_depths_are_refused(mode):
+def test_other_depths_raise(mode):
     with pytest.raises(UserError, match=f"mode '{mode}'"):
         images.fit(Image.new(mode, (4, 4)), image_size=4, channels=1)

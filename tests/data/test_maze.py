@@ -1,4 +1,4 @@
-"""Frames of a world: those that the engine shows under the recorded actions."""
+"""Frames of a world, compared with the engine under the recorded actions."""
 
 import sys
 
@@ -39,7 +39,7 @@ class TestFrames:
             frames = first_examples(getattr(dataset, split), 1000)
             assert frames["image"].shape == (episodes * STEPS, 84, 84, 3)
             assert frames["image"].dtype == np.uint8
-            # In order, each split's episodes with numbers of their own.
+            # In order, with different episode numbers in each split.
             numbers = first + np.repeat(np.arange(episodes), STEPS)
             np.testing.assert_array_equal(frames["episode"], numbers)
             np.testing.assert_array_equal(
@@ -47,7 +47,7 @@ class TestFrames:
             )
             assert set(frames["action"]) <= {0, 1, 2}
 
-    def test_no_frame_is_in_two_splits(self, dataset):
+    def test_splits_share_no_frame(self, dataset):
         seen = [
             {bytes(image) for image in first_examples(source, 1000)["image"]}
             for source in dataset[:3]
@@ -56,7 +56,7 @@ class TestFrames:
 
     @pytest.mark.parametrize("split", ["train", "test"])
     def test_an_action_leads_to_the_next_frame(self, dataset, split):
-        """The engine shows the same frames when the same actions are held again."""
+        """Replaying the actions in the engine gives the same frames."""
         frames = first_examples(getattr(dataset, split), 2 * STEPS)
         with maze.World("my_way_home") as world:
             for first in (0, STEPS):
@@ -69,7 +69,7 @@ class TestFrames:
                     world.act(int(action))
 
     def test_left_and_right_turn_the_view(self):
-        """What was right of the middle is in the middle after turning to the right."""
+        """After a turn to the right, pixels from the right are in the middle."""
         middle = slice(30, 54)
         moved = {}
         for action in (maze.LEFT, maze.RIGHT):
@@ -86,19 +86,19 @@ class TestFrames:
             moved[action] = min(errors, key=errors.get)
         assert moved[maze.LEFT] < 0 < moved[maze.RIGHT]
 
-    def test_an_episode_that_ends_early_is_not_kept(self):
+    def test_an_episode_that_ends_early_is_dropped(self):
         class Short(maze.World):
             def __init__(self):
                 pass
 
             def start(self, *, seed):
-                self.left = 3
+                self.remaining = 3
 
             def look(self):
-                self.left -= 1
+                self.remaining -= 1
                 depth = np.full((120, 160), 50, np.uint8)
                 image = np.zeros((84, 84, 3), np.uint8)
-                return maze.Frame(image, depth) if self.left >= 0 else None
+                return maze.Frame(image, depth) if self.remaining >= 0 else None
 
             def act(self, action):
                 pass
@@ -107,19 +107,21 @@ class TestFrames:
         images, actions = maze.play(Short(), seed=0, steps=3)
         assert len(images) == len(actions) == 3
 
-    def test_nothing_is_left_in_the_current_folder(self, tmp_path, monkeypatch):
+    def test_the_engine_writes_nothing_to_the_current_folder(
+        self, tmp_path, monkeypatch
+    ):
         monkeypatch.chdir(tmp_path)
         with maze.World("my_way_home") as world:
             world.start(seed=0)
         assert list(tmp_path.iterdir()) == []
 
-    def test_an_unknown_scenario_is_told(self):
+    def test_an_unknown_scenario_raises(self):
         with pytest.raises(UserError, match=r"no scenario 'e1m1'.*my_way_home"):
             maze.World("e1m1")
 
 
 class TestWalker:
-    def test_it_turns_away_from_a_wall_to_the_open_side_until_the_way_is_free(self):
+    def test_it_turns_to_the_open_side_until_the_way_is_free(self):
         near = np.full((120, 160), 3, np.uint8)
         free = np.full((120, 160), 50, np.uint8)
         open_right = near.copy()
@@ -132,7 +134,7 @@ class TestWalker:
             assert [walker.choose(wall) for _ in range(20)] == [turn] * 20
             assert walker.choose(free) == maze.FORWARD
 
-    def test_it_does_all_there_is_in_runs(self):
+    def test_it_repeats_each_of_the_actions(self):
         walker = maze.Walker(np.random.default_rng(0))
         free = np.full((120, 160), 50, np.uint8)
         actions = np.array([walker.choose(free) for _ in range(2000)])
@@ -141,12 +143,14 @@ class TestWalker:
         assert lengths.min() >= 2
 
 
-def test_a_missing_engine_is_told(tmp_path, monkeypatch):
+def test_a_missing_engine_raises(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "vizdoom", None)
-    with pytest.raises(UserError, match=r"not installed: pip install -e '.\[worlds\]'"):
+    with pytest.raises(
+        UserError, match=r"not installed: pip install 'vqvae_jax\[worlds\]'"
+    ):
         open_dataset(config(tmp_path))
 
 
-def test_an_unknown_size_is_told(tmp_path):
+def test_an_unknown_size_raises(tmp_path):
     with pytest.raises(UserError, match=r"data\.name='maze/huge': .*huge not found"):
         open_dataset(config(tmp_path, name="maze/huge"))

@@ -1,3 +1,5 @@
+"""Sources of examples: subsets, caches, columns and first examples."""
+
 import pickle
 
 import numpy as np
@@ -8,6 +10,7 @@ from vqvae_jax.data.source import (
     Cached,
     Subset,
     cached,
+    evenly_spaced,
     first_examples,
     read_columns,
     read_many,
@@ -16,7 +19,7 @@ from vqvae_jax.runtime.errors import UserError
 
 
 class Counting:
-    """Examples {"image": i} that count how often each was read."""
+    """A source of images with value i that counts the reads of each example."""
 
     def __init__(self, n):
         self.reads = np.zeros(n, int)
@@ -33,7 +36,7 @@ def values(examples):
     return [int(e["image"][0, 0, 0]) for e in examples]
 
 
-def test_a_subset_reads_its_indices_one_by_one_and_many_at_once():
+def test_a_subset_reads_single_and_many_examples():
     subset = Subset(Counting(10), np.array([7, 2, 9]))
     assert len(subset) == 3
     assert values([subset[0], subset[2]]) == [7, 9]
@@ -50,7 +53,7 @@ def test_a_cache_reads_each_example_once():
     assert len(cache) == 10
 
 
-def test_a_cache_cannot_be_changed_from_outside():
+def test_cached_arrays_are_read_only():
     example = Cached(Counting(3))[1]
     with pytest.raises(ValueError, match="read-only"):
         example["image"][:] = 0
@@ -61,7 +64,7 @@ def test_a_pickled_cache_starts_empty():
     read_many(cache, range(200))
     copy = pickle.loads(pickle.dumps(cache))
     assert values([copy[8]]) == [8]
-    assert not copy._known[:8].any()
+    assert not copy._is_cached[:8].any()
 
 
 def test_columns_are_read_a_few_examples_at_a_time(monkeypatch):
@@ -89,7 +92,7 @@ def test_columns_are_read_a_few_examples_at_a_time(monkeypatch):
     np.testing.assert_array_equal(columns["b"], -np.arange(10))
 
 
-def test_only_what_fits_is_cached():
+def test_only_sources_that_fit_are_cached():
     source = Counting(10)
     assert isinstance(cached(source, max_bytes=40), Cached)
     assert cached(source, max_bytes=39) is source
@@ -102,3 +105,8 @@ def test_first_examples():
     assert len(first_examples(Counting(2), 3)["image"]) == 2
     with pytest.raises(UserError, match="empty"):
         first_examples(Counting(0), 3)
+
+
+def test_evenly_spaced_numbers():
+    assert evenly_spaced(9, 3) == [0, 4, 8]
+    assert evenly_spaced(3, 9) == [0, 1, 2]

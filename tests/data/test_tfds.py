@@ -1,3 +1,5 @@
+"""TFDS sets: names, preparation, damage, features, and CIFAR-10."""
+
 import io
 import json
 import os
@@ -12,6 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from vqvae_jax import registry
 from vqvae_jax.data import DataConfig, first_examples, open_dataset
 from vqvae_jax.data.source import read_many
 from vqvae_jax.data.tfds import open_tfds
@@ -44,13 +47,24 @@ def digits_at(path):
         ("cifar10:9.9.9", r"only: 3\.0\.2"),
     ],
 )
-def test_a_wrong_name_is_told_with_close_ones(tmp_path, name, match):
+def test_an_unknown_name_raises_with_similar_names(tmp_path, name, match):
     with pytest.raises(UserError, match=match) as caught:
         open_at(tmp_path, name)
     assert "\n" not in str(caught.value)
 
 
-def test_without_network_the_way_out_is_told(tmp_path, monkeypatch):
+def test_a_missing_module_of_an_embedded_set_raises(tmp_path, monkeypatch):
+    """As if the folder of a set in `contrib` had been deleted."""
+    monkeypatch.setitem(
+        registry.EMBEDDED_SETS, "speech", "vqvae_jax.contrib.deleted.builder:Speech"
+    )
+    match = r"^data\.name='speech' needs the module vqvae_jax\.contrib\.deleted, "
+    with pytest.raises(UserError, match=match) as caught:
+        open_at(tmp_path, "speech")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_network_the_error_has_alternatives(tmp_path, monkeypatch):
     def unknown(host, port):
         raise socket.gaierror("Name or service not known")
 
@@ -71,7 +85,7 @@ def test_without_network_the_way_out_is_told(tmp_path, monkeypatch):
     assert "\n" not in message
 
 
-def test_a_set_in_another_format_is_refused(tmp_path):
+def test_a_set_in_another_format_raises(tmp_path):
     prepared = digits_at(tmp_path)
     info = json.loads((prepared / "dataset_info.json").read_text())
     info["fileFormat"] = "tfrecord"
@@ -80,15 +94,15 @@ def test_a_set_in_another_format_is_refused(tmp_path):
         open_at(tmp_path, "digits")
 
 
-def test_a_damaged_set_is_refused(tmp_path):
+def test_a_damaged_set_raises(tmp_path):
     prepared = digits_at(tmp_path)
     next(prepared.glob("*train*")).write_bytes(b"damaged" * 20_000)
     with pytest.raises(UserError, match="cannot be read"):
         open_at(tmp_path, "digits")
 
 
-def test_damage_that_shows_late_is_told_with_the_folder(tmp_path):
-    """Opening reads the first record only; a byte of a later one was flipped."""
+def test_damage_found_on_access_raises_with_the_folder(tmp_path):
+    """Opening reads only the first record; a byte of a later one is flipped."""
     prepared = digits_at(tmp_path)
     shard = next(prepared.glob("*train*"))
     content = bytearray(shard.read_bytes())
@@ -101,7 +115,7 @@ def test_damage_that_shows_late_is_told_with_the_folder(tmp_path):
         read_many(train, range(len(train)))
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_is_not_writable_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be prepared there"):
         open_at(tmp_path / "file", "digits")
@@ -109,7 +123,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
 
 def test_features_are_found_by_type(tmp_path):
     class Oddly(tfds.core.GeneratorBasedBuilder):
-        """No key is called image or label; the test labels are withheld."""
+        """No key is named image or label; the test split has no labels."""
 
         VERSION = tfds.core.Version("1.0.0")
 
@@ -182,7 +196,7 @@ def cifar10():
 
 
 @needs_cifar10
-def test_cifar10s_shapes_and_names(cifar10):
+def test_cifar10_shapes_and_names(cifar10):
     assert [len(s) for s in cifar10[:3]] == [47_500, 2_500, 10_000]
     assert cifar10.class_names[:3] == ("airplane", "automobile", "bird")
     assert cifar10.image_shape == (32, 32, 3)
@@ -192,13 +206,13 @@ def test_cifar10s_shapes_and_names(cifar10):
 
 
 @needs_cifar10
-def test_cifar10s_validation_is_cut_from_train_and_test_is_whole(cifar10):
+def test_cifar10_validation_is_cut_from_train_and_test_is_complete(cifar10):
     train, validation = cifar10.train._indices, cifar10.validation._indices
     assert sorted([*train, *validation]) == list(range(50_000))
     builder = tfds.builder("cifar10", data_dir=str(TFDS))
-    theirs = builder.as_data_source("test")
+    expected = builder.as_data_source("test")
     for i in (0, 1, 4_999, 9_999):
-        example = theirs[i]
+        example = expected[i]
         np.testing.assert_array_equal(cifar10.test[i]["image"], example["image"])
         assert cifar10.test[i]["label"] == example["label"]
     counts = np.bincount(first_examples(cifar10.validation, 2_500)["label"])
@@ -206,7 +220,7 @@ def test_cifar10s_validation_is_cut_from_train_and_test_is_whole(cifar10):
 
 
 @needs_cifar10
-def test_many_at_once_equal_one_by_one_also_when_pickled(cifar10):
+def test_a_pickled_source_reads_many_examples(cifar10):
     source = pickle.loads(pickle.dumps(cifar10.train))
     indices = [5, 40_000, 5, 0]
     for got, index in zip(read_many(source, indices), indices, strict=True):
@@ -214,7 +228,7 @@ def test_many_at_once_equal_one_by_one_also_when_pickled(cifar10):
 
 
 @needs_cifar10
-def test_reading_imports_no_tensorflow_and_says_nothing():
+def test_reading_imports_no_tensorflow_and_prints_nothing():
     script = f"""
 import sys
 from vqvae_jax.data import DataConfig, open_dataset, train_batches
@@ -243,7 +257,7 @@ assert "tensorflow" not in sys.modules
 _PREPARE_IMAGES = """
 import numpy as np
 import tensorflow_datasets as tfds
-from vqvae_jax.data import tfds_source
+from vqvae_jax.data.tfds import _prepare
 
 class Tiny(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
@@ -262,13 +276,13 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self):
         raise NotImplementedError
 
-tfds_source._prepare(Tiny(data_dir="prepared"))
+_prepare(Tiny(data_dir="prepared"))
 """
 
 
 @pytest.mark.slow
-def test_tensorflow_writes_images_without_noise(tmp_path):
-    """Neither what TensorFlow tells on import nor a bar that no terminal shows."""
+def test_preparation_with_tensorflow_prints_nothing(tmp_path):
+    """Neither messages of TensorFlow on import nor a progress bar."""
     pytest.importorskip("tensorflow")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     found = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the tests of all likelihoods do: every value's log-probability, many draws."""
+"""Fixtures of all likelihoods: log-probabilities of all values, and many samples."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-# Every value once, as the columns of an image.
+# All values once, as the columns of an image.
 EVERY_VALUE = np.arange(256, dtype=np.uint8).reshape(1, 1, 256, 1)
 
 
@@ -28,20 +28,23 @@ def log_probs_and_slopes(likelihood, outputs):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def twenty_thousand(likelihood, key, output):
+def sample_20_000(likelihood, key, output):
     outputs = jnp.broadcast_to(output, (1, 100, 200, output.shape[-1]))
     return likelihood.sample(key, outputs)
 
 
 @pytest.fixture
 def every_log_prob():
-    """Outputs [N, P] to log p of the 256 values [N, 256], and slopes [N, 256, P]."""
+    """Return a function that evaluates a likelihood at all 256 values.
+
+    It maps outputs [N, P] to log p [N, 256] and gradients [N, 256, P].
+    """
     return lambda *args: jax.device_get(log_probs_and_slopes(*args))
 
 
 @pytest.fixture
 def assert_is_a_distribution(every_log_prob):
-    """Check that all 256 probabilities are there, sum to 1 and have slopes."""
+    """Check that the 256 probabilities sum to 1, with finite logs and gradients."""
 
     def check(likelihood, outputs):
         assert likelihood.is_discrete
@@ -56,14 +59,14 @@ def assert_is_a_distribution(every_log_prob):
 
 @pytest.fixture
 def assert_draws_follow():
-    """Check 20 000 draws against the 256 probabilities."""
+    """Check 20 000 samples against the 256 probabilities."""
 
     def check(likelihood, output, probs):
-        draws = twenty_thousand(likelihood, jax.random.key(1), jnp.asarray(output))
+        draws = sample_20_000(likelihood, jax.random.key(1), jnp.asarray(output))
         assert (draws.dtype, draws.shape) == (jnp.uint8, (1, 100, 200, 1))
         counts = np.bincount(np.asarray(draws).ravel(), minlength=256)
         expected = 20_000 * np.float64(probs)
-        # Values with fewer than 5 expected draws are tested as one.
+        # Test values with fewer than 5 expected samples as one.
         often = expected >= 5
         counts = np.append(counts[often], counts[~often].sum())
         expected = np.append(expected[often], expected[~often].sum())

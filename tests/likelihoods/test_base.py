@@ -1,4 +1,4 @@
-"""What all likelihoods share: names, the scale, and what they refuse."""
+"""What all likelihoods share: names, the scale, and rejected inputs."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,18 +28,18 @@ def test_by_name(name):
         num_outputs,
         is_discrete,
     )
-    # A static argument of jit.
+    # Hashable, as a static argument of jit.
     assert hash(likelihood) == hash(expected)
 
 
-def test_a_name_that_does_not_exist():
+def test_an_unknown_name_is_rejected():
     with pytest.raises(UserError, match=rf"'cosine'.*{', '.join(NAMES)}"):
         likelihoods.by_name("cosine")
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint16])
-def test_images_of_another_dtype_are_refused(name, dtype):
+def test_images_of_another_dtype_are_rejected(name, dtype):
     likelihood = likelihoods.by_name(name)
     outputs = jnp.zeros((1, 2, 2, 3 * likelihood.num_outputs))
     images = jnp.zeros((1, 2, 2, 3), dtype)
@@ -49,14 +49,15 @@ def test_images_of_another_dtype_are_refused(name, dtype):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_of_another_shape_are_refused(name):
-    """One channel would be broadcast over three."""
+def test_outputs_of_another_shape_are_rejected(name):
+    """Otherwise one channel would broadcast over three."""
     likelihood = likelihoods.by_name(name)
-    wanted = 3 * likelihood.num_outputs
+    expected = 3 * likelihood.num_outputs
     images = jnp.zeros((1, 2, 2, 3), jnp.uint8)
-    for channels in (likelihood.num_outputs, wanted + 1):
+    for channels in (likelihood.num_outputs, expected + 1):
         outputs = jnp.zeros((1, 2, 2, channels))
-        message = rf"images of shape \(1, 2, 2, 3\) must .* \(1, 2, 2, {wanted}\), got"
+        shape = rf"\(1, 2, 2, {expected}\)"
+        message = rf"images of shape \(1, 2, 2, 3\) must .* {shape}, got"
         with pytest.raises(UserError, match=message):
             likelihood.log_prob(outputs, images)
 
@@ -65,7 +66,7 @@ def test_outputs_of_another_shape_are_refused(name):
     ("name", "channels"),
     [("categorical", 300), ("gaussian", 3), ("logistic_mixture", 31)],
 )
-def test_channels_that_do_not_divide(name, channels):
+def test_indivisible_channels_are_rejected(name, channels):
     likelihood = likelihoods.by_name(name)
     outputs = jnp.zeros((1, 2, 2, channels))
     with pytest.raises(UserError, match=rf"multiple of .* {likelihood.num_outputs} "):

@@ -1,4 +1,4 @@
-"""The 256-way softmax, against SciPy and enumeration.
+"""The 256-way softmax against SciPy and enumeration.
 
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
@@ -14,7 +14,7 @@ CATEGORICAL = likelihoods.Categorical()
 
 
 def categorical_outputs():
-    """Logits of 6 pixels: random, sharp, far from 0, and even."""
+    """Return logits of 6 pixels: random, sharp, far from 0, and uniform."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(6, 256))
     logits[1] *= 30
@@ -26,7 +26,7 @@ def categorical_outputs():
 
 
 def test_sums_to_one_with_finite_gradients(assert_is_a_distribution):
-    """[13] Whatever the decoder puts out, it is a distribution over 256 values."""
+    """[13] Any decoder output gives a distribution over 256 values."""
     assert_is_a_distribution(CATEGORICAL, categorical_outputs())
 
 
@@ -45,8 +45,8 @@ def test_each_channel_reads_its_own_outputs():
     logits = rng.normal(size=(2, 3, 4, 3, 256)).astype(np.float32)
     images = rng.integers(256, size=(2, 3, 4, 3)).astype(np.uint8)
     expected = np.zeros(images.shape)
-    for place in np.ndindex(images.shape):
-        expected[place] = np.log(special.softmax(logits[place]))[images[place]]
+    for index in np.ndindex(images.shape):
+        expected[index] = np.log(special.softmax(logits[index]))[images[index]]
     outputs = jnp.asarray(logits.reshape(2, 3, 4, -1))
     ours = jax.jit(CATEGORICAL.log_prob)(outputs, jnp.asarray(images))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
@@ -54,7 +54,7 @@ def test_each_channel_reads_its_own_outputs():
     np.testing.assert_allclose(jax.jit(CATEGORICAL.mean)(outputs), mean, rtol=1e-5)
 
 
-def test_samples_come_as_often_as_they_should(assert_draws_follow):
+def test_sample_frequencies_match_the_probabilities(assert_draws_follow):
     probs = np.zeros(256)
     probs[[0, 3, 200, 255]] = 0.1, 0.2, 0.3, 0.4
     logits = np.full(256, -1e9, np.float32)

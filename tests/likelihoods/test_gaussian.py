@@ -1,4 +1,4 @@
-"""The discretised Gaussian and the squared error, against SciPy.
+"""The discretized Gaussian and the squared error against SciPy.
 
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
@@ -16,7 +16,7 @@ from vqvae_jax.runtime.errors import UserError
 GAUSSIAN = likelihoods.DiscretizedGaussian()
 MSE = likelihoods.MeanSquaredError()
 
-# Means and log-scales of the Gaussian: inside, at the edges, far outside.
+# Means and log-scales of the Gaussian: inside, at the edges and far outside.
 MEANS = (-1e6, -101.0, -30.0, -2.0, -1.0, 0.0, 0.3, 1.0, 1.004, 5.0, 30.0, 1e5)
 LOG_SCALES = (-100.0, -6.0, -3.0, 0.0, 3.0, 50.0)
 FIXED_SCALES = (np.exp(-5.9), 0.1, 1.0, 20.0)
@@ -32,7 +32,7 @@ def fixed_outputs():
 
 
 def interval(mean, log_scale):
-    """Probabilities' logarithms of the 256 bins, in float64."""
+    """Return the log-probabilities of the 256 bins in float64."""
     mean = np.float64(np.clip(mean, *GAUSSIAN.mean_range))[..., None]
     scale = np.exp(np.float64(np.clip(log_scale, *GAUSSIAN.log_scale_range)))[..., None]
     edges = ((np.arange(257) - 0.5) / 127.5 - 1 - mean) / scale
@@ -47,11 +47,11 @@ def interval(mean, log_scale):
 
 class TestDiscretizedGaussian:
     def test_sums_to_one_with_finite_gradients(self, assert_is_a_distribution):
-        """[13] Whatever the decoder puts out, it is a distribution over 256 values."""
+        """[13] Any decoder output gives a distribution over 256 values."""
         assert_is_a_distribution(GAUSSIAN, gaussian_outputs())
 
     def test_log_prob_and_gradient_equal_scipy(self, every_log_prob):
-        """Far in the tails too, where logarithms grow as squares."""
+        """Includes the far tails, where logarithms grow quadratically."""
         outputs = gaussian_outputs()
         mean, log_scale = np.float64(outputs.T)
         ours, slopes = every_log_prob(GAUSSIAN, outputs)
@@ -65,7 +65,7 @@ class TestDiscretizedGaussian:
             np.testing.assert_allclose(
                 slopes[inside, value, 0], for_mean[inside, value], rtol=5e-3, atol=1e-3
             )
-        # Beyond their range neither pulls any more, but the other one does.
+        # Beyond its range a parameter has no gradient, but the other one does.
         assert not np.any(slopes[~inside, :, 0])
         assert not np.any(slopes[np.abs(log_scale) > 6, :, 1])
 
@@ -77,14 +77,16 @@ class TestDiscretizedGaussian:
         np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
     @pytest.mark.parametrize("mean", [0.1, -1.0, 3.0])
-    def test_samples_come_as_often_as_they_should(self, mean, assert_draws_follow):
+    def test_sample_frequencies_match_the_probabilities(
+        self, mean, assert_draws_follow
+    ):
         log_scale = -2.5
         probs = np.exp(interval(np.float64(mean), np.float64(log_scale)))
         assert_draws_follow(GAUSSIAN, [mean, log_scale], probs)
 
 
-def test_slopes_of_log_ndtr_to_all_digits_of_its_tail():
-    """phi / Phi is sqrt(2 / pi) / erfcx(-x / sqrt(2))."""
+def test_gradient_of_log_ndtr_is_exact_in_the_tail():
+    """phi / Phi equals sqrt(2 / pi) / erfcx(-x / sqrt(2))."""
     x = -np.geomspace(10.001, 4e6, 1000).astype(np.float32)
     slope = jax.grad(lambda x: gaussian._log_ndtr(x).sum())(jnp.asarray(x))
     expected = np.sqrt(2 / np.pi) / special.erfcx(-np.float64(x) / np.sqrt(2))
@@ -93,7 +95,7 @@ def test_slopes_of_log_ndtr_to_all_digits_of_its_tail():
 
 class TestFixedScale:
     @pytest.mark.parametrize("scale", FIXED_SCALES)
-    def test_is_the_learned_one_at_that_scale(
+    def test_equals_the_learned_scale_at_that_value(
         self, scale, every_log_prob, assert_is_a_distribution, assert_draws_follow
     ):
         fixed = likelihoods.DiscretizedGaussian(scale=float(scale))
@@ -104,7 +106,7 @@ class TestFixedScale:
         np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-4)
         learned = np.stack([mean, np.full_like(mean, log_scale)], axis=-1)
         _, expected = every_log_prob(GAUSSIAN, np.float32(learned))
-        # The two scales differ in the last digit, which the far tails magnify.
+        # The two scales differ in the last digit, which the far tails amplify.
         np.testing.assert_allclose(
             slopes[..., 0], expected[..., 0], rtol=2e-3, atol=1e-4
         )
@@ -112,14 +114,14 @@ class TestFixedScale:
         assert_draws_follow(fixed, np.array([0.3], np.float32), probs)
 
     @pytest.mark.parametrize("scale", [0.0, -1.0, 1e-3, 21.0, float("nan")])
-    def test_scales_that_cannot_be(self, scale):
+    def test_invalid_scales_are_rejected(self, scale):
         with pytest.raises(UserError, match=rf"scale must be in 0\.0025.*got {scale}"):
             likelihoods.DiscretizedGaussian(scale=scale)
 
 
 class TestMeanSquaredError:
-    def test_is_no_distribution_over_values(self):
-        """[13] So that no bits/dim are ever made of it."""
+    def test_is_not_a_distribution_over_values(self):
+        """[13] So it is never converted to bits/dim."""
         assert not MSE.is_discrete
 
     def test_log_prob_mean_and_sample(self):

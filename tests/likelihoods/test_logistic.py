@@ -1,4 +1,4 @@
-"""The mixture of discretised logistics, against SciPy and enumeration.
+"""The discretized logistic mixture against SciPy and enumeration.
 
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
@@ -23,13 +23,13 @@ LOG_SCALES = (-100.0, -7.0, -3.0, 0.0, 3.0, 50.0)
 
 
 def single_outputs():
-    """Logit, mean and log-scale: inside, at the edges, far outside."""
+    """Return logit, mean and log-scale inside, at the edges and far outside."""
     grid = [(9.0, *pair) for pair in itertools.product(MEANS, LOG_SCALES)]
     return np.array(grid, np.float32)
 
 
 def mixture_outputs():
-    """Random ones, moderate and extreme, and some with a component that is not used."""
+    """Return moderate and extreme random outputs, some with an unused component."""
     rng = np.random.default_rng(0)
     outputs = rng.normal(size=(30, 9)) * [[1.0] * 3 + [0.8] * 3 + [1.5] * 3]
     outputs[:, 6:] -= 2
@@ -41,7 +41,7 @@ def mixture_outputs():
 
 
 def parameters(outputs, likelihood):
-    """log pi, mean and scale [N, M] in float64, on the scale of the values."""
+    """Return log pi, mean and scale [N, M] in float64, in units of the values."""
     logits, mean, log_scale = np.split(np.float64(outputs), 3, axis=-1)
     count = likelihood.components
     mean = mean + (2 * np.arange(1, count + 1) / (count + 1) - 1)
@@ -52,7 +52,7 @@ def parameters(outputs, likelihood):
 
 
 def log_probs(outputs, likelihood):
-    """Logarithms of the 256 probabilities [N, 256], by differences of log F."""
+    """Return the 256 log-probabilities [N, 256] from differences of log F."""
     log_pi, mean, scale = parameters(outputs, likelihood)
     edges = (np.arange(257) - 0.5 - mean[..., None]) / scale[..., None]
     edges[..., 0], edges[..., -1] = -np.inf, np.inf
@@ -76,44 +76,44 @@ CASES = pytest.mark.parametrize(
 def test_sums_to_one_with_finite_gradients(
     likelihood, outputs, assert_is_a_distribution
 ):
-    """[13] Whatever the decoder puts out, it is a distribution over 256 values."""
+    """[13] Any decoder output gives a distribution over 256 values."""
     assert_is_a_distribution(likelihood, outputs)
 
 
 @CASES
 def test_log_prob_equals_scipy(likelihood, outputs, every_log_prob):
-    """Far in the tails too."""
+    """Includes the far tails."""
     ours, _ = every_log_prob(likelihood, outputs)
     expected = log_probs(outputs, likelihood)
     np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=1e-4)
 
 
-def test_gradient_equals_differences(every_log_prob):
+def test_gradient_equals_finite_differences(every_log_prob):
     outputs = mixture_outputs()[:15]
     _, slopes = every_log_prob(MIXTURE, outputs)
-    for place in range(9):
+    for index in range(9):
         step = np.zeros(9)
-        step[place] = 1e-6
+        step[index] = 1e-6
         ahead, behind = (
             log_probs(np.float64(outputs) + sign * step, MIXTURE) for sign in (1, -1)
         )
         expected = (ahead - behind) / 2e-6
-        np.testing.assert_allclose(slopes[..., place], expected, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(slopes[..., index], expected, rtol=2e-3, atol=2e-3)
 
 
-def test_nothing_pulls_beyond_the_range(every_log_prob):
+def test_clipped_parameters_have_no_gradient(every_log_prob):
     _, slopes = every_log_prob(SINGLE, single_outputs())
     _, mean, log_scale = single_outputs().T
     assert not np.any(slopes[np.abs(mean) > 100, :, 1])
     outside = (log_scale > 3) | (log_scale < -7)
     assert not np.any(slopes[outside, :, 2])
     assert np.all(slopes[(np.abs(mean) < 100) & ~outside, 100, 1:])
-    # The one logit of a mixture of one decides nothing.
+    # The logit of a single component has no effect.
     assert not np.any(slopes[..., 0])
 
 
 def test_mean_is_the_expected_value():
-    """That of the clipped mixture, so half a value off where scales are small."""
+    """The mixture is not rounded, so means are up to 0.5 off for small scales."""
     outputs = mixture_outputs()
     ours = jax.jit(MIXTURE.mean)(outputs[None, None])[0, 0, :, 0]
     expected = np.exp(log_probs(outputs, MIXTURE)) @ np.arange(256)
@@ -136,14 +136,14 @@ def test_each_channel_reads_its_own_outputs():
 
 
 @pytest.mark.parametrize("output", [0, 1, 27])
-def test_samples_come_as_often_as_they_should(output, assert_draws_follow):
+def test_sample_frequencies_match_the_probabilities(output, assert_draws_follow):
     outputs = mixture_outputs()[output]
     probs = np.exp(log_probs(outputs[None], MIXTURE)[0])
     assert_draws_follow(MIXTURE, outputs, probs)
 
 
-def test_an_untrained_decoder_gives_components_of_their_own():
-    """Else all would get the same gradient and stay one."""
+def test_zero_outputs_give_components_different_gradients():
+    """Otherwise all components would stay equal in training."""
     slopes = jax.jit(jax.grad(functools.partial(first_log_prob, MIXTURE)))(
         jnp.zeros((1, 1, 1, 9))
     )
@@ -155,6 +155,6 @@ def first_log_prob(likelihood, outputs):
     return likelihood.log_prob(outputs, jnp.full((1, 1, 1, 1), 90, jnp.uint8)).sum()
 
 
-def test_components_that_cannot_be():
+def test_zero_components_are_rejected():
     with pytest.raises(UserError, match="components must be at least 1, got 0"):
         likelihoods.LogisticMixture(components=0)

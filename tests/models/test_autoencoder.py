@@ -1,24 +1,25 @@
-"""What the models beside the VQ-VAE share: sizes, keys, many samples, quality."""
-
-import dataclasses
+"""Parts of every image autoencoder: sizes, keys, many samples, image quality."""
 
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from tiny_models import changed
 
 from vqvae_jax import metrics
-from vqvae_jax.models import (
-    autoencoder,
-    vae,
-    vimco,
-    vqvae,
-)
+from vqvae_jax.models import autoencoder, vae, vimco, vqvae
 from vqvae_jax.models.autoencoder import ImageAutoencoder
+from vqvae_jax.networks.autoencoder import Decoder, Encoder
+from vqvae_jax.quantizers import VQ
 from vqvae_jax.runtime.errors import UserError
 
-MODEL = ImageAutoencoder(image_shape=(4, 8, 3), stages=1, units=8)
+SHAPE = (4, 8, 3)
+MODEL = ImageAutoencoder(
+    image_shape=SHAPE,
+    encoder=Encoder(channels=8, num_downsamples=1),
+    decoder=Decoder(channels=8, num_downsamples=1),
+)
 
 
 def images_of(seed, count=5):
@@ -27,25 +28,25 @@ def images_of(seed, count=5):
 
 
 @pytest.fixture
-def as_for_users():
+def unchecked_annotations():
     """Annotations are not checked, as outside of tests."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.mark.usefixtures("as_for_users")
+@pytest.mark.usefixtures("unchecked_annotations")
 @pytest.mark.parametrize(
     ("model", "params"),
     [
-        (vqvae.VQVAE(image_shape=(4, 8, 3)), vqvae.Params(None, None, None)),
-        (vae.VAE(image_shape=(4, 8, 3)), vae.Params(None, None)),
-        (vimco.VIMCO(image_shape=(4, 8, 3)), vimco.Params(None, None, None)),
+        (vqvae.VQVAE(image_shape=SHAPE), vqvae.Params(None, None, None)),
+        (vae.VAE(image_shape=SHAPE), vae.Params(None, None)),
+        (vimco.VIMCO(image_shape=SHAPE), vimco.Params(None, None, None)),
     ],
     ids=["vqvae", "vae", "vimco"],
 )
 @pytest.mark.parametrize("dtype", ["float32", "uint16"])
-def test_images_of_other_values_are_refused(model, params, dtype):
+def test_images_of_another_dtype_raise(model, params, dtype):
     images = (images_of(0) / 255).astype(dtype)
     for call in (model.encode, model.reconstruct):
         with pytest.raises(UserError, match=rf"^images must be uint8 .*, got {dtype}"):
@@ -55,15 +56,20 @@ def test_images_of_other_values_are_refused(model, params, dtype):
 @pytest.mark.parametrize(
     ("model", "params"),
     [
-        (vqvae.VQVAE, vqvae.Params(None, None, None)),
-        (vimco.VIMCO, vimco.Params(None, None, None)),
+        (
+            vqvae.VQVAE(image_shape=SHAPE, quantizer=VQ(num_codes=6)),
+            vqvae.Params(None, None, None),
+        ),
+        (
+            vimco.VIMCO(image_shape=SHAPE, num_codes=6),
+            vimco.Params(None, None, None),
+        ),
     ],
     ids=["vqvae", "vimco"],
 )
 @pytest.mark.parametrize("code", [-1, 6])
-def test_codes_without_a_row_are_refused(model, params, code):
+def test_codes_out_of_range_raise(model, params, code):
     codes = np.full((1, 1, 2, 1), code)
-    model = model(image_shape=(4, 8, 3), num_codes=6)
     with pytest.raises(UserError, match=rf"^codes must be in 0 ... 5, got {code}"):
         model.decode(params, codes)
     codes = jnp.asarray(codes)
@@ -72,7 +78,7 @@ def test_codes_without_a_row_are_refused(model, params, code):
 
 
 class TestKeysOf:
-    def test_each_image_has_its_own_whatever_the_batch(self):
+    def test_a_key_depends_on_its_image_alone(self):
         images = images_of(0)
         keys = jax.jit(autoencoder.keys_of)(images)
         again = autoencoder.keys_of(images[3:4])
@@ -82,7 +88,7 @@ class TestKeysOf:
         all_keys = jnp.concatenate([keys, autoencoder.keys_of(swapped[:1])])
         assert len(np.unique(jax.random.key_data(all_keys), axis=0)) == 6
 
-    def test_two_images_that_differ_in_one_value(self):
+    def test_images_that_differ_in_one_value_have_different_keys(self):
         images = np.zeros((256, 4, 8, 3), np.uint8)
         images[:, 2, 5, 1] = np.arange(256)
         data = jax.random.key_data(autoencoder.keys_of(images))
@@ -90,7 +96,7 @@ class TestKeysOf:
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 6])
-def test_over_samples_stacks_in_order(at_once):
+def test_over_samples_stacks_results_in_order(at_once):
     def square(number):
         return {"square": number**2, "pair": jnp.stack([number, number + 1])}
 
@@ -101,7 +107,7 @@ def test_over_samples_stacks_in_order(at_once):
     )
 
 
-def test_image_quality_is_psnr_of_valid_examples():
+def test_quality_is_the_psnr_of_valid_examples():
     images = images_of(1)
     means = np.float32(images_of(2))
     mask = np.array([True, False, True, True, False])
@@ -113,31 +119,45 @@ def test_image_quality_is_psnr_of_valid_examples():
     assert metrics.compute(ours) == pytest.approx({"psnr_db": expected}, rel=1e-5)
 
 
-def test_sums_and_means_are_of_each_example():
+def test_sums_and_means_are_per_example():
     x = jnp.arange(24.0).reshape(2, 3, 4)
     np.testing.assert_allclose(autoencoder.sum_of_each(x), x.sum((1, 2)))
     np.testing.assert_allclose(autoencoder.mean_of_each(x), x.mean((1, 2)))
 
 
-def test_everything_follows_the_gradient():
-    params = {"a": jnp.zeros(2), "b": (jnp.ones(3),)}
-    assert MODEL.trainable(params) == {"a": True, "b": (True,)}
-    assert MODEL.update(params, jax.random.key(0), None, axis_name="data") is params
-    assert MODEL.num_dims == 96
+def test_num_dims_counts_the_values_of_an_image():
+    assert MODEL.num_dims == 4 * 8 * 3
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("units", 0),
-        ("residual_units", -1),
-        ("residual_blocks", -1),
-        ("stages", -1),
-        ("stages", 3),
+        ("encoder.channels", 0),
+        ("decoder.channels", 0),
+        ("encoder.residual_channels", -1),
+        ("decoder.residual_channels", -1),
+        ("encoder.residual_blocks", -1),
+        ("decoder.residual_blocks", -1),
+        ("encoder.num_downsamples", -1),
+        ("encoder.num_downsamples", 17),
+        ("encoder.dtype", "float16"),
+        ("decoder.dtype", "float16"),
         ("likelihood", "cosine"),
-        ("dtype", "float16"),
     ],
 )
-def test_impossible_values_are_told(name, value):
-    with pytest.raises(UserError, match=rf"^{name}\b.*{value}"):
-        dataclasses.replace(MODEL, **{name: value})
+def test_invalid_options_raise(name, value):
+    with pytest.raises(UserError, match=rf"^model\.{name}\b.*{value}"):
+        changed(MODEL, {name: value})
+
+
+def test_sides_must_be_multiples_of_the_downsampling():
+    halvings = {"encoder.num_downsamples": 3, "decoder.num_downsamples": 3}
+    message = r"^model.encoder.num_downsamples=3 .* multiples of 8, .* 4x8"
+    with pytest.raises(UserError, match=message):
+        changed(MODEL, halvings)
+
+
+def test_encoder_and_decoder_must_downsample_alike():
+    message = r"^model.decoder.num_downsamples=2 must equal encoder.num_downsamples=1"
+    with pytest.raises(UserError, match=message):
+        changed(MODEL, {"decoder.num_downsamples": 2})

@@ -1,4 +1,4 @@
-"""The prior as a distribution: enumerated, sampled, evaluated.
+"""The prior: enumerated, sampled, evaluated, with and without conditions.
 
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
@@ -13,39 +13,36 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from tiny_models import changed, random_params
 
 from vqvae_jax import metrics
 from vqvae_jax.models.prior import Prior
+from vqvae_jax.networks.pixelcnn import PixelCNN
 from vqvae_jax.runtime.errors import UserError
 
 GRID, K = (2, 1, 2), 3
-SIZES = {"num_codes": K, "layers": 1, "units": 8, "kernel_size": 3}
+SIZES = {
+    "num_codes": K,
+    "network": PixelCNN(layers=1, channels=8, kernel_size=3),
+}
 PRIOR = Prior(grid=GRID, class_names=("cat", "dog"), **SIZES)
 UNCONDITIONAL = Prior(grid=GRID, **SIZES)
 EVERY_GRID = np.array(list(itertools.product(range(K), repeat=math.prod(GRID))))
 
 
-def random_params(prior):
-    """Random arrays of the right shapes: `init` would take seconds to compile."""
-    rng = np.random.default_rng(0)
-    batch = {"codes": jnp.zeros((1, *GRID), jnp.int32), "label": jnp.zeros(1, int)}
-    shapes = jax.eval_shape(prior.init, jax.random.key(0), batch)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape), "float32"), shapes
-    )
-
-
-OTHER_PARAMS = random_params(UNCONDITIONAL)
+@pytest.fixture(scope="module")
+def params():
+    return random_params(PRIOR, scale=0.5)
 
 
 @pytest.fixture(scope="module")
-def params():
-    return random_params(PRIOR)
+def unconditional_params():
+    return random_params(UNCONDITIONAL, scale=0.5)
 
 
 @pytest.fixture(scope="module")
 def log_probs(params):
-    """Ours of every grid, for each class: `[2, 81]`."""
+    """log p of every grid, for each class: `[2, 81]`."""
     codes = jnp.asarray(np.tile(EVERY_GRID.reshape(-1, *GRID), (2, 1, 1, 1)), "int32")
     labels = jnp.repeat(jnp.arange(2), len(EVERY_GRID))
     log_prob = jax.jit(PRIOR.log_prob)
@@ -54,7 +51,7 @@ def log_probs(params):
 
 @pytest.fixture
 def batch():
-    """Seven examples, of which three only fill up the batch."""
+    """Seven examples, of which three are padding."""
     rng = np.random.default_rng(1)
     return {
         "codes": jnp.asarray(rng.integers(K, size=(7, *GRID)), "int32"),
@@ -70,13 +67,13 @@ def expected_nats_per_code(batch, log_probs):
 
 
 class TestLogProb:
-    def test_sums_to_one_for_each_class(self, log_probs):
+    def test_probabilities_sum_to_one_for_each_class(self, log_probs):
         np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1, rtol=1e-5)
-        # The class matters, and the distribution is not even.
+        # The distribution depends on the class and is not uniform.
         assert np.abs(log_probs[0] - log_probs[1]).max() > 0.1
         assert np.ptp(log_probs) > 1
 
-    def test_refuses_other_grids_and_labels(self, params):
+    def test_other_grids_and_labels_raise(self, params, unconditional_params):
         codes = jnp.zeros((3, *GRID), jnp.int32)
         labels = jnp.zeros(3, jnp.int32)
         with pytest.raises(UserError, match=r"\[B, 2, 1, 2\], got \(3, 1, 2, 2\)"):
@@ -84,26 +81,24 @@ class TestLogProb:
         with pytest.raises(UserError, match=r"labels are needed.* 2 classes"):
             PRIOR.log_prob(params, codes)
         with pytest.raises(UserError, match="trained without labels"):
-            UNCONDITIONAL.log_prob(OTHER_PARAMS, codes, labels=labels)
+            UNCONDITIONAL.log_prob(unconditional_params, codes, labels=labels)
         with pytest.raises(UserError, match=r"codes must be in 0 ... 2, got -1"):
             PRIOR.log_prob(params, codes - 1, labels=labels)
 
 
 class TestTraining:
     def test_loss_is_minus_log_prob_of_valid_examples(self, params, batch, log_probs):
-        """[10] In nats a code; examples that fill up the batch do not count."""
+        """[10] In nats per code; padding does not count."""
         expected = expected_nats_per_code(batch, log_probs)
-        loss, (means, carry) = jax.jit(PRIOR.loss)(params, jax.random.key(0), batch)
+        loss, (means, _) = jax.jit(PRIOR.loss)(params, jax.random.key(0), batch)
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
         bits = metrics.compute(means)
         assert bits == pytest.approx({"bits_per_code": expected / math.log(2)})
         assert means["bits_per_code"].weight == 4
-        assert PRIOR.update(params, jax.random.key(0), carry) is params
-        assert all(jax.tree.leaves(PRIOR.trainable(params)))
 
     def test_evaluation_has_no_dropout(self, params, batch, log_probs):
         expected = expected_nats_per_code(batch, log_probs)
-        noisy = Prior(grid=GRID, class_names=("a", "b"), dropout=0.5, **SIZES)
+        noisy = changed(PRIOR, {"network.dropout": 0.5})
         values = metrics.compute(jax.jit(noisy.evaluate)(params, batch))
         assert values == pytest.approx(
             {"loss": expected, "bits_per_code": expected / math.log(2)}, rel=1e-5
@@ -113,14 +108,10 @@ class TestTraining:
         assert first == again != other
         assert first != pytest.approx(expected, rel=1e-3)
 
-    def test_init_needs_no_labels_where_there_are_no_classes(self):
-        shapes = jax.eval_shape(
-            UNCONDITIONAL.init,
-            jax.random.key(0),
-            {"codes": jnp.zeros((1, *GRID), jnp.int32), "label": jnp.zeros(1, int)},
-        )
-        conditional = jax.eval_shape(lambda: random_params(PRIOR))
-        count = [sum(x.size for x in jax.tree.leaves(t)) for t in (shapes, conditional)]
+    def test_init_reads_labels_only_where_there_are_classes(self, params):
+        batch = {"codes": jnp.zeros((1, *GRID), jnp.int32)}
+        shapes = jax.eval_shape(UNCONDITIONAL.init, jax.random.key(0), batch)
+        count = [sum(x.size for x in jax.tree.leaves(t)) for t in (shapes, params)]
         # The labels' embedding, and a projection to both stacks' gates.
         assert count[1] - count[0] == 2 * 8 + 8 * 32 + 32
 
@@ -133,7 +124,7 @@ class TestSample:
         return lambda labels: np.asarray(sample(jax.random.key(0), labels=labels))
 
     def test_frequencies_are_the_probabilities_of_each_class(self, draw, log_probs):
-        """[19] Half of the draws for each label, each by its own distribution."""
+        """[19] A chi-squared test for each label."""
         labels = np.arange(20_000) % 2
         codes = draw(jnp.asarray(labels))
         assert (codes.shape, codes.dtype) == ((20_000, *GRID), np.int32)
@@ -149,7 +140,7 @@ class TestSample:
             expected = [10_000 * p[group == g].sum() for g in np.unique(group)]
             assert stats.chisquare(seen, expected).pvalue > 1e-3
 
-    def test_needs_labels_or_a_number(self, params):
+    def test_needs_labels_or_a_number(self, params, unconditional_params):
         key = jax.random.key(0)
         labels = jnp.zeros(2, jnp.int32)
         with pytest.raises(UserError, match="labels or num_samples"):
@@ -157,7 +148,7 @@ class TestSample:
         with pytest.raises(UserError, match="labels are needed"):
             PRIOR.sample(params, key, num_samples=2)
         with pytest.raises(UserError, match="trained without labels"):
-            UNCONDITIONAL.sample(OTHER_PARAMS, key, labels=labels)
+            UNCONDITIONAL.sample(unconditional_params, key, labels=labels)
         with pytest.raises(UserError, match=r"of one size, got \[2, 3\]"):
             PRIOR.sample(params, key, labels=labels, num_samples=3)
 
@@ -186,23 +177,32 @@ class TestSample:
         ],
         ids=lambda x: x if isinstance(x, str) else next(iter(x)),
     )
-    def test_impossible_requests_are_told(self, params, options, message):
+    def test_invalid_arguments_raise(self, params, options, message):
         options = {"labels": np.zeros(2, int), **options}
         with pytest.raises(UserError, match=f"^{message}"):
             PRIOR.sample(params, jax.random.key(0), **options)
 
-    def test_parameters_of_other_sizes(self, params):
-        """K, C and units of the prior that was trained must be those of this one."""
-        for change in ({"num_codes": K + 1}, {"grid": (2, 1, 3)}, {"units": 9}):
-            other = dataclasses.replace(PRIOR, **change)
-            with pytest.raises(UserError, match=r"params are .* \(2, 3, 8\), this"):
-                other.sample(params, jax.random.key(0), labels=np.zeros(1, int))
-            codes = np.zeros((1, *other.grid), int)
-            with pytest.raises(UserError, match=r"params are .* \(2, 3, 8\), this"):
-                other.log_prob(params, codes, labels=np.zeros(1, int))
+    @pytest.mark.parametrize(
+        "other",
+        [
+            dataclasses.replace(PRIOR, num_codes=K + 1),
+            dataclasses.replace(PRIOR, grid=(2, 1, 3)),
+            changed(PRIOR, {"network.channels": 9}),
+        ],
+        ids=["num_codes", "grid", "channels"],
+    )
+    def test_parameters_of_other_sizes_raise(self, params, other):
+        message = r"params are .* \(2, 3, 8\), this"
+        with pytest.raises(UserError, match=message):
+            other.sample(params, jax.random.key(0), labels=np.zeros(1, int))
+        codes = np.zeros((1, *other.grid), int)
+        with pytest.raises(UserError, match=message):
+            other.log_prob(params, codes, labels=np.zeros(1, int))
 
-    def test_without_classes(self):
-        codes = UNCONDITIONAL.sample(OTHER_PARAMS, jax.random.key(0), num_samples=5)
+    def test_without_classes(self, unconditional_params):
+        codes = UNCONDITIONAL.sample(
+            unconditional_params, jax.random.key(0), num_samples=5
+        )
         assert codes.shape == (5, *GRID)
         assert codes.min() >= 0
         assert codes.max() < K
@@ -219,7 +219,7 @@ class TestSample:
             )
         assert Prior._draw._cache_size() == size_before + 1
 
-    def test_inside_other_transforms(self, params):
+    def test_inside_vmap_and_jit(self, params):
         labels = jnp.array([[0, 1], [1, 0]])
         keys = jax.random.split(jax.random.key(0), 2)
         one_by_one = [
@@ -231,7 +231,7 @@ class TestSample:
 
 
 class TestGivenCodes:
-    def test_their_log_probability_is_that_of_the_drawn_ones(self, params, log_probs):
+    def test_log_prob_is_that_of_the_drawn_codes(self, params, log_probs):
         """log p(rest | leading), by enumeration."""
         codes = jnp.asarray(EVERY_GRID.reshape(-1, *GRID), "int32")
         labels = jnp.zeros(len(EVERY_GRID), jnp.int32)
@@ -252,30 +252,114 @@ class TestGivenCodes:
         np.testing.assert_array_equal(draw(given=given)[..., 0], codes[..., 0])
 
 
+class TestLabelDropout:
+    PRIOR = Prior(grid=GRID, class_names=("a", "b"), label_dropout=0.3, **SIZES)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def params(cls):
+        return random_params(cls.PRIOR, scale=0.5)
+
+    def test_withheld_labels_are_another_class(self, params):
+        """Its probabilities sum to 1 and differ from those of both classes."""
+        codes = jnp.asarray(EVERY_GRID.reshape(-1, *GRID), "int32")
+        without = np.asarray(self.PRIOR.log_prob(params, codes))
+        assert np.exp(without).sum() == pytest.approx(1, rel=1e-5)
+        for label in range(2):
+            labels = jnp.full(len(EVERY_GRID), label)
+            given = np.asarray(self.PRIOR.log_prob(params, codes, labels=labels))
+            assert np.abs(given - without).max() > 0.1
+
+    def test_the_loss_withholds_this_fraction_of_labels(self, params):
+        """For each key it is one of both losses."""
+        batch = {
+            "codes": jnp.asarray(EVERY_GRID[:1].reshape(1, *GRID), "int32"),
+            "label": jnp.array([1]),
+            "mask": jnp.array([True]),
+        }
+        keys = jax.random.split(jax.random.key(0), 1000)
+        loss = jax.jit(jax.vmap(lambda key: self.PRIOR.loss(params, key, batch)[0]))
+        losses = np.asarray(loss(keys))
+        codes, labels = batch["codes"], batch["label"]
+        given = -float(self.PRIOR.log_prob(params, codes, labels=labels)[0]) / 4
+        without = -float(self.PRIOR.log_prob(params, codes)[0]) / 4
+        is_given = np.isclose(losses, given, rtol=1e-4)
+        assert np.all(is_given | np.isclose(losses, without, rtol=1e-4))
+        assert 0.25 < 1 - is_given.mean() < 0.35
+        bits = metrics.compute(self.PRIOR.evaluate(params, batch))["bits_per_code"]
+        assert bits == pytest.approx(given / math.log(2), rel=1e-4)
+
+    @pytest.mark.parametrize("guidance", [0.0, 1.0, 2.5])
+    def test_guidance_weighs_both_distributions(self, params, guidance):
+        """The first code's frequencies are p(label)^g p()^(1 - g), normalised."""
+        draws = 10_000
+        labels = np.ones(draws, int)
+        codes = self.PRIOR.sample(
+            params, jax.random.key(0), labels=labels, guidance=guidance
+        )
+        grids = jnp.asarray(EVERY_GRID.reshape(-1, *GRID), "int32")
+        ones = jnp.ones(len(EVERY_GRID), jnp.int32)
+        first = [
+            np.exp(np.float64(log_p)).reshape(K, -1).sum(axis=1)
+            for log_p in (
+                self.PRIOR.log_prob(params, grids, labels=ones),
+                self.PRIOR.log_prob(params, grids),
+            )
+        ]
+        p = first[0] ** guidance * first[1] ** (1 - guidance)
+        seen = np.bincount(np.asarray(codes)[:, 0, 0, 0], minlength=K)
+        assert stats.chisquare(seen, draws * p / p.sum()).pvalue > 1e-3
+
+
+def test_a_vector_and_a_map_condition_every_method():
+    prior = Prior(grid=GRID, vector_features=2, map_features=3, **SIZES)
+    both = {"vector": jnp.ones((2, 2)), "features": jnp.ones((2, *GRID[:2], 3))}
+    batch = {
+        "codes": jnp.zeros((2, *GRID), jnp.int32),
+        "mask": jnp.ones(2, bool),
+        **both,
+    }
+    params = random_params(prior, batch, scale=0.5)
+    log_p = prior.log_prob(params, batch["codes"], **both)
+    loss, _ = prior.loss(params, jax.random.key(0), batch)
+    np.testing.assert_allclose(loss, -log_p.mean() / 4, rtol=1e-5)
+    for name in both:
+        changed = both | {name: both[name] + 1}
+        other = prior.log_prob(params, batch["codes"], **changed)
+        assert np.abs(other - log_p).min() > 1e-3
+    assert prior.sample(params, jax.random.key(0), **both).shape == (2, *GRID)
+    turned = jnp.ones((2, *GRID[1::-1], 3))
+    with pytest.raises(UserError, match=r"features must have shape \[2, 2, 1, 3\]"):
+        prior.sample(params, jax.random.key(0), vector=both["vector"], features=turned)
+
+
 class TestOptions:
     def test_classes_are_counted_by_their_names(self):
         assert PRIOR.num_classes == 2
         assert UNCONDITIONAL.num_classes == 0
-        assert hash(PRIOR) == hash(
-            Prior(grid=GRID, class_names=("cat", "dog"), **SIZES)
-        )
 
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            ("num_codes", 0),
-            ("layers", 0),
-            ("units", 0),
-            ("kernel_size", 4),
-            ("kernel_size", 1),
             ("label_dropout", 1.0),
-            ("map_features", -1),
-            ("cell_layers", -1),
-            ("dropout", 1.0),
-            ("dropout", -0.1),
-            ("dtype", "float16"),
+            ("network.layers", 0),
+            ("network.channels", 0),
+            ("network.kernel_size", 4),
+            ("network.kernel_size", 1),
+            ("network.cell_layers", -1),
+            ("network.dropout", 1.0),
+            ("network.dropout", -0.1),
+            ("network.dtype", "float16"),
         ],
     )
-    def test_impossible_values_are_told(self, name, value):
+    def test_invalid_options_raise(self, name, value):
+        with pytest.raises(UserError, match=rf"^model\.{name} must .*{value}"):
+            changed(PRIOR, {name: value})
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("num_codes", 0), ("map_features", -1), ("vector_features", -1)],
+    )
+    def test_invalid_sizes_of_data_raise(self, name, value):
         with pytest.raises(UserError, match=rf"^{name} must .*{value}"):
-            Prior(**{"grid": GRID, **SIZES, name: value})
+            dataclasses.replace(PRIOR, **{name: value})

@@ -1,13 +1,12 @@
-"""With `remat` a model keeps less for its gradient, which is the same.
+"""With `remat` a model keeps less for its gradient, which stays the same.
 
-Dropout included: its keys must be drawn alike where layers are computed again.
+This includes dropout: its keys must be the same where layers are recomputed.
 """
-
-import dataclasses
 
 import jax
 import numpy as np
 import pytest
+from tiny_models import set_in_networks
 
 KEY = jax.random.key(2)
 SLOW = [
@@ -28,12 +27,12 @@ SLOW = [
 @pytest.mark.parametrize("name", ["vqvae", "prior", *SLOW])
 def test_less_is_kept_and_the_gradient_is_the_same(name, tiny_model):
     model, (params, batch) = tiny_model(name)
-    again = dataclasses.replace(model, remat=True)
+    rematerialized = set_in_networks(model, "remat", True)
 
     def shapes(model):
         return jax.eval_shape(lambda batch: model.init(KEY, batch), batch)
 
-    assert shapes(again) == shapes(model)
+    assert shapes(rematerialized) == shapes(model)
 
     def gradient(model):
         loss = jax.value_and_grad(lambda params: model.loss(params, KEY, batch)[0])
@@ -41,7 +40,7 @@ def test_less_is_kept_and_the_gradient_is_the_same(name, tiny_model):
 
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        gradient(again),
+        gradient(rematerialized),
         gradient(model),
     )
 
@@ -54,4 +53,4 @@ def test_less_is_kept_and_the_gradient_is_the_same(name, tiny_model):
         arrays = jax.tree.leaves(jax.eval_shape(forward, params))
         return sum(array.size * array.dtype.itemsize for array in arrays)
 
-    assert kept(again) < kept(model)
+    assert kept(rematerialized) < kept(model)

@@ -1,3 +1,5 @@
+"""The encoder, the decoder and their residual blocks, against formulas."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 
 from vqvae_jax.networks.autoencoder import Decoder, Encoder, ResidualBlock
 
-SMALL = {"units": 8, "residual_units": 4}
+SMALL = {"channels": 8, "residual_channels": 4}
 
 
 def _num_parameters(module, *shape):
@@ -18,7 +20,7 @@ def _conv(side, c_in, c_out):
 
 
 def test_parameter_counts_of_the_papers_cifar_model():
-    """Counted by hand: no layer is missing and none is shared (PITFALLS row 14)."""
+    """Counted by hand: no layer is missing and none is shared."""
     block = _conv(3, 256, 256) + _conv(1, 256, 256)
     encoder = _conv(4, 3, 256) + _conv(4, 256, 256) + 2 * block + _conv(1, 256, 640)
     decoder = _conv(3, 640, 256) + 2 * block + _conv(4, 256, 256) + _conv(4, 256, 3)
@@ -28,7 +30,7 @@ def test_parameter_counts_of_the_papers_cifar_model():
 
 
 def test_parameter_counts_follow_the_options():
-    options = {"units": 8, "residual_units": 4, "stages": 3, "residual_blocks": 1}
+    options = {**SMALL, "num_downsamples": 3, "residual_blocks": 1}
     block = _conv(3, 8, 4) + _conv(1, 4, 8)
     encoder = _conv(4, 3, 8) + 2 * _conv(4, 8, 8) + block + _conv(1, 8, 5)
     decoder = _conv(3, 5, 8) + block + 2 * _conv(4, 8, 8) + _conv(4, 8, 6)
@@ -36,15 +38,16 @@ def test_parameter_counts_follow_the_options():
     assert _num_parameters(Decoder(out_channels=6, **options), 1, 1, 1, 5) == decoder
 
 
-@pytest.mark.parametrize("stages", [0, 1, 2, 3])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_shapes_and_dtypes(stages, dtype):
-    encoder = Encoder(out_features=6, stages=stages, dtype=dtype, **SMALL)
-    decoder = Decoder(out_channels=5, stages=stages, dtype=dtype, **SMALL)
+@pytest.mark.parametrize("halvings", [0, 1, 2, 3])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_shapes_and_dtypes(halvings, dtype):
+    options = {**SMALL, "num_downsamples": halvings, "dtype": dtype}
+    encoder = Encoder(out_features=6, **options)
+    decoder = Decoder(out_channels=5, **options)
     key, images = jax.random.key(0), jnp.zeros((2, 16, 24, 3))
     z_e, params = jax.eval_shape(encoder.init_with_output, key, images)
     y, _ = jax.eval_shape(decoder.init_with_output, key, z_e)
-    assert z_e.shape == (2, 16 >> stages, 24 >> stages, 6)
+    assert z_e.shape == (2, 16 >> halvings, 24 >> halvings, 6)
     assert y.shape == (2, 16, 24, 5)
     assert {z_e.dtype, y.dtype} == {jnp.dtype(jnp.float32)}
     assert {p.dtype for p in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
@@ -58,16 +61,16 @@ def test_odd_sides_are_rounded_up():
     assert z_e.shape == (1, 6, 3, 6)
 
 
-def _with_zero_last_conv(block, x):
+def _params_with_zero_last_convolution(block, x):
     params = jax.jit(block.init)(jax.random.key(0), x)["params"]
     params["conv1x1"] = jax.tree.map(jnp.zeros_like, params["conv1x1"])
     return params
 
 
-def test_residual_block_without_its_last_conv_is_the_identity():
+def test_residual_block_with_a_zero_last_convolution_is_the_identity():
     x = jax.random.normal(jax.random.key(1), (2, 5, 4, 6))
     block = ResidualBlock(6, 3)
-    params = _with_zero_last_conv(block, x)
+    params = _params_with_zero_last_convolution(block, x)
     assert set(params) == {"conv3x3", "conv1x1"}
     np.testing.assert_array_equal(block.apply({"params": params}, x), x)
 
@@ -75,7 +78,7 @@ def test_residual_block_without_its_last_conv_is_the_identity():
 def test_residual_block_that_changes_channels_projects_its_skip():
     x = jax.random.normal(jax.random.key(1), (2, 5, 4, 6))
     block = ResidualBlock(9, 3)
-    params = _with_zero_last_conv(block, x)
+    params = _params_with_zero_last_convolution(block, x)
     expected = np.einsum("bhwc,cd->bhwd", x, params["skip"]["kernel"][0, 0])
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""The categories of a cell: all at once, one after the other, and in NumPy."""
+"""The decoder of a cell, all at once and code by code, against NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -44,13 +44,13 @@ def expected_logits(decoder, params, context, codes):
     return logits
 
 
-def test_all_at_once(case):
+def test_all_logits_equal_numpy(case):
     decoder, params, context, codes = case
     logits = jax.jit(decoder.apply)(params, context, codes)
     np.testing.assert_allclose(logits, expected_logits(*case), rtol=1e-4, atol=1e-4)
 
 
-def test_one_after_the_other(case):
+def test_logits_code_by_code_equal_numpy(case):
     decoder, params, context, codes = case
 
     @jax.jit
@@ -68,7 +68,7 @@ def test_one_after_the_other(case):
         earlier = earlier + tables[c, codes[:, c]]
 
 
-def test_embeddings_have_a_table_for_each_place():
+def test_each_position_has_its_embedding_table():
     tables = np.random.default_rng(0).normal(size=(C, K, F)).astype("float32")
     params = {"params": {"tables": jnp.asarray(tables)}}
     codes = jnp.asarray(np.random.default_rng(1).integers(K, size=(2, 2, C)))
@@ -80,14 +80,14 @@ def test_embeddings_have_a_table_for_each_place():
     np.testing.assert_array_equal(at, embedded[0, :, 1])
 
 
-def test_the_gate():
+def test_gate_equals_numpy():
     x = np.random.default_rng(0).normal(size=(3, 8)).astype("float32")
     expected = np.tanh(x[:, :4]) / (1 + np.exp(-x[:, 4:]))
     np.testing.assert_allclose(gate(jnp.asarray(x)), expected, rtol=1e-5)
 
 
-def test_projected_vectors_are_near_where_they_are_near():
-    """Each place apart; of the size that the tables had, about their mean."""
+def test_projection_keeps_distances():
+    """At each position, with the tables' standard deviation and a mean of 0."""
     rng = np.random.default_rng(0)
     vectors = 3 + 5 * rng.normal(size=(2, 40, 8)).astype("float32")
     vectors[:, 1] = vectors[:, 0] + 0.1
@@ -100,8 +100,8 @@ def test_projected_vectors_are_near_where_they_are_near():
     def distances(x):
         return np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(40, 1)]
 
-    for place in range(2):
-        ours, theirs = distances(found[place]), distances(vectors[place])
+    for position in range(2):
+        ours, theirs = distances(found[position]), distances(vectors[position])
         assert np.argmin(ours) == np.argmin(theirs)
         # A random projection keeps distances to about 1 / sqrt(256).
         assert np.corrcoef(ours, theirs)[0, 1] > 0.9

@@ -1,3 +1,5 @@
+"""Convolutions against lax and loops, on all platforms' code paths."""
+
 import itertools
 
 import jax
@@ -29,7 +31,7 @@ CONVOLUTIONS = [
     ((1, 2), 1, ((0, 0), (2, 0))),
 ]
 TRANSPOSED = [((4, 4), 2), ((2, 2), 2), ((2, 6), 2), ((3, 3), 3), ((6, 3), 3)]
-# Narrow and wide outputs of a transposed convolution are computed in two ways.
+# Narrow and wide outputs of a transposed convolution use different algorithms.
 CHANNELS = [(3, 5), (7, 70)]
 
 
@@ -38,7 +40,7 @@ def _normal(*shape, seed=0):
 
 
 def _lax_conv(x, kernel, stride, padding):
-    # Padded by hand: jaxlib 0.10.2's own gradient of one-sided padding reads past the
+    # Pad explicitly: the gradient of one-sided padding in jaxlib 0.10.2 reads past the
     # end of an array on CPU.
     if not isinstance(padding, str):
         x, padding = jnp.pad(x, ((0, 0), *padding, (0, 0))), "VALID"
@@ -85,8 +87,8 @@ def test_conv2d_transpose_and_its_gradients_equal_lax(window, stride, channels):
 
 
 @pytest.mark.parametrize(("window", "stride"), TRANSPOSED)
-def test_the_form_of_gpus_and_its_gradients_equal_lax(window, stride):
-    """On this platform."""
+def test_the_gpu_algorithm_and_its_gradients_equal_lax(window, stride):
+    """Runs on the platform of the tests."""
     x, kernel = _normal(2, 3, 5, 3), _normal(*window, 3, 5)
     _assert_same_function(
         lambda x, k: convolution._transpose_by_phases(
@@ -98,8 +100,8 @@ def test_the_form_of_gpus_and_its_gradients_equal_lax(window, stride):
     )
 
 
-def test_a_gpu_multiplies_no_zeros_between_the_inputs():
-    """The dense convolutions of the lowered program are as many as the phases."""
+def test_on_gpu_no_zeros_are_inserted_between_inputs():
+    """The lowered program has one dense convolution per phase."""
     x, kernel = jnp.ones((1, 4, 4, 8)), jnp.ones((4, 4, 8, 8))
     exported = jax.export.export(jax.jit(conv2d_transpose), platforms=["cuda"])(
         x, kernel
@@ -109,8 +111,8 @@ def test_a_gpu_multiplies_no_zeros_between_the_inputs():
     assert "lhs_dilate = [2" not in program
 
 
-def test_one_place_is_a_matrix_product_where_xla_convolves():
-    """The branch of GPUs and TPUs, on this platform."""
+def test_a_single_output_position_is_a_matrix_product():
+    """Runs the branch of GPUs and TPUs on the platform of the tests."""
     x, kernel = _normal(3, 1, 4, 5), _normal(1, 4, 5, 2)
     y = convolution._conv_by_xla(
         jnp.asarray(x), jnp.asarray(kernel), stride=1, pads=((0, 0), (0, 0))
@@ -120,7 +122,7 @@ def test_one_place_is_a_matrix_product_where_xla_convolves():
     np.testing.assert_allclose(y[:, 0, 0], expected, atol=1e-5)
 
 
-def test_padding_of_a_call_goes_before_the_modules_own():
+def test_padding_of_a_call_overrides_the_attribute():
     conv = Conv(4, (2, 3), padding="SAME")
     x = jnp.asarray(_normal(1, 5, 6, 2))
     params = conv.init(jax.random.key(0), x)
@@ -142,7 +144,7 @@ def test_conv2d_equals_a_loop():
 
 
 def test_conv2d_transpose_equals_a_loop():
-    """Each input cell adds its product with the flipped kernel to a 4x4 window."""
+    """Each input adds its product with the flipped kernel to a 4x4 window."""
     x, kernel = _normal(1, 2, 3, 2), _normal(4, 4, 2, 3)
     grid = np.zeros((1, 6, 8, 3))
     for i, j in itertools.product(range(2), range(3)):
@@ -155,11 +157,11 @@ def test_conv2d_transpose_equals_a_loop():
 
 @pytest.fixture
 def set_chunk(monkeypatch):
-    """(bytes): so many of patches at a time."""
+    """Return a function that sets the bytes of patches per chunk."""
 
     def set_to(num_bytes):
         monkeypatch.setattr(convolution, "_CHUNK_BYTES", num_bytes)
-        # What was traced before would be used again.
+        # Drop cached traces, which use the previous size.
         jax.clear_caches()
 
     yield set_to
@@ -304,14 +306,14 @@ def test_modules_hold_float32_parameters_and_compute_in_their_dtype():
     "module", [Conv(128, (3, 3)), ConvTranspose(128), ConvTranspose(128, (6, 6))]
 )
 def test_initial_variance_is_kept_through_a_relu(module):
-    """He et al., 2015: the second moment after a ReLU is that of the input."""
+    """The second moment after a ReLU equals that of the input (He et al., 2015)."""
     x = jax.random.normal(jax.random.key(0), (2, 12, 12, 128))
     y, _ = jax.jit(module.init_with_output)(jax.random.key(1), x)
     inner = y[:, 2:-2, 2:-2]
     assert 1.8 < float(jnp.mean(jnp.square(inner))) < 2.2
 
 
-def test_mistakes_are_told():
+def test_invalid_arguments_are_reported():
     x = jnp.zeros((1, 2, 5, 3))
     with pytest.raises(UserError, match="smaller than the kernel"):
         conv2d(x, jnp.zeros((3, 3, 3, 4)), padding="VALID")

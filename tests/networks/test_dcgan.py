@@ -1,4 +1,4 @@
-"""Generator and discriminator: sizes counted by hand, ranges, examples kept apart."""
+"""Generator and discriminator: sizes, ranges, independence of examples."""
 
 import jax
 import jax.numpy as jnp
@@ -38,12 +38,12 @@ def test_parameter_counts_of_dcgan_on_32x32():
     assert num_parameters(Discriminator(), 1, 32, 32, 3) == discriminator
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("shape", "stages"), [((8, 8, 1), 1), ((8, 16, 3), 2), ((16, 8, 2), 3)]
+    ("shape", "halvings"), [((8, 8, 1), 1), ((8, 16, 3), 2), ((16, 8, 2), 3)]
 )
-def test_shapes_and_dtypes(shape, stages, dtype):
-    options = {"units": 8, "stages": stages, "dtype": dtype}
+def test_shapes_and_dtypes(shape, halvings, dtype):
+    options = {"channels": 8, "num_downsamples": halvings, "dtype": dtype}
 
     def both(key, z):
         images, params = Generator(shape, **options).init_with_output(key, z)
@@ -59,9 +59,9 @@ def test_shapes_and_dtypes(shape, stages, dtype):
 
 @pytest.fixture(scope="module")
 def outputs():
-    """Images and logits of an untrained pair, and how each depends on each example."""
-    generator = Generator((8, 8, 1), units=8, stages=2)
-    discriminator = Discriminator(units=8, stages=2)
+    """Images and logits of an untrained pair, and their derivatives by examples."""
+    generator = Generator((8, 8, 1), channels=8, num_downsamples=2)
+    discriminator = Discriminator(channels=8, num_downsamples=2)
 
     @jax.jit
     def run(key):
@@ -75,14 +75,14 @@ def outputs():
     return jax.tree.map(np.asarray, run(KEY))
 
 
-def test_images_lie_in_the_tanhs_range_and_are_not_saturated(outputs):
+def test_images_are_in_the_range_of_tanh_and_not_saturated(outputs):
     images = outputs[0]
     assert np.abs(images).max() <= 1
     assert 0.3 < images.std() < 0.8
 
 
 @pytest.mark.parametrize("which", [2, 3], ids=["generator", "discriminator"])
-def test_no_example_changes_another(outputs, which):
+def test_examples_do_not_influence_each_other(outputs, which):
     influence = np.abs(outputs[which]).reshape(4, 4, -1).sum(axis=2)
     others = ~np.eye(4, dtype=bool)
     assert influence.diagonal().min() > 0.01

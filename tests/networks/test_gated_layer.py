@@ -1,4 +1,4 @@
-"""A gated layer against loops in NumPy, and in pieces against the whole."""
+"""A gated layer, against loops in NumPy, and row by row."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from vqvae_jax.networks.gated_layer import GatedLayer
 
 B, H, W, F, REACH = 2, 4, 3, 6, 1
-LAYER = GatedLayer(units=F, reach=REACH, dropout=0.0, dtype=jnp.float32)
+LAYER = GatedLayer(channels=F, reach=REACH, dropout=0.0, dtype=jnp.float32)
 
 
 def both_stacks(layer, vertical, horizontal, vector, features):
@@ -38,7 +38,7 @@ def gate(x):
 
 
 def expected(params, vertical, horizontal, vector, features):
-    """Each sum of the layer, place by place."""
+    """Compute each sum of the layer, cell by cell."""
     p = jax.tree.map(np.float64, params["params"])
 
     def dense(name, x):
@@ -69,7 +69,7 @@ def expected(params, vertical, horizontal, vector, features):
     return out[0, ..., :F], out[1], out[2, ..., :F], out[3, ..., :F]
 
 
-def test_against_loops(case):
+def test_whole_grids_equal_loops(case):
     params, inputs = case
     apply = jax.jit(lambda p, x: LAYER.apply(p, *x, method=both_stacks))
     for ours, theirs in zip(
@@ -78,7 +78,7 @@ def test_against_loops(case):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_the_last_row_and_the_last_cell_by_themselves(case):
+def test_the_last_row_and_cell_alone_equal_those_of_the_grid(case):
     params, (vertical, horizontal, vector, features) = case
 
     def apply(method, *inputs, **zeros):

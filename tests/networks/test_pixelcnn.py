@@ -1,4 +1,4 @@
-"""The gated PixelCNN sees every earlier code and no other.
+"""The gated PixelCNN depends on every earlier code and on no other.
 
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_models import random_arrays
 
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
 from vqvae_jax.runtime.errors import UserError
@@ -17,9 +18,9 @@ K = 4
 
 
 def build(grid, **options):
-    """A network, random parameters and a batch of random codes."""
+    """Return a network, random parameters and a batch of random codes."""
     rng = np.random.default_rng(0)
-    sizes = {"num_codes": K, "layers": 2, "units": 8, "kernel_size": 3} | options
+    sizes = {"num_codes": K, "layers": 2, "channels": 8, "kernel_size": 3} | options
     network = PixelCNN(codes_per_cell=grid[-1], **sizes)
     codes = jnp.asarray(rng.integers(K, size=(2, *grid)), "int32")
     condition = Condition(
@@ -28,76 +29,69 @@ def build(grid, **options):
         features=jnp.ones((2, *grid[:2], 2)) if network.map_features else None,
     )
     shapes = jax.eval_shape(network.init, jax.random.key(0), codes, condition)
-
-    # Compiling the initialisation would take longer than all that is tested here.
-    def draw(leaf):
-        fan_in = max(2, np.prod(leaf.shape[:-1]))
-        return jnp.asarray(rng.normal(size=leaf.shape) / fan_in**0.5, "float32")
-
-    return network, jax.tree.map(draw, shapes), codes
+    return network, random_arrays(shapes, seed=rng), codes
 
 
 class TestDependence:
     @pytest.mark.parametrize(
         ("grid", "options"),
         [
-            # Enough layers that the first code of the last column reaches the end.
+            # With enough layers the first code of the last column reaches the end.
             ((5, 4, 3), {"layers": 5}),
             ((4, 5, 1), {"layers": 3, "kernel_size": 5}),
             ((3, 4, 10), {"layers": 4}),
-            # Without the layers of a cell, and with two.
+            # Without cell layers, and with two.
             ((2, 3, 2), {"layers": 3, "cell_layers": 0}),
             ((2, 3, 2), {"layers": 3, "cell_layers": 2}),
         ],
         ids=["5x4x3", "4x5x1", "3x4x10", "0 cell layers", "2 cell layers"],
     )
     def test_on_every_earlier_code_and_no_other(self, grid, options):
-        """[16, 17] Changing a code changes the logits after it, all of them.
-
-        No bit of the logits at the code or before it may change.
-        """
+        """[16, 17] Changing a code changes all later logits and no other bit."""
         network, params, codes = build(grid, **options)
         apply = jax.jit(network.apply)
         before = np.asarray(apply(params, codes)).reshape(2, -1, K)
-        num_places = before.shape[1]
+        num_positions = before.shape[1]
         flat = np.asarray(codes).reshape(2, -1)
-        for place in range(num_places):
-            reached = np.zeros(num_places, bool)
+        for position in range(num_positions):
+            reached = np.zeros(num_positions, bool)
             for other in range(1, K):
                 changed = flat.copy()
-                changed[:, place] = (changed[:, place] + other) % K
+                changed[:, position] = (changed[:, position] + other) % K
                 logits = apply(params, jnp.asarray(changed).reshape(codes.shape))
                 after = np.asarray(logits).reshape(2, -1, K)
                 reached |= (after != before).any(axis=(0, 2))
-            np.testing.assert_array_equal(reached, np.arange(num_places) > place)
+            np.testing.assert_array_equal(reached, np.arange(num_positions) > position)
 
     def test_gradients_come_from_every_earlier_code_and_no_other(self):
-        """[16, 17] On a grid of 7x5x3, for each of its 105 places.
+        """[16, 17] On a grid of 7x5x3, for each of its 105 positions.
 
-        Every place holds a code of its own, so the gradient of a place's logits with
-        respect to the embedding tables says which places they depend on.
+        Each position holds a different code. The gradient of its logits with respect to
+        the embedding tables therefore shows which positions they depend on.
         """
         height, width, per_cell = grid = (7, 5, 3)
-        places = height * width * per_cell
-        network, params, _ = build(grid, layers=7, num_codes=places)
-        codes = jnp.arange(places).reshape(1, *grid)
-        weights = jnp.asarray(np.random.default_rng(1).normal(size=places), "float32")
+        positions = height * width * per_cell
+        network, params, _ = build(grid, layers=7, num_codes=positions)
+        codes = jnp.arange(positions).reshape(1, *grid)
+        weights = jnp.asarray(
+            np.random.default_rng(1).normal(size=positions), "float32"
+        )
 
-        def by_place(params):
-            logits = network.apply(params, codes).reshape(places, places)
+        def by_position(params):
+            logits = network.apply(params, codes).reshape(positions, positions)
             return logits @ weights
 
-        found = jax.jit(jax.jacrev(by_place))(params)["params"]
+        found = jax.jit(jax.jacrev(by_position))(params)["params"]
         tables = (found["embedding"], found["cell_decoder"]["embedding"])
-        reached = np.zeros((places, places), bool)
-        of_place = np.arange(places) % per_cell, np.arange(places)
+        reached = np.zeros((positions, positions), bool)
+        index = np.arange(positions) % per_cell, np.arange(positions)
         for gradient in tables:
-            reached |= np.any(gradient["tables"][:, *of_place] != 0, axis=-1)
-        earlier = np.tri(places, k=-1, dtype=bool)
+            reached |= np.any(gradient["tables"][:, *index] != 0, axis=-1)
+        earlier = np.tri(positions, k=-1, dtype=bool)
         np.testing.assert_array_equal(reached, earlier)
 
     def test_on_each_part_of_the_condition_and_no_other_example(self):
-        """A map may reach what is around it; what it says of a place is known there."""
+        """A map at least reaches the logits of its cell, and none in earlier rows."""
         network, params, codes = build(
             (3, 4, 2), num_classes=3, vector_features=3, map_features=2, layers=4
         )
@@ -116,7 +110,7 @@ class TestDependence:
         ):
             others = np.asarray(apply(params, codes, changed))
             np.testing.assert_array_equal(others[0], logits[0])
-            # It reaches every place, the first one included.
+            # It reaches every position, including the first.
             assert (others[1] != logits[1]).any(axis=-1).all()
         last = condition._replace(features=condition.features.at[1, 2, 3, 0].add(1.0))
         others = np.asarray(apply(params, codes, last))
@@ -129,7 +123,7 @@ class TestDependence:
         logits = np.asarray(apply(params, codes, Condition(jnp.array([0, 1]))))
         others = np.asarray(apply(params, codes, Condition(jnp.array([0, 2]))))
         np.testing.assert_array_equal(others[0], logits[0])
-        # The label reaches every place, the first one included.
+        # The label reaches every position, including the first.
         assert (others[1] != logits[1]).any(axis=-1).all()
         codes = codes.at[1].set((codes[1] + 1) % K)
         neighbour = np.asarray(apply(params, codes, Condition(jnp.array([0, 1]))))
@@ -137,7 +131,7 @@ class TestDependence:
 
 
 class TestErrors:
-    def test_each_part_of_the_condition_is_needed_if_it_was_built_in(self):
+    def test_missing_and_unexpected_conditions_raise(self):
         codes = jnp.zeros((1, 2, 3, 1), jnp.int32)
         key = jax.random.key(0)
         for name, options, value, shape in (
@@ -154,25 +148,25 @@ class TestErrors:
             with pytest.raises(UserError, match=rf"^{name} must have shape"):
                 PixelCNN(K, **options).init(key, codes, Condition(**{name: twice}))
 
-    def test_a_map_of_another_grid(self):
+    def test_a_map_of_another_grid_raises(self):
         codes = jnp.zeros((1, 2, 3, 1), jnp.int32)
         condition = Condition(features=jnp.zeros((1, 3, 2, 6)))
         expected = r"\[1, 2, 3, 6\] for 1 grids of 2x3 cells, got \[1, 3, 2, 6\]"
         with pytest.raises(UserError, match=expected):
             PixelCNN(K, map_features=6).init(jax.random.key(0), codes, condition)
 
-    def test_shapes_and_sizes(self):
+    def test_other_shapes_and_even_kernels_raise(self):
         codes = jnp.zeros((1, 2, 3, 2), jnp.int32)
         with pytest.raises(UserError, match=r"\[B, H, W, 1\], got \(1, 2, 3, 2\)"):
             PixelCNN(K).init(jax.random.key(0), codes)
         for size in (4, 1):
             with pytest.raises(
-                UserError, match=f"kernel_size must be odd .* got {size}"
+                UserError, match=f"^kernel_size must be odd .* got {size}"
             ):
                 PixelCNN(K, 2, kernel_size=size).init(jax.random.key(0), codes)
 
 
-def test_dropout_needs_a_key():
+def test_dropout_is_active_only_with_a_key():
     network, params, codes = build((2, 3, 1), dropout=0.5)
     apply = jax.jit(network.apply)
     plain = apply(params, codes)
@@ -192,7 +186,7 @@ def dense(inputs, outputs):
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_parameters_are_counted_by_hand(layers):
-    """[14] Each layer has parameters of its own."""
+    """[14] No two layers share parameters."""
     c, f, classes, reach = 3, 8, 5, 1
     network = PixelCNN(
         K,
@@ -201,7 +195,7 @@ def test_parameters_are_counted_by_hand(layers):
         vector_features=2,
         map_features=7,
         layers=layers,
-        units=f,
+        channels=f,
         kernel_size=3,
         cell_layers=2,
     )
@@ -221,7 +215,7 @@ def test_parameters_are_counted_by_hand(layers):
     )
     cell = (
         c * K * f  # embeddings
-        + c * f  # the place in the cell
+        + c * f  # the position in the cell
         + 2 * (dense(f, 2 * f) + dense(f, f))  # two layers
         + c * dense(f, K)  # logits
     )
@@ -234,8 +228,8 @@ def test_parameters_are_counted_by_hand(layers):
 def test_bfloat16_gives_float32_logits():
     network, params, codes = build((3, 2, 2))
     exact = jax.jit(network.apply)(params, codes)
-    coarse = jax.jit(network.clone(dtype=jnp.bfloat16).apply)(params, codes)
+    coarse = jax.jit(network.clone(dtype="bfloat16").apply)(params, codes)
     assert exact.dtype == coarse.dtype == jnp.float32
     np.testing.assert_allclose(coarse, exact, atol=0.05)
-    # It has been computed in bfloat16.
+    # It was computed in bfloat16.
     assert (np.asarray(coarse) != np.asarray(exact)).any()

@@ -1,4 +1,4 @@
-"""The classifier recognises real digits, and only their own labels."""
+"""The classifier of samples: accurate on real digits, at chance on shuffled labels."""
 
 import numpy as np
 import pytest
@@ -9,18 +9,18 @@ from vqvae_jax.pipeline.classifier import class_accuracy
 
 @pytest.fixture(scope="module")
 def digits():
-    """Train and test images and labels; every fifth digit is for test."""
+    """Train and test images and labels; every fifth digit is in test."""
     bunch = load_digits()
     images = np.round(bunch.images[..., None] * (255 / 16)).astype(np.uint8)
     test = np.arange(len(images)) % 5 == 4
     return images[~test], bunch.target[~test], images[test], bunch.target[test]
 
 
-def test_real_digits_are_recognised(digits):
+def test_recognises_real_digits(digits):
     assert class_accuracy(*digits) > 0.95
 
 
-def test_shuffled_labels_are_chance(digits):
+def test_shuffled_labels_give_chance_accuracy(digits):
     train_images, train_labels, images, labels = digits
     rng = np.random.default_rng(0)
     wanted = class_accuracy(train_images, train_labels, images, rng.permutation(labels))
@@ -29,7 +29,7 @@ def test_shuffled_labels_are_chance(digits):
     assert learnt == pytest.approx(0.1, abs=0.08)
 
 
-def test_is_the_part_that_agrees(digits):
+def test_accuracy_is_the_fraction_of_agreeing_labels(digits):
     train_images, train_labels, images, labels = digits
     half = np.where(np.arange(len(labels)) % 2 == 0, labels, (labels + 1) % 10)
     accuracy = class_accuracy(train_images, train_labels, images, half)

@@ -1,4 +1,4 @@
-"""The figures of a run, against independent computations."""
+"""The results of a run, compared with independent computations."""
 
 import json
 import math
@@ -10,15 +10,17 @@ import pytest
 from scipy.stats import norm
 from sklearn.svm import SVC
 
-from vqvae_jax import metrics, quantizers
+import vqvae_jax
+from vqvae_jax import metrics
 from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.data.source import first_examples
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.pipeline import evaluate as results_lib
-from vqvae_jax.pipeline import rate_distortion
+from vqvae_jax.pipeline import evaluate, rate_distortion
+from vqvae_jax.pipeline.prior import evaluate_prior
+from vqvae_jax.pipeline.run import Context
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
-from vqvae_jax.workdir import Workdir, restore, restore_prior
+from vqvae_jax.workdir import Workdir
 
 
 @pytest.fixture(scope="module")
@@ -38,63 +40,58 @@ def dataset(tiny_config) -> Dataset:
         ("validation", "prior_bits_per_code_validation"),
     ],
 )
-def test_bits_per_code_are_the_priors_log_probability(
+def test_bits_per_code_are_the_log_probability_under_the_prior(
     finished_run, results, split, name
 ):
-    """Of the whole split at once, each image with its own label."""
+    """Computed for the whole split at once, each image with its label."""
     source = Workdir(finished_run).codes(split)
     stored = first_examples(source, len(source))
-    prior, params = restore_prior(finished_run)
+    prior, params = vqvae_jax.restore(finished_run, "prior")
     nats = jax.jit(prior.log_prob)(params, stored["codes"], labels=stored["label"])
     bits = -np.mean(np.float64(nats)) / np.log(2) / 16
     assert results[name] == pytest.approx(bits, rel=1e-4)
 
 
-def sums_of(model, params, batches):
+def evaluation_sums(model, params, batches):
     return make_evaluation(model, sharding.data_mesh())(params, batches)
 
 
-def values_of(model, params, batches):
-    return metrics.compute(sums_of(model, params, batches))
-
-
-def test_bits_on_train_are_those_of_a_fixed_part(finished_run, tiny_config, dataset):
-    """With `train_grids` = 40, of 40 different grids; 0 and too many mean all."""
+def test_bits_on_train_are_those_of_a_fixed_subset(finished_run, tiny_config, dataset):
+    """40 different grids if `train_grids` is 40; all for 0 and for too many."""
     source = Workdir(finished_run).codes("train")
     grids = {grid.tobytes() for grid in first_examples(source, len(source))["codes"]}
-    drawn = results_lib._drawn(source, 40)
-    part = first_examples(drawn, len(drawn))
-    assert len(part["codes"]) == len(np.unique(drawn._indices)) == 40
-    assert {grid.tobytes() for grid in part["codes"]} <= grids
-    again = first_examples(results_lib._drawn(source, 40), 40)
-    np.testing.assert_array_equal(part["codes"], again["codes"])
-    # From all over the set: the first 40 would be of a quarter of it at most.
+    drawn = evaluate._drawn(source, 40)
+    subset = first_examples(drawn, len(drawn))
+    assert len(subset["codes"]) == len(np.unique(drawn._indices)) == 40
+    assert {grid.tobytes() for grid in subset["codes"]} <= grids
+    again = first_examples(evaluate._drawn(source, 40), 40)
+    np.testing.assert_array_equal(subset["codes"], again["codes"])
+    # From the whole set: the first 40 grids are its first quarter at most.
     assert drawn._indices.max() > 0.7 * len(source)
     for n in (0, len(source), len(source) + 1):
-        assert len(results_lib._drawn(source, n)) == len(source)
+        assert len(evaluate._drawn(source, n)) == len(source)
 
     config = json.loads(json.dumps(tiny_config))
     config["evaluation"]["train_grids"] = 40
-    prior, params = restore_prior(finished_run)
+    prior, params = vqvae_jax.restore(finished_run, "prior")
     params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
-    measured, _ = results_lib.of_prior(
-        Workdir(finished_run), Experiment.from_config(config), dataset
-    )
-    nats = jax.jit(prior.log_prob)(params, part["codes"], labels=part["label"])
+    experiment = Experiment.from_config(config)
+    measured, _ = evaluate_prior(Context(Workdir(finished_run), experiment, dataset))
+    nats = jax.jit(prior.log_prob)(params, subset["codes"], labels=subset["label"])
     bits = -np.mean(np.float64(nats)) / np.log(2) / 16
     assert measured["prior_bits_per_code_train"] == pytest.approx(bits, rel=1e-4)
     assert measured["prior_train_grids_evaluated"] == 40
 
 
-def test_loss_is_equation_3_without_the_codebooks_term(finished_run, results, dataset):
-    """Squared error over 2 * 0.5^2 and beta of the commitment, in NumPy."""
-    model, params = restore(finished_run)
+def test_loss_is_equation_3_without_the_codebook_term(finished_run, results, dataset):
+    """Squared error over 2 * 0.5^2 plus beta times the commitment loss, in NumPy."""
+    model, params = vqvae_jax.restore(finished_run)
     images = first_examples(dataset.test, len(dataset.test))["image"] / 127.5 - 1
 
     @jax.jit
     def networks(images):
         z_e = model._encoder.apply(params.encoder, images)
-        z_q = quantizers.quantize(params.codebook, z_e).z_q
+        z_q = model.quantizer.quantize(params.quantizer, z_e).z_q
         return z_e, z_q, model._decoder.apply(params.decoder, z_q)
 
     z_e, z_q, outputs = map(np.float64, networks(jnp.asarray(images, jnp.float32)))
@@ -104,12 +101,14 @@ def test_loss_is_equation_3_without_the_codebooks_term(finished_run, results, da
     assert results["test_loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_samples_are_judged_by_a_classifier_of_train(finished_run, results, dataset):
+def test_samples_are_classified_by_a_classifier_of_train(
+    finished_run, results, dataset
+):
     train = first_examples(dataset.train, len(dataset.train))
-    machine = SVC().fit(train["image"].reshape(-1, 64) / 255, train["label"])
+    classifier = SVC().fit(train["image"].reshape(-1, 64) / 255, train["label"])
 
     def accuracy(images, labels):
-        return np.mean(machine.predict(images.reshape(-1, 64) / 255) == labels)
+        return np.mean(classifier.predict(images.reshape(-1, 64) / 255) == labels)
 
     with np.load(finished_run / "samples.npz", allow_pickle=False) as samples:
         of_samples = accuracy(samples["images"], samples["labels"])
@@ -119,9 +118,7 @@ def test_samples_are_judged_by_a_classifier_of_train(finished_run, results, data
     assert results["real_class_accuracy"] > 0.95
 
 
-def test_sizes_steps_and_speeds_are_those_of_the_run(
-    finished_run, results, tiny_config
-):
+def test_sizes_steps_and_speeds_match_the_run(finished_run, results, tiny_config):
     lines = (finished_run / "metrics.jsonl").read_text().splitlines()
     speeds = {"vqvae": [], "prior": []}
     losses = {"vqvae": {}, "prior": {}}
@@ -152,15 +149,16 @@ def test_sizes_steps_and_speeds_are_those_of_the_run(
     assert "test_ssim" not in results
 
 
-def test_imagenets_figures(tiny_config):
-    """Section 4.2: 393 216 bits to 9 216, 42.67 times fewer; SSIM where there is one.
+def test_imagenet_sizes(tiny_config):
+    """Section 4.2: 393 216 bits become 9 216, 42.67 times fewer; and SSIM exists.
 
     The networks are random and small; only sizes matter.
     """
     config = json.loads(json.dumps(tiny_config))
     config["data"] |= {"image_size": 128, "channels": 3}
-    config["model"] |= {"stages": 2, "num_codes": 512, "codebook_init": "uniform"}
-    config["model"] |= {"residual_blocks": 0}
+    for network in ("encoder", "decoder"):
+        config["model"][network] |= {"num_downsamples": 2, "residual_blocks": 0}
+    config["model"]["quantizer"] |= {"num_codes": 512, "codebook_init": "uniform"}
     config["evaluation"]["batch_size"] = 8
     experiment = Experiment.from_config(config)
     model = experiment.model
@@ -168,8 +166,9 @@ def test_imagenets_figures(tiny_config):
     source = [{"image": image, "label": np.int32(0)} for image in images]
     batch = {"image": jnp.asarray(images), "mask": jnp.ones(3, bool)}
     params = jax.jit(model.init)(jax.random.key(0), batch)
-    values = values_of(model, params, experiment.eval_batches(source))
-    results = results_lib._of_vqvae(model, values, {"prior_bits_per_code": 4.5})
+    sums = evaluation_sums(model, params, experiment.eval_batches(source))
+    values = metrics.compute(sums)
+    results = evaluate._vqvae_results(model, values, {"prior_bits_per_code": 4.5})
     expected = {
         "image_bits": 393_216,
         "code_bits": 9216,
@@ -182,9 +181,10 @@ def test_imagenets_figures(tiny_config):
 
 
 def test_bits_of_a_discrete_likelihood(tiny_config):
-    """(-log2 p(x|z) + the codes' bits) / 64, with p(x|z) integrated by SciPy."""
+    """(-log2 p(x|z) + bits of the codes) / 64, where SciPy integrates p(x|z)."""
     config = json.loads(json.dumps(tiny_config))
-    config["model"] |= {"likelihood": "gaussian", "codebook_init": "uniform"}
+    config["model"]["likelihood"] = "gaussian"
+    config["model"]["quantizer"]["codebook_init"] = "uniform"
     config["evaluation"]["batch_size"] = 8
     experiment = Experiment.from_config(config)
     model = experiment.model
@@ -195,13 +195,14 @@ def test_bits_of_a_discrete_likelihood(tiny_config):
     @jax.jit
     def initialised(batch):
         params = model.init(jax.random.key(0), batch)
-        z_q = quantizers.lookup(params.codebook, model.encode(params, batch["image"]))
+        codes = model.encode(params, batch["image"])
+        z_q = model.quantizer.lookup(params.quantizer, codes)
         return params, model._decoder.apply(params.decoder, z_q)
 
     params, outputs = initialised(batch)
-    sums = sums_of(model, params, experiment.eval_batches(source))
+    sums = evaluation_sums(model, params, experiment.eval_batches(source))
     learned_rate = np.linspace(10, 70, 11)
-    found = rate_distortion.of_codes(
+    found = rate_distortion.bounds(
         metrics.each(sums)["distortion_bits"],
         num_latents=model.num_latents,
         num_codes=model.num_codes,
@@ -222,11 +223,11 @@ def test_bits_of_a_discrete_likelihood(tiny_config):
     )
 
 
-def test_bits_of_each_test_image_are_kept(finished_run, results, dataset):
-    """In order, and the results are their means."""
+def test_the_bits_of_each_test_image_are_saved(finished_run, results, dataset):
+    """In order; the results are their means."""
     with np.load(finished_run / "test_bits.npz", allow_pickle=False) as kept:
         bits = dict(kept)
-    prior, params = restore_prior(finished_run)
+    prior, params = vqvae_jax.restore(finished_run, "prior")
     source = Workdir(finished_run).codes("test")
     stored = first_examples(source, len(source))
     nats = jax.jit(prior.log_prob)(params, stored["codes"], labels=stored["label"])
@@ -236,12 +237,12 @@ def test_bits_of_each_test_image_are_kept(finished_run, results, dataset):
     for prior_name, mean in (("learned", rate.mean()), ("uniform", 16 * 4)):
         name = f"test_rate_bits_per_dim_{prior_name}_prior"
         assert results[name] == pytest.approx(mean / 64, rel=1e-4)
-    # A squared error has no bits.
+    # A squared error has no distortion in bits.
     assert set(bits) == {"rate_bits_learned_prior", "rate_bits_uniform_prior"}
 
 
-def test_steps_are_those_done_where_training_stopped_early(tiny_config, tmp_path):
-    """The best is the newest of equal ones, which is what `restore` reads."""
+def test_steps_of_a_run_that_stopped_early(tiny_config, tmp_path):
+    """The best step is the newest of equal ones, which is the one `restore` reads."""
     validation = {
         "vqvae": {10: 3.0, 20: 1.0, 30: 2.0},
         "prior": {10: 2.0, 20: 1.0, 30: 1.0, 40: 4.0},
@@ -255,7 +256,7 @@ def test_steps_are_those_done_where_training_stopped_early(tiny_config, tmp_path
     workdir = Workdir(tmp_path)
     workdir.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
     experiment = Experiment.from_config(tiny_config)
-    found = results_lib.of_training(workdir, experiment, counted="images")
+    found = evaluate.training_results(workdir, experiment, counted="images")
     assert (found["train_steps"], found["best_step"]) == (30, 20)
     assert (found["prior_train_steps"], found["prior_best_step"]) == (40, 30)
     assert found["train_images_per_second"] == 7.0

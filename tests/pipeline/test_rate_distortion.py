@@ -1,4 +1,4 @@
-"""Rate and distortion, against the paper's own arithmetic."""
+"""Rate and distortion, compared with the paper's arithmetic."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,9 @@ CIFAR = {"num_latents": 8 * 8 * 10, "num_codes": 512}
 
 
 def test_uniform_prior_over_640_codes_of_512():
-    """Section 4.1: 5760 bits for 3072 values, 1.875 each, leave 2.795 for the image."""
+    """Section 4.1: of 4.67 bits per value, 5760 / 3072 = 1.875 are the codes'."""
     distortion = np.array([2.0, 2.795, 3.59]) * 3072
-    bits = rate_distortion.of_codes(distortion, learned_rate=None, **CIFAR)
+    bits = rate_distortion.bounds(distortion, learned_rate=None, **CIFAR)
     assert set(bits) == {
         "rate_bits_uniform_prior",
         "distortion_bits",
@@ -24,9 +24,9 @@ def test_uniform_prior_over_640_codes_of_512():
     assert per_dim["bits_per_dim_uniform_prior"] == pytest.approx(4.67)
 
 
-def test_a_learned_prior_has_a_rate_for_each_image():
+def test_a_learned_prior_has_one_rate_per_image():
     distortion, rate = np.array([3000.0, 5000.0]), np.array([4000.0, 1000.0])
-    bits = rate_distortion.of_codes(distortion, learned_rate=rate, **CIFAR)
+    bits = rate_distortion.bounds(distortion, learned_rate=rate, **CIFAR)
     np.testing.assert_array_equal(bits["bits_learned_prior"], [7000, 6000])
     np.testing.assert_array_equal(bits["bits_uniform_prior"], [8760, 10760])
     per_dim = rate_distortion.per_dim(bits, num_dims=1000)
@@ -34,9 +34,9 @@ def test_a_learned_prior_has_a_rate_for_each_image():
     assert per_dim["rate_bits_per_dim_learned_prior"] == pytest.approx(2.5)
 
 
-def test_a_density_has_rates_and_no_bound():
-    """Section 4.2: 32x32 codes of 512 are 42.6 times less than 128x128x3 bytes."""
-    bits = rate_distortion.of_codes(
+def test_a_density_has_rates_but_no_bound():
+    """Section 4.2: 32x32 codes of 512 take 42.6 times less than 128x128x3 bytes."""
+    bits = rate_distortion.bounds(
         None, num_latents=32 * 32, num_codes=512, learned_rate=np.zeros(3)
     )
     assert set(bits) == {"rate_bits_uniform_prior", "rate_bits_learned_prior"}
@@ -44,5 +44,5 @@ def test_a_density_has_rates_and_no_bound():
     assert 8 / rate["rate_bits_per_dim_uniform_prior"] == pytest.approx(42.6, abs=0.1)
 
 
-def test_nothing_is_known_without_either():
-    assert rate_distortion.of_codes(None, learned_rate=None, **CIFAR) == {}
+def test_no_results_without_distortion_and_learned_rate():
+    assert rate_distortion.bounds(None, learned_rate=None, **CIFAR) == {}

@@ -1,31 +1,62 @@
-"""All stages on tiny digits: how they resume, and what they refuse."""
+"""All stages on tiny digits: their order, how they resume, and invalid input."""
 
 import json
+import re
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from vqvae_jax import pipeline
+import vqvae_jax
+from vqvae_jax import pipeline, registry
+from vqvae_jax.experiment import Experiment, default_config
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.workdir import Workdir, restore
+from vqvae_jax.workdir import Workdir
+
+SECOND_STAGES = [
+    name
+    for name in registry.MODELS["vqvae"].second_stages
+    if registry.is_available(registry.SECOND_STAGES[name].stage)
+]
+
+
+def stages_of(config):
+    experiment = Experiment.from_config(config)
+    return registry.load(experiment.spec.stages)(experiment)
+
+
+def default_stages(kind, second_stage=None):
+    config = default_config(kind, second_stage)
+    config["data"]["name"] = "digits"
+    return list(stages_of(config))
+
+
+@pytest.mark.parametrize("second_stage", SECOND_STAGES)
+def test_stages_of_a_vqvae_and_its_second_stage(second_stage):
+    spec = registry.SECOND_STAGES[second_stage]
+    between = [*spec.variants, *registry.load(spec.stage).stages]
+    expected = ["vqvae", "codes", *between, "samples", "evaluate", "report"]
+    assert default_stages("vqvae", second_stage) == expected
+
+
+@pytest.mark.parametrize("kind", ["vae", "vimco", "pixelcnn", "gan"])
+def test_stages_of_a_model_without_second_stage(kind):
+    assert default_stages(kind) == [kind, "samples", "evaluate", "report"]
 
 
 def modification_times(workdir):
     return {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
 
 
-def test_a_finished_run_is_left_alone(finished_run, tiny_config, capsys):
+def test_a_finished_run_is_not_changed(finished_run, tiny_config, capsys):
     before = modification_times(finished_run)
     pipeline.run(tiny_config, str(finished_run))
     assert "nothing to do" in capsys.readouterr().out
     assert modification_times(finished_run) == before
 
 
-def test_an_unfinished_stage_runs_again_with_all_that_read_from_it(
-    copied_run, tiny_config
-):
+def test_an_unfinished_stage_and_all_later_ones_run_again(copied_run, tiny_config):
     expected = np.load(copied_run / "samples.npz")["images"]
     before = modification_times(copied_run)
     (copied_run / "samples.npz").unlink()
@@ -47,22 +78,24 @@ def test_an_unfinished_stage_runs_again_with_all_that_read_from_it(
     }
 
 
-def test_training_is_finished_where_its_mark_is(copied_run):
-    """Not where some step is: patience may end it at any."""
+def test_training_is_finished_once_it_is_marked(copied_run, tiny_config):
+    """The last step does not decide: early stopping can end training at any step."""
+    stages, workdir = stages_of(tiny_config), Workdir(copied_run)
     for stage in ("vqvae", "prior"):
         checkpoints = copied_run / "checkpoints" / stage
-        assert pipeline.stages_of("vqvae")[stage].is_done(Workdir(copied_run))
+        assert stages[stage].is_done(workdir)
         (checkpoints / "20").rename(checkpoints / "10000")
-        assert pipeline.stages_of("vqvae")[stage].is_done(Workdir(copied_run))
+        assert stages[stage].is_done(workdir)
         shutil.rmtree(checkpoints)
-        assert not pipeline.stages_of("vqvae")[stage].is_done(Workdir(copied_run))
+        assert not stages[stage].is_done(workdir)
 
 
-def test_a_changed_config_is_refused_with_its_keys(copied_run, tiny_config):
+def test_a_changed_config_raises_with_its_keys(copied_run, tiny_config):
     changed = json.loads(json.dumps(tiny_config))
-    changed["model"]["beta"] = 0.5
+    changed["model"]["quantizer"]["beta"] = 0.5
     changed["seed"] = 7
-    with pytest.raises(UserError, match=r"model\.beta: 0\.25 there, 0\.5 now; seed"):
+    differences = r"model\.quantizer\.beta: 0\.25 there, 0\.5 now; seed"
+    with pytest.raises(UserError, match=differences):
         pipeline.run(changed, str(copied_run))
     moved = json.loads(json.dumps(tiny_config))
     moved["data"]["data_dir"] = "elsewhere"
@@ -70,7 +103,9 @@ def test_a_changed_config_is_refused_with_its_keys(copied_run, tiny_config):
     pipeline.run(moved, str(copied_run))
 
 
-def test_stages_in_the_wrong_order_say_what_is_missing(tiny_config, tmp_path):
+def test_missing_results_of_earlier_stages_and_unknown_stages_raise(
+    tiny_config, tmp_path
+):
     with pytest.raises(UserError, match=r"no checkpoint .*train this stage first"):
         pipeline.run(tiny_config, str(tmp_path / "run"), ["codes"])
     with pytest.raises(UserError, match="'vqave' does not exist; there are vqvae"):
@@ -78,21 +113,69 @@ def test_stages_in_the_wrong_order_say_what_is_missing(tiny_config, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_results_are_flat_numbers_with_units_in_their_names(finished_run):
+    results = json.loads((finished_run / "results.json").read_text())
+    expected = {
+        "test_psnr_db",
+        "codebook_perplexity",
+        "codebook_active_codes",
+        "prior_bits_per_code",
+        "prior_bits_per_code_validation",
+        "prior_bits_per_code_train",
+        "marginal_bits_per_code",
+        "sample_class_accuracy",
+        "train_images_per_second",
+    }
+    assert expected <= results.keys()
+    assert all(isinstance(v, int | float) for v in results.values())
+    assert np.isfinite(list(results.values())).all()
+    # An image has 8x8 bytes and 4x4 codes of 16.
+    assert (results["image_bits"], results["code_bits"]) == (512, 64)
+    assert "test_bits_per_dim_uniform_prior" not in results
+
+
+def parameters_of(workdir):
+    return [vqvae_jax.restore(workdir, stage)[1] for stage in ("vqvae", "prior")]
+
+
+@pytest.mark.slow
+def test_evaluation_changes_no_checkpoint(copied_run, tiny_config):
+    """[24]"""
+    before = jax.tree.leaves(parameters_of(copied_run))
+    (copied_run / "results.json").unlink()
+    pipeline.run(tiny_config, str(copied_run))
+    after = jax.tree.leaves(parameters_of(copied_run))
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_report_is_one_self_contained_page(finished_run):
+    page = (finished_run / "report.html").read_text()
+    for heading in ("Results", "Reconstructions", "Samples", "Codebook"):
+        assert f"<h2>{heading}</h2>" in page
+    # Twelve reconstructions, and samples of ten classes.
+    assert page.count("data:image/png;base64,") == 12 + 10
+    assert page.count("<img") == page.count('alt="')
+    assert not re.search(r'\b(src|srcset|href)="(?!data:|#)', page)
+    assert "Test PSNR (dB)" in page
+
+
+AUTOENCODER = {"num_downsamples": 1, "channels": 8, "residual_channels": 8}
+IMAGES = {"encoder": AUTOENCODER, "decoder": AUTOENCODER, "likelihood": "gaussian"}
+DCGAN = {"num_downsamples": 1, "channels": 8}
 OTHER_KINDS = {
-    "vae": {"latent_dim": 4, "likelihood": "gaussian"},
-    "vimco": {"num_codes": 8, "dim": 4, "num_samples": 3, "likelihood": "gaussian"},
-    "pixelcnn": {"layers": 1, "units": 8, "kernel_size": 3},
-    "gan": {"latent_dim": 4, "units": 8, "stages": 1},
+    "vae": {**IMAGES, "latent_dim": 4},
+    "vimco": {**IMAGES, "num_codes": 8, "dim": 4, "num_samples": 3},
+    "pixelcnn": {"network": {"layers": 1, "channels": 8, "kernel_size": 3}},
+    "gan": {"latent_dim": 4, "generator": DCGAN, "discriminator": DCGAN},
 }
 
 
 def config_of(kind, tiny_config):
-    """The config of a tiny model of another kind."""
+    """Return the config of a tiny model without a second stage."""
     config = json.loads(json.dumps(tiny_config))
     del config["prior"], config["prior_training"]
-    encoder = {"stages": 1, "units": 8, "residual_units": 8}
-    sizes = encoder if kind in ("vae", "vimco") else {}
-    config["model"] = {"kind": kind, **sizes, **OTHER_KINDS[kind]}
+    config["model"] = {"kind": kind, **OTHER_KINDS[kind]}
     config["training"] |= {"steps": 4, "log_every": 2, "checkpoint_every": 4}
     config["samples"] |= {"num_samples": 6, "batch_size": 3, "temperature": 1.0}
     config["evaluation"] |= {"classify_samples": False}
@@ -100,7 +183,7 @@ def config_of(kind, tiny_config):
 
 
 @pytest.mark.slow
-def test_pixels_are_drawn_at_the_configs_temperature(tiny_config, tmp_path):
+def test_pixels_are_drawn_at_the_temperature_of_the_config(tiny_config, tmp_path):
     config = config_of("pixelcnn", tiny_config)
     config["samples"] |= {"temperature": 1e-4}
     pipeline.run(config, str(tmp_path / "run"), ["pixelcnn", "samples"])
@@ -110,7 +193,7 @@ def test_pixels_are_drawn_at_the_configs_temperature(tiny_config, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHER_KINDS)
-def test_a_model_without_a_prior_runs_through_its_stages(kind, tiny_config, tmp_path):
+def test_all_stages_of_a_model_without_second_stage(kind, tiny_config, tmp_path):
     config = config_of(kind, tiny_config)
     encodes = kind in ("vae", "vimco")
     pipeline.run(config, str(tmp_path / "run"))
@@ -124,7 +207,7 @@ def test_a_model_without_a_prior_runs_through_its_stages(kind, tiny_config, tmp_
     with np.load(tmp_path / "run" / "samples.npz") as samples:
         assert samples["images"].shape == (6, 8, 8, 1)
         assert len(np.unique(samples["images"])) > 5
-    model, params = restore(tmp_path / "run")
+    model, params = vqvae_jax.restore(tmp_path / "run")
     assert model.sample(params, jax.random.key(0), num_samples=2).shape == (2, 8, 8, 1)
     with pytest.raises(UserError, match=f"'codes' does not exist.* {kind}, sa"):
         pipeline.run(config, str(tmp_path / "run"), ["codes"])

@@ -1,8 +1,8 @@
-"""What is kept of samples."""
+"""The files of the stage `samples`."""
 
 import numpy as np
 
-from vqvae_jax.workdir import restore
+import vqvae_jax
 
 
 def test_samples_hold_images_and_labels(finished_run):
@@ -12,7 +12,7 @@ def test_samples_hold_images_and_labels(finished_run):
         np.testing.assert_array_equal(samples["labels"], np.arange(40) % 10)
         assert samples["class_names"].tolist() == list("0123456789")
         images, codes = samples["images"], samples["codes"]
-    model, params = restore(finished_run)
+    model, params = vqvae_jax.restore(finished_run)
     np.testing.assert_array_equal(model.decode(params, codes), images)
     pictures = sorted(p.name for p in (finished_run / "samples").iterdir())
     assert pictures == [f"{i:04d}_{i}.png" for i in range(10)]

@@ -1,4 +1,4 @@
-"""A file that is not what it should be is refused in one line."""
+"""The file format, and one-line errors for damaged and foreign files."""
 
 import json
 
@@ -20,56 +20,57 @@ def saved(finished_run, tmp_path_factory):
 
 @pytest.fixture
 def parts(saved):
-    """The arrays and metadata of the file, to be changed."""
+    """The arrays and the header of the file, which tests change."""
     with safetensors.safe_open(saved, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return arrays, dict(file.metadata())
 
 
-def write(path, arrays, metadata):
-    path.write_bytes(safetensors.numpy.save(arrays, metadata))
+def write(path, arrays, header):
+    path.write_bytes(safetensors.numpy.save(arrays, header))
     return path
 
 
-NAME = "vqvae/codebook/embeddings"
+NAME = "vqvae/quantizer/embeddings"
 
 
-def test_names_shapes_and_json_alone(parts):
-    arrays, metadata = parts
+def test_a_file_has_named_arrays_and_json(parts):
+    arrays, header = parts
     assert arrays[NAME].shape == (1, 16, 4)
     assert {name.split("/")[0] for name in arrays} == {"vqvae", "prior"}
     assert {array.dtype for array in arrays.values()} == {np.dtype("float32")}
-    assert metadata["format"], metadata["version"] == ("vqvae_jax", "1")
-    about = json.loads(metadata["about"])
-    assert about["kind"] == "vqvae"
-    assert about["model"]["image_shape"] == [8, 8, 1]
+    assert (header["format"], header["version"]) == ("vqvae_jax", "2")
+    metadata = json.loads(header["about"])
+    assert metadata["kind"] == "vqvae"
+    assert metadata["model"]["quantizer"]["num_codes"] == 16
+    assert metadata["model"]["given"] == {"image_shape": [8, 8, 1]}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.pop(NAME), "codebook/embeddings of shape .* is missing"),
+        (lambda a: a.pop(NAME), "quantizer/embeddings of shape .* is missing"),
         (lambda a: a.update({"vqvae/x": a[NAME]}), "x of shape .* is not expected"),
         (
             lambda a: a.update({NAME: a[NAME][:, :8]}),
-            r"codebook/embeddings has shape \(1, 8, 4\)",
+            r"quantizer/embeddings has shape \(1, 8, 4\)",
         ),
         (
             lambda a: a.update({NAME: a[NAME].astype("float16")}),
-            "codebook/embeddings is of type F16, expected F32",
+            "quantizer/embeddings is of type F16, expected F32",
         ),
         (
             lambda a: a.update({NAME: a[NAME].view("int32")}),
-            "codebook/embeddings is of type I32, expected F32",
+            "quantizer/embeddings is of type I32, expected F32",
         ),
-        (lambda a: a.update({NAME: a[NAME] + 1}), "not those that were written"),
+        (lambda a: a.update({NAME: a[NAME] + 1}), "arrays of the vqvae are damaged"),
     ],
     ids=["missing", "surplus", "shape", "float16", "int32", "values"],
 )
-def test_other_arrays_are_refused(parts, tmp_path, change, message):
-    arrays, metadata = parts
+def test_other_arrays_raise(parts, tmp_path, change, message):
+    arrays, header = parts
     change(arrays)
-    path = write(tmp_path / "x.safetensors", arrays, metadata)
+    path = write(tmp_path / "x.safetensors", arrays, header)
     with pytest.raises(UserError, match=message) as error:
         vqvae_jax.restore(path)
     assert "\n" not in str(error.value)
@@ -80,66 +81,101 @@ def test_other_arrays_are_refused(parts, tmp_path, change, message):
     ("change", "message"),
     [
         ({"format": "pt"}, "was not written by vqvae_jax.save_pretrained"),
-        ({"version": "2"}, "is of version 2; this program reads version 1"),
-        ({"about": "{"}, "what it says of its model is damaged"),
-        ({"about": "[]"}, "what it says of its model is damaged"),
-        ({"about": "{}"}, "what it says of its model is damaged"),
+        (
+            {"version": "1"},
+            r"x\.safetensors has format version 1, expected 2: read it with version "
+            "0.1 of vqvae_jax$",
+        ),
+        (
+            {"version": "3"},
+            r"x\.safetensors has format version 3, expected 2: read it with another "
+            "version of vqvae_jax$",
+        ),
+        ({"about": "{"}, "its metadata are damaged"),
+        ({"about": "[]"}, "its metadata are damaged"),
+        ({"about": "{}"}, "its metadata are damaged"),
         ({"sha256": "{"}, "x.safetensors: "),
-        ({"sha256": "{}"}, "not those that were written"),
+        ({"sha256": "{}"}, "arrays of the vqvae are damaged; copy the file again"),
         ({"sha256": "[1]"}, "its checksums are damaged"),
     ],
 )
-def test_other_metadata_is_refused(parts, tmp_path, change, message):
-    arrays, metadata = parts
-    path = write(tmp_path / "x.safetensors", arrays, metadata | change)
-    with pytest.raises(UserError, match=message):
+def test_other_headers_raise(parts, tmp_path, change, message):
+    arrays, header = parts
+    path = write(tmp_path / "x.safetensors", arrays, header | change)
+    with pytest.raises(UserError, match=message) as error:
         vqvae_jax.restore(path)
+    assert "\n" not in str(error.value)
+
+
+def model(**changes):
+    return lambda values: values["model"].update(changes)
+
+
+def quantizer(**changes):
+    return lambda values: values["model"]["quantizer"].update(changes)
+
+
+def given(**changes):
+    return lambda values: values["model"]["given"].update(changes)
+
+
+def top(**changes):
+    return lambda values: values.update(changes)
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("change", "message"),
     [
-        ("kind", "vqgan", "it is a 'vqgan', which this version does not know"),
-        ("model", {"unit": 3}, "vqvae.unit is not an option"),
-        ("model", {"num_codes": 0}, "vqvae.num_codes must be at least 1"),
-        ("model", {"image_shape": [8, 8]}, "vqvae.image_shape must be 3 of int"),
-        ("model", {"image_shape": [8, 8, ""]}, "vqvae.image_shape must be of type int"),
-        ("model", {"image_shape": [8, 0, 1]}, "vqvae.image_shape must be three sizes"),
-        ("model", {"image_shape": [2**20, 2**20, 1]}, "of fewer than 2\\^31 values"),
-        ("model", {"residual_blocks": 10**6}, "vqvae.residual_blocks must be at most"),
-        ("models", ["video"], "what it says of its model is damaged"),
-        ("second", None, "it is a None, which this version does not know"),
-        ("second_options", {"class_names": [3]}, "class_names must be of type str"),
-        ("codes_of", 3, "is damaged: codes_of cannot be 3"),
-        ("sample_rate", "fast", "is damaged: sample_rate cannot be 'fast'"),
-        ("config", {"data": 3}, "is damaged: config cannot be"),
-        ("results", {"test_psnr_db": "a"}, "is damaged: results cannot be"),
+        (top(kind="vqgan"), "it contains the unknown model 'vqgan'"),
+        (model(unit=3), "vqvae.unit is not an option"),
+        (quantizer(unit=3), "vqvae.quantizer.unit is not an option"),
+        (quantizer(num_codes=0), "vqvae.quantizer.num_codes must be >= 1"),
+        (given(image_shape=[8, 8]), "vqvae.image_shape must be 3 of int"),
+        (given(image_shape=[8, 8, ""]), "vqvae.image_shape must be of type int"),
+        (given(image_shape=[8, 0, 1]), "vqvae.image_shape must be three sizes"),
+        (given(image_shape=[2**20, 2**20, 1]), "with fewer than 2\\^31 values in all"),
+        (
+            lambda values: values["model"]["encoder"].update(residual_blocks=10**6),
+            "vqvae.encoder.residual_blocks must be ",
+        ),
+        (lambda values: values["model"].pop("given"), "its metadata are damaged"),
+        (top(models=["video"]), "its metadata are damaged"),
+        (top(second_stage=None), "it contains the unknown model None"),
+        (
+            lambda values: values["second_options"]["given"].update(class_names=[3]),
+            "class_names must be of type str",
+        ),
+        (top(codes_of=3), "are damaged: codes_of cannot be 3"),
+        (top(sample_rate="fast"), "are damaged: sample_rate cannot be 'fast'"),
+        (top(config={"data": 3}), "are damaged: config cannot be"),
+        (top(results={"test_psnr_db": "a"}), "are damaged: results cannot be"),
     ],
 )
-def test_models_that_cannot_be_are_refused(parts, tmp_path, key, value, message):
-    arrays, metadata = parts
-    about = json.loads(metadata["about"])
-    about[key] = {**about[key], **value} if isinstance(value, dict) else value
-    metadata["about"] = json.dumps(about)
-    with pytest.raises(UserError, match=message):
-        File(write(tmp_path / "x.safetensors", arrays, metadata))
+def test_invalid_metadata_raise(parts, tmp_path, change, message):
+    arrays, header = parts
+    values = json.loads(header["about"])
+    change(values)
+    header["about"] = json.dumps(values)
+    with pytest.raises(UserError, match=message) as error:
+        File(write(tmp_path / "x.safetensors", arrays, header))
+    assert "\n" not in str(error.value)
 
 
-def test_truncated_files_are_refused(saved, tmp_path):
+def test_truncated_files_raise(saved, tmp_path):
     content = saved.read_bytes()
     path = tmp_path / "x.safetensors"
     for length in (0, 1, 8, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
         with pytest.raises(
-            UserError, match="is no safetensors file, damaged, or its end"
+            UserError, match="is not a safetensors file, damaged or truncated"
         ):
             vqvae_jax.restore(path)
 
 
-def test_files_of_other_kinds_are_refused(tmp_path):
+def test_files_of_other_programs_raise(tmp_path):
     path = write(tmp_path / "x.safetensors", {"a": np.zeros(3)}, None)
     with pytest.raises(UserError, match="was not written by"):
         vqvae_jax.restore(path)
     (tmp_path / "notes.txt").write_text("a model")
-    with pytest.raises(UserError, match=r"notes\.txt is no safetensors file"):
+    with pytest.raises(UserError, match=r"notes\.txt is not a safetensors file"):
         vqvae_jax.restore(tmp_path / "notes.txt")

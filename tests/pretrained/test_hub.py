@@ -1,4 +1,4 @@
-"""Names of the Hub; what is fetched under them is in test_places.py."""
+"""Names of the Hub; test_loading.py tests downloads."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from vqvae_jax.runtime.errors import UserError
 @pytest.mark.parametrize(
     "name", ["hf://", "hf://a", "hf://a/b@", "hf://a/../b", "hf:a/b"]
 )
-def test_what_is_no_name(name):
+def test_invalid_names_raise(name):
     with pytest.raises(
-        UserError, match="is no name of the Hub: expected hf://user/name"
+        UserError, match="is not a name on the Hub: expected hf://user/name"
     ):
         hub.download(name, "model.safetensors")

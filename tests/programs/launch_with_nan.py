@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 import jax.numpy as jnp
 
-from vqvae_jax.training import loop, state
+from vqvae_jax.training import loop
 
 
 def poisoned(make_train_step, bad_step: int):
@@ -36,5 +36,5 @@ def poisoned(make_train_step, bad_step: int):
 
 
 if __name__ == "__main__":
-    loop.make_train_step = poisoned(state.make_train_step, int(sys.argv.pop(1)))
+    loop.make_train_step = poisoned(loop.make_train_step, int(sys.argv.pop(1)))
     runpy.run_path(str(ROOT / "launch.py"), run_name="__main__")

@@ -1,9 +1,9 @@
-"""Train every model of the project, tiny, for a few steps on made-up data.
+"""Train the smallest model of each kind for a few steps on random examples.
 
     python tests/programs/train_every_model.py WORKDIR [--steps N] [--models a,b]
 
-With --coordinator and so on as one of several processes. Checkpoints are in
-WORKDIR/checkpoints/MODEL, of every second step.
+With --coordinator and the rest it runs as one of several processes. It writes a
+checkpoint to WORKDIR/checkpoints/MODEL every second step.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from vqvae_jax.training.loop import Run, fit
 BATCH_SIZE, INIT_BATCHES = 8, 2
 
 
-def train(name, model, shapes, workdir, steps):
-    """Train one model as a stage does."""
+def train(name, model, workdir, steps):
+    """Train a model as a stage does."""
     config = TrainingConfig(
         steps=steps,
         batch_size=BATCH_SIZE,
@@ -29,7 +29,7 @@ def train(name, model, shapes, workdir, steps):
         log_every=2,
         checkpoint_every=2,
     )
-    source = Examples(shapes)
+    source = Examples(model.init_batch())
     share = {
         "batch_size": BATCH_SIZE,
         "process_index": jax.process_index(),
@@ -49,7 +49,7 @@ def train(name, model, shapes, workdir, steps):
 
 
 def main():
-    """Train the models of the command line."""
+    """Train the models named on the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("workdir", type=Path)
     parser.add_argument("--steps", type=int, default=4)
@@ -66,7 +66,7 @@ def main():
         )
     models = every_model()
     for name in given.models.split(",") if given.models else models:
-        train(name, *models[name], given.workdir, given.steps)
+        train(name, models[name], given.workdir, given.steps)
 
 
 if __name__ == "__main__":

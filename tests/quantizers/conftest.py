@@ -1,4 +1,4 @@
-"""Small arrays of odd shapes, and NumPy's answers for them, in float64."""
+"""Small instances of every quantizer, small arrays, and oracles in float64 NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +6,68 @@ import numpy as np
 import pytest
 
 from vqvae_jax import quantizers
-from vqvae_jax.quantizers import Codebook, search
+from vqvae_jax.quantizers import VQ, Codebook, search
 
 G, K, D = 3, 7, 4
 SHAPE = (2, 5, 3)
 
+# The contract tests run over these. Every row of `quantizers.MEMBERS` needs at least
+# one, and so does every option that changes how a member computes.
+INSTANCES: dict[str, quantizers.Quantizer] = {
+    "vq": VQ(num_codes=K, dim=D, num_codebooks=G),
+    "vq-ema": VQ(
+        num_codes=5,
+        dim=6,
+        codebook_update="ema",
+        ema_decay=0.9,
+        codebook_init="uniform",
+    ),
+    "vq-restart": VQ(
+        num_codes=K,
+        dim=D,
+        num_codebooks=G,
+        codebook_update="ema",
+        ema_decay=0.9,
+        dead_code_threshold=1.0,
+    ),
+}
+# Instances whose z_q passes its gradient to z_e unchanged.
+STRAIGHT_THROUGH = frozenset({"vq", "vq-ema", "vq-restart"})
+
+
+@pytest.fixture(scope="session")
+def instances():
+    """The table of instances, by name."""
+    return INSTANCES
+
+
+@pytest.fixture(scope="module", params=INSTANCES)
+def quantizer_name(request):
+    """The name of each instance in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def quantizer(quantizer_name):
+    """Each instance in turn."""
+    return INSTANCES[quantizer_name]
+
+
+@pytest.fixture(scope="session")
+def is_straight_through():
+    """Return whether the instance of a name passes gradients unchanged."""
+    return STRAIGHT_THROUGH.__contains__
+
+
+@pytest.fixture
+def vq():
+    """A VQ of the sizes of `codebook`, trained by the codebook loss."""
+    return VQ(num_codes=K, dim=D, num_codebooks=G, codebook_init="uniform")
+
 
 @pytest.fixture
 def codebook() -> Codebook:
-    """Three codebooks of seven rows of four numbers."""
+    """Three codebooks of seven rows of four features."""
     rng = np.random.default_rng(0)
     return quantizers.from_embeddings(
         jnp.asarray(rng.normal(size=(G, K, D)), "float32")
@@ -23,14 +76,14 @@ def codebook() -> Codebook:
 
 @pytest.fixture
 def z_e():
-    """Vectors for them, `[2, 5, 3, 12]`."""
+    """Vectors for `codebook`, `[2, 5, 3, 12]`."""
     rng = np.random.default_rng(1)
     return jnp.asarray(rng.normal(size=(*SHAPE, G * D)), "float32")
 
 
 @pytest.fixture
 def mask():
-    """About six of ten vectors, `[2, 5, 3]`."""
+    """A mask of `z_e`, `[2, 5, 3]`, True for about six vectors in ten."""
     return jnp.asarray(np.random.default_rng(2).random(SHAPE) < 0.6)
 
 
@@ -39,7 +92,7 @@ def oracle_codes():
     """(embeddings, z_e) -> codes."""
 
     def codes(embeddings, z_e):
-        """Squared distances one by one, in float64."""
+        """Compute each squared distance, in float64."""
         e = np.asarray(embeddings, np.float64)
         z = np.asarray(z_e, np.float64).reshape(*z_e.shape[:-1], len(e), -1)
         distances = ((z[..., None, :] - e) ** 2).sum(-1)
@@ -64,18 +117,18 @@ def oracle_ema():
     """(codebook, z_e, codes, decay, mask) -> embeddings, counts and sums."""
 
     def ema(codebook, z_e, codes, decay, mask=None):
-        """Equations 6 to 8 with Python loops, in float64."""
+        """Compute equations 6 to 8 with Python loops, in float64."""
         counts, sums = (
             np.array(x, np.float64) for x in (codebook.counts, codebook.sums)
         )
         n, z = np.zeros_like(counts), np.zeros_like(sums)
         vectors = np.asarray(z_e, np.float64).reshape(*codes.shape, -1)
-        for place in np.ndindex(codes.shape[:-1]):
-            if mask is not None and not mask[place]:
+        for index in np.ndindex(codes.shape[:-1]):
+            if mask is not None and not mask[index]:
                 continue
             for g in range(codes.shape[-1]):
-                n[g, codes[(*place, g)]] += 1
-                z[g, codes[(*place, g)]] += vectors[(*place, g)]
+                n[g, codes[(*index, g)]] += 1
+                z[g, codes[(*index, g)]] += vectors[(*index, g)]
         counts = decay * counts + (1 - decay) * n
         sums = decay * sums + (1 - decay) * z
         return sums / counts[..., None], counts, sums
@@ -94,25 +147,25 @@ def assert_codebooks_close():
     return check
 
 
-@pytest.fixture(params=["cpu", "elsewhere"])
-def form(request, monkeypatch):
-    """A CPU's search, and that of other platforms in its place."""
-    if request.param == "elsewhere":
-        monkeypatch.setattr(search, "_nearest_on_cpu", search._nearest_elsewhere)
-    # What was traced before would be used again.
+@pytest.fixture(params=["cpu", "accelerator"])
+def platform(request, monkeypatch):
+    """The search of CPUs, then that of accelerators, both run on this CPU."""
+    if request.param == "accelerator":
+        monkeypatch.setattr(search, "_search_on_cpu", search._search_on_accelerator)
+    # Programs compiled before the patch would be reused.
     jax.clear_caches()
     yield request.param
     jax.clear_caches()
 
 
 @pytest.fixture
-def set_tile(form, monkeypatch):
-    """(codes, vectors): search so many at a time, in both forms."""
+def set_tile(platform, monkeypatch):
+    """(codes, vectors): set the size of a tile, on both platforms."""
 
     def set_to(codes, vectors):
         tile = search._Tile(codes, bytes=4 * codes * vectors)
-        for platform in ("_CPU_TILE", "_TILE"):
-            monkeypatch.setattr(search, platform, tile)
+        for name in ("_CPU_TILE", "_TILE"):
+            monkeypatch.setattr(search, name, tile)
         jax.clear_caches()
 
     return set_to

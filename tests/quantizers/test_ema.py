@@ -3,13 +3,29 @@
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vqvae_jax import quantizers
-from vqvae_jax.quantizers import Codebook
+from vqvae_jax.quantizers import VQ, Codebook
+
+KEY = jax.random.key(0)
+
+
+def vq(num_codes=7, dim=4, num_codebooks=3, codebook_update="ema", ema_decay=0.99):
+    """Return a VQ that starts from uniform codebooks."""
+    return VQ(
+        num_codes=num_codes,
+        dim=dim,
+        num_codebooks=num_codebooks,
+        codebook_update=codebook_update,
+        ema_decay=ema_decay,
+        codebook_init="uniform",
+    )
 
 
 class TestEma:
@@ -19,33 +35,36 @@ class TestEma:
         """[4] Nothing is smoothed into the state."""
         G, _, D = codebook.embeddings.shape
         rng = np.random.default_rng(5)
+        update = jax.jit(functools.partial(vq().update, key=KEY))
         ours, expected = codebook, codebook
         for _ in range(100):
             z_e = jnp.asarray(rng.normal(size=(40, G * D)), "float32")
-            codes = quantizers.quantize(ours, z_e).codes
-            ours = quantizers.ema_update(ours, z_e, codes, decay=0.99)
+            codes = vq().quantize(ours, z_e).codes
+            ours = update(ours, z_e, codes)
             expected = Codebook(
                 *oracle_ema(expected, z_e, np.asarray(codes), decay=0.99)
             )
         assert_codebooks_close(ours, expected)
 
     def test_unused_codes_do_not_move(self):
-        """[3] One step from a fresh codebook leaves 500 unused codes alone."""
-        codebook = quantizers.init(jax.random.key(0), num_codes=512, dim=8)
+        """[3] One step from a fresh codebook keeps 500 unused codes."""
+        ema = vq(num_codes=512, dim=8, num_codebooks=1)
+        codebook = ema.init(KEY)
         z_e = jax.random.normal(jax.random.key(1), (12, 8))
-        codes = quantizers.quantize(codebook, z_e).codes
-        after = quantizers.ema_update(codebook, z_e, codes)
+        codes = ema.quantize(codebook, z_e).codes
+        after = ema.update(codebook, z_e, codes, key=KEY)
         unused = np.setdiff1d(np.arange(512), np.asarray(codes))
         moved = np.abs(after.embeddings - codebook.embeddings)[0, unused]
         assert len(unused) >= 500
         assert moved.max() < 1e-6
 
-    def test_codes_unused_for_ever_stay_finite_and_put(self, codebook):
+    def test_codes_that_are_never_used_stay_finite_and_do_not_move(self, codebook):
         z_e = codebook.embeddings[:, 0].reshape(1, -1)
         codes = jnp.zeros((1, len(codebook.embeddings)), jnp.int32)
+        ema = vq(ema_decay=0.9)
 
         def update(book, _):
-            return quantizers.ema_update(book, z_e, codes, decay=0.9), None
+            return ema.update(book, z_e, codes, key=KEY), None
 
         after, _ = jax.lax.scan(update, codebook, length=5000)
         assert all(np.isfinite(x).all() for x in after)
@@ -54,20 +73,22 @@ class TestEma:
     def test_padding_changes_nothing(
         self, codebook, z_e, mask, oracle_ema, assert_codebooks_close
     ):
-        """[10, 11] Statistics with a mask are those of the valid vectors alone."""
-        codes = quantizers.quantize(codebook, z_e).codes
+        """[10, 11] Statistics with a mask are those of the valid vectors."""
+        codes = vq().quantize(codebook, z_e).codes
         padded = jnp.where(mask[..., None], z_e, jnp.nan)
-        ours = quantizers.ema_update(codebook, padded, codes, mask=mask)
-        alone = quantizers.ema_update(codebook, z_e[mask], codes[mask])
+        update = functools.partial(vq().update, codebook, key=KEY)
+        ours = update(padded, codes, mask=mask)
+        alone = update(z_e[mask], codes[mask])
         assert_codebooks_close(ours, alone, 1e-6)
         expected = oracle_ema(codebook, z_e, np.asarray(codes), 0.99, np.asarray(mask))
         assert_codebooks_close(ours, expected)
 
-    def test_counts_follow_use_while_a_loss_moves_embeddings(
+    def test_counts_follow_usage_while_a_loss_moves_embeddings(
         self, codebook, z_e, oracle_ema
     ):
-        codes = quantizers.quantize(codebook, z_e).codes
-        ours = quantizers.count_update(codebook, codes, decay=0.9)
+        by_loss = vq(codebook_update="loss", ema_decay=0.9)
+        codes = by_loss.quantize(codebook, z_e).codes
+        ours = by_loss.update(codebook, z_e, codes, key=KEY)
         counts = oracle_ema(codebook, z_e, np.asarray(codes), 0.9)[1]
         np.testing.assert_array_equal(ours.embeddings, codebook.embeddings)
         np.testing.assert_allclose(ours.counts, counts, rtol=1e-6)
@@ -78,7 +99,7 @@ class TestEma:
 
 class TestUsage:
     def test_counts_perplexity_and_active_codes(self, mask):
-        """[12] Counts of batches add up; perplexity is taken of the sum."""
+        """[12] Counts of batches add up; perplexity is computed from their sum."""
         G, K = 3, 7
         rng = np.random.default_rng(0)
         codes = rng.integers(K, size=(*mask.shape, G))
@@ -95,11 +116,11 @@ class TestUsage:
             quantizers.active_codes(counts), (expected > 0).sum(-1)
         )
 
-    @pytest.mark.parametrize("times", [3.0, 0.01])
-    def test_perplexity_of_even_use_is_k(self, times):
-        """However often that is: running counts may be small."""
-        counts = jnp.full((7,), times)
+    @pytest.mark.parametrize("count", [3.0, 0.01])
+    def test_perplexity_of_uniform_usage_is_k(self, count):
+        """Running counts may be below 1."""
+        counts = jnp.full((7,), count)
         assert float(quantizers.perplexity(counts)) == pytest.approx(7)
 
-    def test_perplexity_of_no_use_is_1(self):
+    def test_perplexity_of_no_usage_is_1(self):
         assert float(quantizers.perplexity(jnp.zeros(7))) == 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vqvae_jax import quantizers
+from vqvae_jax.quantizers import VQ
 
 
 class TestKmeans:
@@ -16,42 +17,34 @@ class TestKmeans:
         rng = np.random.default_rng(0)
         centres = np.array([[0, 0], [10, 0], [0, 10], [10, 10]])
         points = centres[rng.integers(4, size=400)] + 0.1 * rng.normal(size=(400, 2))
-        codebook = quantizers.init(jax.random.key(0), num_codes=8, dim=2)
-        codebook = quantizers.kmeans(
-            jax.random.key(1), codebook, jnp.asarray(points, "float32")
-        )
+        vq = VQ(num_codes=8, dim=2)
+        codebook = vq.init(jax.random.key(1), jnp.asarray(points, "float32"))
         found = np.asarray(codebook.embeddings[0])
         gaps = np.linalg.norm(centres[:, None] - found, axis=-1).min(axis=1)
         assert gaps.max() < 0.2
 
     def test_first_update_keeps_norms(self):
-        """[6] Means are stored with the sums that belong to them."""
+        """[6] The sums are the means times their counts."""
         z_e = 4 + jax.random.normal(jax.random.key(0), (2000, 8))
-        codebook = quantizers.init(jax.random.key(1), num_codes=64, dim=8)
-        codebook = quantizers.kmeans(jax.random.key(2), codebook, z_e)
-        codes = quantizers.quantize(codebook, z_e).codes
-        after = quantizers.ema_update(codebook, z_e, codes)
+        vq = VQ(num_codes=64, dim=8, codebook_update="ema")
+        codebook = vq.init(jax.random.key(2), z_e)
+        codes = vq.quantize(codebook, z_e).codes
+        after = vq.update(codebook, z_e, codes, key=jax.random.key(3))
         norm = np.linalg.norm(codebook.embeddings, axis=-1).mean()
         assert np.linalg.norm(after.embeddings, axis=-1).mean() == pytest.approx(
             norm, rel=0.01
         )
 
-    def test_fewer_vectors_than_codes(self, codebook):
-        G, _, D = codebook.embeddings.shape
-        z_e = jax.random.normal(jax.random.key(0), (3, G * D))
+    def test_fewer_vectors_than_codes(self, vq, codebook):
+        z_e = jax.random.normal(jax.random.key(0), (3, vq.features))
         fitted = quantizers.kmeans(jax.random.key(1), codebook, z_e)
         assert np.isfinite(fitted.embeddings).all()
-        assert quantizers.quantize(fitted, z_e).commitment_loss.max() < 1e-6
-
-    def test_padding_is_never_drawn(self, codebook, z_e, mask):
-        padded = jnp.where(mask[..., None], z_e, 1e6)
-        fitted = quantizers.kmeans(jax.random.key(1), codebook, padded, mask=mask)
-        assert np.abs(fitted.embeddings).max() < 100
+        assert vq.quantize(fitted, z_e).losses["commitment"].max() < 1e-6
 
 
 class TestRestart:
-    def test_dead_codes_stay_where_they_are_put(self, codebook, z_e):
-        """[5] Count and sum restart with the embedding: the next update keeps it."""
+    def test_restarted_codes_survive_the_next_update(self, codebook, z_e):
+        """[5] Count and sum restart with the embedding."""
         G, K, D = codebook.embeddings.shape
         dead = codebook._replace(counts=codebook.counts.at[:, 2].set(1e-4))
         after = quantizers.restart(jax.random.key(0), dead, z_e, min_count=0.01)
@@ -67,13 +60,34 @@ class TestRestart:
         )
         np.testing.assert_array_equal(after.counts[:, 2], np.ones(G))
         unused = jnp.zeros((1, G), jnp.int32)
-        updated = quantizers.ema_update(after, z_e[0, 0, :1], unused)
+        ema = VQ(num_codes=K, dim=D, num_codebooks=G, codebook_update="ema")
+        updated = ema.update(after, z_e[0, 0, :1], unused, key=jax.random.key(0))
         np.testing.assert_allclose(
             updated.embeddings[:, 2], after.embeddings[:, 2], atol=1e-6
         )
 
-    def test_all_padding_leaves_embeddings(self, codebook, z_e):
+    def test_all_padding_keeps_embeddings(self, codebook, z_e):
         dead = codebook._replace(counts=jnp.zeros_like(codebook.counts))
         nothing = jnp.zeros(z_e.shape[:-1], bool)
         after = quantizers.restart(jax.random.key(0), dead, z_e, mask=nothing)
         np.testing.assert_array_equal(after.embeddings, codebook.embeddings)
+
+    @pytest.mark.parametrize("codebook_update", ["loss", "ema"])
+    def test_update_restarts_codes_below_the_threshold(self, codebook_update, z_e):
+        """Of all codes but the one in use, after the first update."""
+        vq = VQ(
+            num_codes=7,
+            dim=4,
+            num_codebooks=3,
+            codebook_update=codebook_update,
+            codebook_init="uniform",
+            dead_code_threshold=0.995,
+        )
+        codebook = vq.init(jax.random.key(0))
+        codes = jnp.zeros((*z_e.shape[:-1], 3), jnp.int32)
+        after = vq.update(codebook, z_e, codes, key=jax.random.key(1))
+        vectors = np.asarray(z_e).reshape(-1, 3, 4)
+        for g in range(3):
+            gaps = np.abs(vectors[:, None, g] - np.asarray(after.embeddings)[g, 1:])
+            assert not gaps.max(axis=-1).min(axis=0).any()
+        np.testing.assert_array_equal(after.counts[:, 1:], 1.0)

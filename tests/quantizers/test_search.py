@@ -1,4 +1,4 @@
-"""The nearest rows, against NumPy: chunks, dtypes, precision, memory.
+"""Nearest-row search against NumPy: chunks, dtypes, precision, memory.
 
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from vqvae_jax import quantizers
+from vqvae_jax.quantizers import VQ
 
 
 def test_chunks_change_nothing(oracle_codes, set_tile):
@@ -29,7 +30,7 @@ def test_chunks_change_nothing(oracle_codes, set_tile):
 
 @pytest.mark.parametrize("codes", [1, 2, 4, 9])
 def test_of_equal_rows_the_first_is_found(set_tile, codes):
-    """In a tile, and in different ones."""
+    """Within a tile and across tiles."""
     set_tile(codes, 5)
     rng = np.random.default_rng(0)
     e = rng.normal(size=(1, 9, 4)).astype("float32")
@@ -40,8 +41,8 @@ def test_of_equal_rows_the_first_is_found(set_tile, codes):
 
 
 @pytest.mark.parametrize("codes", [2, 3])
-def test_nan_has_a_code(set_tile, codes):
-    """What cannot be compared still gets the number of a row."""
+def test_nan_gets_a_valid_code(set_tile, codes):
+    """Comparisons with NaN are false."""
     set_tile(codes, 5)
     z = jnp.array([[[jnp.nan, 0.0]], [[1.0, 0.0]]])
     codes = quantizers.nearest(jnp.array([[[0.0, 0.0], [1.0, 0.0], [9.0, 0.0]]]), z)
@@ -49,8 +50,8 @@ def test_nan_has_a_code(set_tile, codes):
     assert codes[1, 0] == 1
 
 
-def test_a_tile_is_all_that_exists_of_the_distances(set_tile):
-    """Of 50 codes 13 at a time, of 40 vectors eight."""
+def test_distances_exist_a_tile_at_a_time(set_tile):
+    """Of 13 of 50 codes and 8 of 40 vectors."""
     set_tile(16, 8)
     e, vectors = jnp.zeros((1, 50, 3)), jnp.zeros((40, 1, 3))
     jaxpr = str(jax.make_jaxpr(quantizers.nearest)(e, vectors))
@@ -59,12 +60,12 @@ def test_a_tile_is_all_that_exists_of_the_distances(set_tile):
         for shape in re.findall(r"[fib]\w+\[([\d,]+)\]", jaxpr)
     }
     assert 13 * 8 in sizes
-    # Larger than a tile are the rows, filled up, and the vectors.
+    # Only the padded rows and the vectors are larger than a tile.
     assert max(sizes) == 4 * 13 * 3
 
 
-def test_bfloat16_inputs_find_float32s_codes(oracle_codes, form):
-    """[8] A crowded codebook: bfloat16 distances would not tell its codes apart."""
+def test_bfloat16_inputs_get_the_codes_of_float32(oracle_codes, platform):
+    """[8] Distances in bfloat16 could not distinguish the codes of this codebook."""
     rng = np.random.default_rng(0)
     e = jnp.asarray(10 + rng.normal(size=(1, 512, 64)), "float32")
     z = jnp.asarray(10 + rng.normal(size=(300, 1, 64)), jnp.bfloat16)
@@ -74,7 +75,7 @@ def test_bfloat16_inputs_find_float32s_codes(oracle_codes, form):
 
 
 @pytest.mark.parametrize("offset", [0, 30, 100, 1000])
-def test_an_offset_of_all_vectors_costs_no_digits(offset, oracle_codes, form):
+def test_a_common_offset_costs_no_precision(offset, oracle_codes, platform):
     rng = np.random.default_rng(0)
     e = jnp.asarray(offset + rng.normal(size=(2, 512, 16)), "float32")
     z = jnp.asarray(offset + rng.normal(size=(300, 2, 16)), "float32")
@@ -83,8 +84,8 @@ def test_an_offset_of_all_vectors_costs_no_digits(offset, oracle_codes, form):
 
 
 @pytest.mark.parametrize("far", [1e6, 1e18, -np.inf])
-def test_a_row_far_away_costs_no_digits(far, oracle_codes, form):
-    """It would draw the mean of the rows along."""
+def test_a_distant_row_costs_no_precision(far, oracle_codes, platform):
+    """An outlier moves the mean of the rows."""
     rng = np.random.default_rng(0)
     e = rng.normal(size=(1, 16, 16))
     z = jnp.asarray(abs(rng.normal(size=(300, 1, 16))), "float32")
@@ -96,8 +97,8 @@ def test_a_row_far_away_costs_no_digits(far, oracle_codes, form):
     )
 
 
-def test_distances_ask_for_the_highest_precision():
-    """[8] TPUs multiply float32 in fewer bits unless told not to."""
+def test_distances_request_the_highest_precision():
+    """[8] TPUs multiply float32 in fewer bits by default."""
     jaxpr = str(
         jax.make_jaxpr(quantizers.nearest)(
             jnp.zeros((1, 8, 4)), jnp.zeros((5, 1, 4), jnp.bfloat16)
@@ -112,14 +113,17 @@ def test_memory_stays_bounded():
     script = textwrap.dedent(
         """
         import re, jax, jax.numpy as jnp
-        from vqvae_jax import quantizer
+        from vqvae_jax import quantizers
 
-        # getrusage would count what the parent had when it started this process.
+        # getrusage would include the parent's memory when it started this process.
         def peak():
             status = open("/proc/self/status").read()
             return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1])
 
-        codebook = quantizer.init(jax.random.key(0), num_codes=8192, dim=64)
+        vq = quantizers.VQ(
+            num_codes=8192, dim=64, codebook_update="ema", codebook_init="uniform"
+        )
+        codebook = vq.init(jax.random.key(0))
         z_e = jax.random.normal(jax.random.key(1), (65536, 64)) / 8192
         jax.block_until_ready(z_e)
         before = peak()
@@ -127,11 +131,11 @@ def test_memory_stays_bounded():
         @jax.jit
         def step(codebook, z_e):
             def f(e, z):
-                out = quantizer.quantize(codebook._replace(embeddings=e), z)
-                loss = out.commitment_loss.sum() + out.codebook_loss.sum()
+                out = vq.quantize(codebook._replace(embeddings=e), z)
+                loss = sum(term.sum() for term in out.losses.values())
                 return loss + (out.z_q ** 2).sum(), out.codes
             g, codes = jax.grad(f, (0, 1), has_aux=True)(codebook.embeddings, z_e)
-            return g, quantizer.ema_update(codebook, z_e, codes)
+            return g, vq.update(codebook, z_e, codes, key=jax.random.key(2))
 
         jax.block_until_ready(step(codebook, z_e))
         print((peak() - before) / 1024)
@@ -140,12 +144,12 @@ def test_memory_stays_bounded():
     out = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    # The gradient alone has 16 MiB: nothing at all would be a wrong measurement.
+    # The gradient alone takes 16 MiB: less would be a wrong measurement.
     assert 16 < float(out.stdout) < 1024
 
 
-def test_big_codebooks_are_exact():
-    """K = 65 536 in chunks of 64 vectors, each row twice: the lower index is taken."""
+def test_large_codebooks_are_exact():
+    """K = 65 536 in chunks of 64 vectors, each row twice: the lower index wins."""
     rng = np.random.default_rng(0)
     half = rng.normal(size=(1 << 15, 64)).astype("f4")
     vectors = rng.normal(size=(150, 64)).astype("f4")
@@ -156,20 +160,21 @@ def test_big_codebooks_are_exact():
     np.testing.assert_array_equal(codes[:, 0], distances.argmin(axis=1))
 
 
-def step_of_losses(codebook, z_e):
+def quantize_and_gradient(codebook, z_e):
     def loss(embeddings, z_e):
-        out = quantizers.quantize(codebook._replace(embeddings=embeddings), z_e)
-        losses = out.commitment_loss.sum() + out.codebook_loss.sum()
+        out = LARGE_VQ.quantize(codebook._replace(embeddings=embeddings), z_e)
+        losses = sum(term.sum() for term in out.losses.values())
         return losses + (out.z_q**2).sum(), out.codes
 
     return jax.grad(loss, (0, 1), has_aux=True)(codebook.embeddings, z_e)
 
 
 KEY = jax.random.key(0)
+LARGE_VQ = VQ(num_codes=1 << 16, dim=64, codebook_update="ema")
 AT_SIZE = {
-    "quantize and gradient": lambda c, z, codes: step_of_losses(c, z),
-    "lookup": lambda c, z, codes: quantizers.lookup(c, codes),
-    "ema_update": lambda c, z, codes: quantizers.ema_update(c, z, codes),
+    "quantize and gradient": lambda c, z, codes: quantize_and_gradient(c, z),
+    "lookup": lambda c, z, codes: LARGE_VQ.lookup(c, codes),
+    "update": lambda c, z, codes: LARGE_VQ.update(c, z, codes, key=KEY),
     "usage": lambda c, z, codes: quantizers.usage(codes, num_codes=1 << 16),
     "kmeans": lambda c, z, codes: quantizers.kmeans(KEY, c, z),
     "restart": lambda c, z, codes: quantizers.restart(KEY, c, z),
@@ -178,7 +183,7 @@ AT_SIZE = {
 
 @pytest.mark.parametrize("name", AT_SIZE)
 def test_a_million_vectors_and_65_536_codes_take_less_than_2_gib(name):
-    """Arguments, results and all between, as compiled; D = 64."""
+    """Arguments, results and temporaries, as compiled; D = 64."""
     N, K, D = 1 << 20, 1 << 16, 64
     e = jax.ShapeDtypeStruct((1, K, D), "float32")
     codebook = quantizers.Codebook(e, jax.ShapeDtypeStruct((1, K), "float32"), e)

@@ -1,4 +1,4 @@
-"""Sums by code, in the form of each platform, and as the gradient of a lookup."""
+"""Sums by code in each implementation, and as the gradient of a lookup."""
 
 import jax
 import jax.numpy as jnp
@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from vqvae_jax import quantizers
-from vqvae_jax.quantizers import segment_sum
+from vqvae_jax.quantizers import VQ, segment_sum
 
+KEY = jax.random.key(0)
 N, G, K, D = 50, 3, 7, 4
 
 
 @pytest.fixture
-def drawn():
-    """Vectors [N, G, D], codes [N, G], and the sums by a loop."""
+def data():
+    """Vectors [N, G, D], codes [N, G], and their sums, computed in a loop."""
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(N, G, D)).astype(np.float32)
     # The last code has no vector.
@@ -26,53 +27,60 @@ def drawn():
 
 
 @pytest.mark.parametrize(
-    "form", [segment_sum.sum_by_code, segment_sum._added, segment_sum._multiplied]
+    "implementation",
+    [
+        segment_sum.sum_by_code,
+        segment_sum._scatter_add,
+        segment_sum._one_hot_matmul,
+    ],
 )
-def test_every_form_equals_a_loop(form, drawn):
-    vectors, codes, expected = drawn
-    actual = form(vectors, codes, num_codes=K)
+def test_every_implementation_equals_a_loop(implementation, data):
+    vectors, codes, expected = data
+    actual = implementation(vectors, codes, num_codes=K)
     np.testing.assert_allclose(actual, expected, atol=1e-5)
     assert not actual[:, K - 1].any()
 
 
 def _cuda_program(num_codes):
-    codebook = quantizers.init(jax.random.key(0), num_codes=num_codes, dim=D)
+    vq = VQ(num_codes=num_codes, dim=D, codebook_update="ema", codebook_init="uniform")
+    codebook = vq.init(KEY)
 
     def loss(embeddings, z_e):
-        out = quantizers.quantize(codebook._replace(embeddings=embeddings), z_e)
-        moved = quantizers.ema_update(codebook, z_e, out.codes)
-        return out.codebook_loss.sum(), moved
+        out = vq.quantize(codebook._replace(embeddings=embeddings), z_e)
+        moved = vq.update(codebook, z_e, out.codes, key=KEY)
+        return out.losses["codebook"].sum(), moved
 
     step = jax.jit(jax.grad(loss, has_aux=True))
     export = jax.export.export(step, platforms=["cuda"])
     return export(codebook.embeddings, jnp.ones((8, D))).mlir_module()
 
 
-def test_a_gpu_adds_without_atomics_unless_codes_are_many():
-    """Neither the gradient of the codebook loss nor the EMA scatters."""
-    assert "scatter" not in _cuda_program(16)
-    assert "scatter" in _cuda_program(segment_sum._MAX_ONE_HOT + 1)
+def test_gpu_programs_scatter_only_with_many_codes():
+    """The gradient of the codebook loss and the EMA use one-hot products otherwise."""
+    assert "stablehlo.scatter" not in _cuda_program(16)
+    assert "stablehlo.scatter" in _cuda_program(segment_sum._MAX_ONE_HOT + 1)
 
 
-def test_a_gpu_makes_no_large_one_hot_matrix(monkeypatch):
-    """Of 8 vectors and 16 codes, where half of it may be made."""
+def test_gpu_programs_have_no_large_one_hot_matrix(monkeypatch):
+    """For 8 vectors and 16 codes, with a limit of half their one-hot matrix."""
     monkeypatch.setattr(segment_sum, "_MAX_ONE_HOT_BYTES", 4 * 8 * 16 // 2)
-    # What was traced before would be used again.
+    # Programs traced before the patch would be reused.
     jax.clear_caches()
-    assert "scatter" in _cuda_program(16)
+    assert "stablehlo.scatter" in _cuda_program(16)
     jax.clear_caches()
 
 
-def test_the_gradient_of_the_codebook_loss_equals_a_loop(drawn):
-    z_e, _, _ = drawn
+def test_gradient_of_the_codebook_loss_equals_a_loop(data):
+    z_e, _, _ = data
     z_e = z_e.reshape(5, 10, G * D)
+    vq = VQ(num_codes=K, dim=D, num_codebooks=G)
     codebook = quantizers.from_embeddings(
         jax.random.normal(jax.random.key(1), (G, K, D))
     )
 
     def loss(embeddings):
-        out = quantizers.quantize(codebook._replace(embeddings=embeddings), z_e)
-        return out.codebook_loss.sum(), out.codes
+        out = vq.quantize(codebook._replace(embeddings=embeddings), z_e)
+        return out.losses["codebook"].sum(), out.codes
 
     gradient, codes = jax.grad(loss, has_aux=True)(codebook.embeddings)
     expected = np.zeros((G, K, D))

@@ -1,29 +1,13 @@
-"""The pages of runs in Chromium, as those of `test_browser.py`."""
+"""The report of a whole run in Chromium, checked as in `test_browser.py`."""
 
 import pytest
-
-
-@pytest.fixture(scope="module")
-def reports(finished_run, speech_run, video_run, hierarchy_run):
-    """All of them before Chromium starts: it keeps an event loop that they need."""
-    runs = {
-        "digits": finished_run,
-        "hierarchy": hierarchy_run,
-        "speech": speech_run,
-        "video": video_run,
-    }
-    return {name: run / "report.html" for name, run in runs.items()}
+from page_checks import PLAYGROUNDS, assert_accessible
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["digits", "hierarchy", "speech", "video"])
-def test_a_page_loads_alone_fits_and_has_no_barriers(
-    reports, open_page, barriers, name, theme
+def test_page_is_self_contained_responsive_and_accessible(
+    finished_run, open_page, barriers, theme
 ):
-    for width in (390, 1280):
-        page = open_page(reports[name], theme=theme, width=width)
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert barriers(page) == []
-        if name in ("digits", "hierarchy"):
-            page.get_by_role("status").get_by_text("pixels change").wait_for()
+    report = finished_run / "report.html"
+    assert_accessible(open_page, barriers, report, theme=theme, playgrounds=PLAYGROUNDS)

@@ -1,4 +1,4 @@
-"""Plots: sizes, pixels, colours of the theme, and no trace in matplotlib's settings."""
+"""Plots: sizes, pixels, theme colours, and no changes to matplotlib's settings."""
 
 import re
 
@@ -26,8 +26,10 @@ COUNTS = np.array([[3.0, 0.0, 9.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0
         (lambda: figures.codebook_usage(COUNTS[:1]), (4.0, 3.0)),
     ],
 )
-def test_plots_are_pictures_and_leave_matplotlib_alone(plot, inches, pixels_of):
-    # Settings of the user's own, which no earlier plot can have made.
+def test_plots_have_the_right_size_and_keep_matplotlib_settings(
+    plot, inches, pixels_of
+):
+    # A setting that no earlier plot can have made.
     with matplotlib.rc_context({"axes.prop_cycle": matplotlib.cycler(color=["red"])}):
         before = dict(matplotlib.rcParams)
         picture = pixels_of(plot())
@@ -42,8 +44,8 @@ def test_plots_are_pictures_and_leave_matplotlib_alone(plot, inches, pixels_of):
 
 
 class TestSvg:
-    def test_colours_are_those_of_the_theme(self):
-        """No colour of the plots is left, and nothing is white behind them."""
+    def test_uses_theme_colours(self):
+        """Plot colours become CSS variables, and the background is transparent."""
         text = figures.svg(figures.codebook_usage(COUNTS)).decode()
         assert text.startswith("<svg")
         assert text.endswith("</svg>")
@@ -51,9 +53,9 @@ class TestSvg:
         assert "var(--soft)" in text
         assert "var(--series-1)" in text
         assert "#ffffff" not in text
-        assert "share of all codes" in text
+        assert "usage frequency" in text
 
-    def test_ids_are_its_own_and_referred_to(self):
+    def test_ids_are_unique_and_referenced(self):
         first, second = (
             figures.svg(figures.codebook_usage(c)).decode()
             for c in (COUNTS, COUNTS[:1])
@@ -61,31 +63,31 @@ class TestSvg:
         ids = [set(re.findall(r'\bid="([^"]*)"', text)) for text in (first, second)]
         assert ids[0]
         assert not ids[0] & ids[1]
-        for text, own in zip((first, second), ids, strict=True):
-            assert set(re.findall(r'(?:url\(#|href="#)([^")]*)', text)) == own
+        for text, expected in zip((first, second), ids, strict=True):
+            assert set(re.findall(r'(?:url\(#|href="#)([^")]*)', text)) == expected
 
-    def test_the_same_plot_is_the_same_text(self):
+    def test_is_deterministic(self):
         texts = {figures.svg(figures.codebook_usage(COUNTS)) for _ in range(2)}
         assert len(texts) == 1
 
 
 class TestMap:
-    def test_each_code_is_in_its_colour_and_larger_where_used_more(self, pixels_of):
-        places = np.array([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]])
+    def test_markers_have_code_colours_and_areas_by_usage(self, pixels_of):
+        positions = np.array([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]])
         colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], "u1")
         counts = np.array([[10.0, 1.0, 0.0, 5.0]])
-        plot = figures.codebook_map(places, np.array([[0.7, 0.2]]), counts, colours)
+        plot = figures.codebook_map(positions, np.array([[0.7, 0.2]]), counts, colours)
         picture = pixels_of(plot)
         red, green, blue = ((picture == c).all(axis=2) for c in colours[0, :3])
         assert red.sum() > 4 * green.sum() > 0
-        # A code that never occurs is a cross in the ink's colour.
+        # An unused code is a cross in the ink colour.
         assert not blue.any()
-        where = [np.argwhere(mask).mean(axis=0) for mask in (red, green)]
-        assert where[0][1] < where[1][1] - 50
-        assert where[0][0] == pytest.approx(where[1][0], abs=3)
-        assert "70% of the variance" in figures.svg(plot).decode()
+        centres = [np.argwhere(mask).mean(axis=0) for mask in (red, green)]
+        assert centres[0][1] < centres[1][1] - 50
+        assert centres[0][0] == pytest.approx(centres[1][0], abs=3)
+        assert "PC 1 (70% of variance)" in figures.svg(plot).decode()
 
-    def test_many_codes_are_one_picture(self):
+    def test_many_codes_are_rasterized(self):
         rng = np.random.default_rng(0)
         colours = np.zeros((2, 500, 3), np.uint8)
         text = figures.svg(
@@ -109,69 +111,69 @@ class TestConfusion:
 
         return draw
 
-    def dark(self, picture):
-        """The middle of the darkest cell, as parts of the width and the height."""
+    def darkest(self, picture):
+        """Return the centre of the darkest cell, relative to width and height."""
         height, width, _ = picture.shape
         rows, columns = np.nonzero((picture == (8, 48, 107)).all(axis=-1))
-        # The scale beside it has that colour too, in a few columns at the right.
+        # The colour bar at the right also contains this colour.
         is_cell = columns < 0.8 * width
         return columns[is_cell].mean() / width, rows[is_cell].mean() / height
 
     def test_rows_are_true_classes_from_the_top(self, draw):
-        """All of class 0 is taken for 2: in the upper row, and not at the left."""
-        across, down = self.dark(draw([[0, 0, 5, 0], *[[2, 2, 2, 2]] * 3]))
-        assert 0.4 < across < 0.65
-        assert 0.05 < down < 0.25
+        """Class 0 is always predicted as 2: the top row, right of the centre."""
+        x, y = self.darkest(draw([[0, 0, 5, 0], *[[2, 2, 2, 2]] * 3]))
+        assert 0.4 < x < 0.65
+        assert 0.05 < y < 0.25
 
-    def test_rows_are_parts(self, draw):
-        """However many a class has, and a class that has none is no error."""
+    def test_rows_are_normalized(self, draw):
+        """The scale of a row does not matter, and an empty row is grey."""
         counts = np.array([[3, 1, 0], [0, 0, 0], [2, 0, 2]])
         once = draw(counts)
         np.testing.assert_array_equal(draw(counts * [[1], [5], [70]]), once)
         assert (draw(counts[:, [1, 0, 2]]) != once).any()
         assert (once == (226, 232, 240)).all(axis=-1).mean() > 0.05
 
-    def test_names_are_no_formulas(self):
-        """Two dollars are one to matplotlib, and `$_$` is none that it can read."""
+    def test_names_are_not_parsed_as_formulas(self):
+        """matplotlib parses text between two dollars, and fails for `$_$`."""
         figure = figures.confusion(np.eye(2, dtype=int), ["$_$", r"a\$b$c"])
         text = figures.svg(figure).decode()
         assert text.count("$_$") == 2
 
-    def test_grows_with_the_classes(self, draw):
+    def test_size_grows_with_the_number_of_classes(self, draw):
         few, some, many = (draw(np.eye(n, dtype=int)) for n in (2, 10, 41))
         assert few.shape == some.shape
-        # Names of 8 points below each other.
+        # Names of 8 points must fit below each other.
         assert len(many) / 144 > 41 * 8 * 1.2 / 72
 
 
 class TestCurves:
-    def of(self, entries, stage="vqvae"):
+    def curves(self, entries, stage="vqvae"):
         plots = figures.learning_curves(entries, stage)
         return {name: figures.svg(plot) for name, plot in plots.items()}
 
     def test_each_term_has_a_plot_of_one_stage_and_both_splits(self):
-        """Another stage's entries change nothing; those of this stage do."""
-        own = [entry for entry in ENTRIES if entry["stage"] == "vqvae"]
-        whole = self.of(ENTRIES)
-        assert list(whole) == ["loss", "psnr_db", "perplexity", "gradient"]
-        assert self.of(own) == whole
-        train = [entry for entry in own if entry["split"] == "train"]
-        assert self.of(train)["loss"] != whole["loss"]
+        """Entries of other stages are ignored."""
+        stage = [entry for entry in ENTRIES if entry["stage"] == "vqvae"]
+        expected = self.curves(ENTRIES)
+        assert list(expected) == ["loss", "psnr_db", "perplexity", "gradient"]
+        assert self.curves(stage) == expected
+        train = [entry for entry in stage if entry["split"] == "train"]
+        assert self.curves(train)["loss"] != expected["loss"]
 
-    def test_the_loss_comes_first(self):
+    def test_loss_comes_first(self):
         entry = {"stage": "vqvae", "split": "train", "step": 1}
         entries = [entry | {"codebook": 1.0, "bits": 2.0, "loss": 3.0}]
-        assert list(self.of(entries)) == ["loss", "codebook", "bits"]
+        assert list(self.curves(entries)) == ["loss", "codebook", "bits"]
 
-    def test_a_long_run_is_thinned_between_its_ends(self):
+    def test_long_curves_are_subsampled_with_both_ends(self):
         entry = {"stage": "vqvae", "split": "train"}
         long = [entry | {"step": i, "loss": (7 * i) % 11} for i in range(1, 50_001)]
-        assert len(self.of(long)["loss"]) < 40_000
+        assert len(self.curves(long)["loss"]) < 40_000
         axes = figures.learning_curves(long, "vqvae")["loss"].axes[0]
         steps = axes.lines[0].get_xdata()
         assert (steps[0], steps[-1], len(steps)) == (1, 50_000, 400)
 
-    def test_a_single_point_is_seen(self, pixels_of):
+    def test_single_point_is_visible(self, pixels_of):
         plot = figures.learning_curves(ENTRIES[:1], "vqvae")["loss"]
         plot.axes[0].get_legend().remove()
         colour = tuple(bytes.fromhex(figures.COLOURS[0][1:]))

@@ -1,4 +1,4 @@
-"""Images as PNG: sizes, pixels, and colours that mean something."""
+"""Image grids, panels and error maps: sizes, pixels and colours."""
 
 import io
 
@@ -20,24 +20,24 @@ def draw(shape):
 
 
 class TestImageGrid:
-    def test_grey_is_enlarged_with_transparent_gaps(self):
-        """Three 8x8 images in two columns, each pixel a square of 8x8."""
+    def test_enlarges_grey_images_with_transparent_gaps(self):
+        """Three 8x8 images in two columns; each pixel becomes a square of 8x8."""
         images = draw((3, 8, 8, 1))
         grid = pixels(image_grid.image_grid(images, columns=2, gap=4))
         assert grid.shape == (64 + 4 + 64, 64 + 4 + 64, 4)
-        places = [(0, 0), (0, 68), (68, 0)]
-        for image, (top, left) in zip(images, places, strict=True):
+        corners = [(0, 0), (0, 68), (68, 0)]
+        for image, (top, left) in zip(images, corners, strict=True):
             tile = grid[top : top + 64, left : left + 64]
             for i, j in np.ndindex(8, 8):
                 square = tile[8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
                 assert (square == [*[image[i, j, 0]] * 3, 255]).all()
         shown = np.zeros(grid.shape[:2], bool)
-        for top, left in places:
+        for top, left in corners:
             shown[top : top + 64, left : left + 64] = True
         np.testing.assert_array_equal(grid[..., 3], np.where(shown, 255, 0))
 
-    def test_colours_and_other_shapes(self):
-        """The longer side decides: 64 // 10 = 6."""
+    def test_rgb_and_non_square_images(self):
+        """The longer side determines the factor: 64 // 10 = 6."""
         images = draw((2, 5, 10, 3))
         grid = pixels(image_grid.image_grid(images, columns=2, gap=1))
         assert grid.shape == (30, 60 + 1 + 60, 4)
@@ -50,7 +50,7 @@ class TestImageGrid:
         grid = pixels(image_grid.image_grid(images, columns=1))
         np.testing.assert_array_equal(grid[..., :3], images[0])
 
-    def test_a_short_row_keeps_the_columns(self):
+    def test_short_row_keeps_the_columns(self):
         assert pixels(image_grid.image_grid(draw((1, 64, 64, 1)), columns=3)).shape == (
             64,
             3 * 64 + 2 * 4,
@@ -64,10 +64,10 @@ class TestImageGrid:
         ((8, 8, 1), 16),
         ((32, 32, 3), 16),
         ((64, 64, 3), 16),
-        # 33 pixels are not enlarged; more than 16 would be hard to see.
+        # 33 pixels are not enlarged; the number of columns is at most 16.
         ((33, 33, 3), 16),
         ((128, 128, 3), 8),
-        # The longer side decides on the enlargement, the width on the columns.
+        # The longer side determines the enlargement, the width the columns.
         ((64, 256, 3), 4),
         ((256, 64, 3), 16),
         ((2048, 2048, 3), 1),
@@ -80,8 +80,8 @@ def test_columns_fill_a_row(shape, columns):
 
 
 class TestPanels:
-    def test_each_fills_the_first_ones_place(self):
-        """An 8x8 image is enlarged to 128x128, a grid of 4x4 beside it too."""
+    def test_pictures_fill_panels_of_equal_size(self):
+        """An 8x8 image and a 4x4 grid are both enlarged to 128x128."""
         image, codes = draw((8, 8, 1)), draw((4, 4, 3))
         row = pixels(image_grid.panels([image, codes], gap=4))
         assert row.shape == (128, 128 + 4 + 128, 4)
@@ -92,8 +92,8 @@ class TestPanels:
         np.testing.assert_array_equal(second[31::32, 31::32, :3], codes)
         assert (row[:, 128:132] == 0).all()
 
-    def test_what_does_not_fit_by_whole_factors_is_in_the_middle(self):
-        """84 pixels are not enlarged, and three times 25 leave 4 and 5 around."""
+    def test_centres_pictures_that_do_not_fill_the_panel(self):
+        """84 pixels are not enlarged; three times 25 leave margins of 4 and 5."""
         row = pixels(image_grid.panels([draw((84, 84, 3)), draw((25, 25, 3))], gap=0))
         opaque = row[..., 3] == 255
         assert opaque[:, :84].all()
@@ -101,15 +101,15 @@ class TestPanels:
         assert (rows.min(), rows.max()) == (4, 78)
         assert (columns.min(), columns.max()) == (4, 78)
 
-    def test_what_is_transparent_stays_so(self):
+    def test_keeps_transparency(self):
         codes = draw((8, 8, 4))
         codes[..., 3] = 255 * (np.arange(8) % 2)
         row = pixels(image_grid.panels([draw((8, 8, 3)), codes], gap=0))
         np.testing.assert_array_equal(row[::16, 128::16], codes)
 
 
-def test_errors_are_brighter_where_they_are_larger():
-    """Averaged over the channels; from 64 on all are the same."""
+def test_error_map_brightness_grows_with_the_error():
+    """Errors are averaged over channels; the colours saturate at 64."""
     original = np.zeros((1, 5, 3), np.uint8)
     decoded = original.copy()
     decoded[0, :, 0] = [0, 30, 96, 192, 255]
@@ -120,12 +120,12 @@ def test_errors_are_brighter_where_they_are_larger():
     assert brightness[0] < 10
     assert (np.diff(brightness[:4]) > 50).all()
     np.testing.assert_array_equal(shown[0, 3], shown[0, 4])
-    # The same error in the other direction looks the same.
+    # The sign of the error does not matter.
     np.testing.assert_array_equal(image_grid.error_map(decoded, original), shown)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_png_is_read_back(channels):
+def test_png_round_trip(channels):
     image = draw((5, 7, channels))
     with Image.open(io.BytesIO(image_grid.png(image))) as picture:
         np.testing.assert_array_equal(np.asarray(picture).reshape(5, 7, -1), image)

@@ -1,4 +1,4 @@
-"""The page: well-formed, self-contained, escaped, and fit for every reader."""
+"""The page: well-formed, self-contained, escaped and accessible."""
 
 import base64
 import io
@@ -42,12 +42,12 @@ def make_page(results=None, title="VQ-VAE: run", sections=(), config=None, **opt
 
 
 @pytest.fixture
-def of_page(read):
-    """The function that reads the page of some arguments."""
+def render_and_read(read):
+    """A function that renders a page and parses it."""
     return lambda *args, **options: read(make_page(*args, **options))
 
 
-def test_is_well_formed_and_needs_nothing_else(read):
+def test_is_well_formed_and_self_contained(read):
     contents = [png(value=1), png(value=2)]
     pictures = [
         Picture(contents[0], "A first", "caption"),
@@ -56,12 +56,12 @@ def test_is_well_formed_and_needs_nothing_else(read):
     page = make_page(
         {"test_loss": 0.5},
         sections=[Section("Samples", "Some text.", pictures), Section("None", "")],
-        summary="What it is.",
+        summary="A summary.",
     )
     assert page.startswith("<!doctype html>")
     reader = read(page)
     assert reader.texts["h2"] == ["Results", "Samples", "None"]
-    assert reader.texts["p"] == ["What it is.", "Some text."]
+    assert reader.texts["p"] == ["A summary.", "Some text."]
     assert reader.texts["figcaption"] == ["caption"]
     images = reader.of("img")
     assert [image["alt"] for image in images] == ["A first", "A second"]
@@ -88,13 +88,13 @@ def test_is_well_formed_and_needs_nothing_else(read):
     assert {"name": "viewport", "content": viewport} in reader.of("meta")
 
 
-def test_each_sound_has_a_named_player_with_the_whole_file_in_it(of_page):
+def test_each_sound_has_a_named_player_with_the_embedded_file(render_and_read):
     sounds = [Sound(bytes(range(256)), "First", "caption"), Sound(b"two", "Second")]
-    reader = of_page(sections=[Section("Sounds", "", sounds=sounds)])
+    reader = render_and_read(sections=[Section("Sounds", "", sounds=sounds)])
     players = reader.of("audio")
     assert [player["aria-label"] for player in players] == ["First", "Second"]
     assert all("controls" in player for player in players)
-    # A page of many sounds decodes none of them before it is asked to.
+    # Opening the page must not decode the sounds.
     assert all(player["preload"] in ("none", "metadata") for player in players)
     prefix = "data:audio/wav;base64,"
     assert all(player["src"].startswith(prefix) for player in players)
@@ -104,17 +104,17 @@ def test_each_sound_has_a_named_player_with_the_whole_file_in_it(of_page):
     assert [attrs.get("class") for attrs in reader.of("div")] == ["sounds"]
 
 
-def test_a_section_without_sounds_has_no_place_for_them(of_page):
-    assert not of_page(sections=[Section("None", "")]).of("div")
+def test_section_without_sounds_has_no_container_for_them(render_and_read):
+    assert not render_and_read(sections=[Section("None", "")]).of("div")
 
 
-def test_a_section_goes_from_its_text_over_table_and_sounds_to_the_pictures(of_page):
+def test_section_order_is_text_table_sounds_pictures(render_and_read):
     section = Section(
         "All", "Text.", [Picture(PNG, "")], [("head",), ("row",)], [Sound(b"", "")]
     )
-    tags = [tag for tag, _ in of_page(sections=[section]).tags]
-    places = [tags.index(tag) for tag in ("h2", "p", "table", "audio", "img")]
-    assert places == sorted(places)
+    tags = [tag for tag, _ in render_and_read(sections=[section]).tags]
+    indices = [tags.index(tag) for tag in ("h2", "p", "table", "audio", "img")]
+    assert indices == sorted(indices)
 
 
 def test_everything_is_escaped(read):
@@ -138,7 +138,7 @@ def test_everything_is_escaped(read):
         command=HOSTILE,
     )
     reader = read(page)
-    # The page has one script, its own.
+    # The page contains only its own script.
     assert page.count("<script") == 1
     for tag in ("title", "h1", "h2", "p", "a", "code", "figcaption", "th", "td"):
         assert HOSTILE in reader.texts[tag], tag
@@ -150,14 +150,14 @@ def test_everything_is_escaped(read):
     assert "<script>alert('x & y')" in reader.texts["pre"][0]
 
 
-def test_header_has_the_command_if_it_is_known(of_page):
+def test_header_shows_the_command_if_given(render_and_read):
     command = "python launch.py --config experiments/digits.py"
-    assert of_page(command=command).texts["code"] == [command]
-    assert not of_page().of("code")
+    assert render_and_read(command=command).texts["code"] == [command]
+    assert not render_and_read().of("code")
 
 
-def test_results_are_a_table_with_a_name(of_page):
-    reader = of_page({"test_psnr_db": 22.0, "novel": 2.5})
+def test_results_are_a_named_table(render_and_read):
+    reader = render_and_read({"test_psnr_db": 22.0, "novel": 2.5})
     assert reader.texts["caption"] == ["Results"]
     assert reader.texts["th"] == ["Test PSNR (dB)", "Novel"]
     assert reader.texts["td"] == ["22", "2.5"]
@@ -165,19 +165,19 @@ def test_results_are_a_table_with_a_name(of_page):
     assert reader.texts["summary"] == ["Config", "All 2 results"]
 
 
-def test_tables_are_named_after_their_section_and_have_heads(of_page):
+def test_tables_have_the_section_name_and_a_header(render_and_read):
     table = [("", "ours"), ("loss", "1")]
-    reader = of_page(sections=[Section("Comparison", "", table=table)])
+    reader = render_and_read(sections=[Section("Comparison", "", table=table)])
     assert reader.texts["caption"] == ["Comparison"]
     scopes = [attrs["scope"] for attrs in reader.of("th")]
     assert scopes == ["col", "row"]
     assert reader.texts["th"] == ["ours", "loss"]
 
 
-def test_links_lead_to_all_sections_whatever_they_are_called(of_page):
+def test_links_lead_to_all_sections_for_any_heading(render_and_read):
     headings = ("Samples", "Samples", "results", "?", "What is it?")
     sections = [Section(heading, "") for heading in headings]
-    reader = of_page({"loss": 1.0}, sections=sections)
+    reader = render_and_read({"loss": 1.0}, sections=sections)
     ids = [attrs["id"] for _, attrs in reader.tags if "id" in attrs]
     assert len(set(ids)) == len(ids)
     links = [attrs["href"][1:] for attrs in reader.of("a")]
@@ -188,59 +188,61 @@ def test_links_lead_to_all_sections_whatever_they_are_called(of_page):
     assert reader.texts["a"][1:] == ["Results", *headings]
 
 
-def test_headings_are_in_order_and_one_is_the_first(of_page):
+def test_page_has_one_h1_followed_by_h2_headings(render_and_read):
     sections = [Section("A", "", [Picture(PNG, "a")]), Section("B", "")]
-    tags = [tag for tag, _ in of_page({"loss": 1.0}, sections=sections).tags]
+    tags = [tag for tag, _ in render_and_read({"loss": 1.0}, sections=sections).tags]
     assert [tag for tag in tags if re.fullmatch("h[1-6]", tag)] == ["h1", *["h2"] * 3]
 
 
-def test_a_plot_stands_in_the_page_with_its_alternative(of_page):
+def test_plot_is_inlined_with_its_text_alternative(render_and_read):
     plot = Picture(b'<svg width="10pt"><text>inside</text></svg>', "What it shows")
-    reader = of_page(sections=[Section("A", "", cards=[plot])])
+    reader = render_and_read(sections=[Section("A", "", cards=[plot])])
     (svg,) = reader.of("svg")
     named = {"role": "img", "aria-label": "What it shows", "width": "10pt"}
     assert svg == {**named, "style": "max-width: min(44rem, 15pt)"}
     assert reader.texts["text"] == ["inside"]
 
 
-def test_a_wide_picture_scrolls_and_is_reached_by_the_keyboard(of_page):
+def test_wide_picture_scrolls_and_is_focusable(render_and_read):
     pictures = [Picture(png(width), "A strip") for width in (1200, 1201)]
-    narrow, wide = of_page(sections=[Section("A", "", pictures)]).of("figure")
+    narrow, wide = render_and_read(sections=[Section("A", "", pictures)]).of("figure")
     assert narrow == {}
     expected = {"class": "wide", "tabindex": "0", "role": "group"}
     assert wide == {**expected, "aria-label": "A strip"}
 
 
-def test_a_wide_plot_does_too(of_page):
+def test_wide_plot_scrolls_and_is_focusable(render_and_read):
     plots = [
         Picture(f'<svg x="" width="{width}pt"></svg>'.encode(), "Plot")
         for width in ("480", "480.5")
     ]
-    narrow, wide = of_page(sections=[Section("A", "", plots)]).of("figure")
+    narrow, wide = render_and_read(sections=[Section("A", "", plots)]).of("figure")
     assert narrow == {"class": "plot"}
     expected = {"class": "plot wide", "tabindex": "0", "role": "group"}
     assert wide == {**expected, "aria-label": "Plot"}
 
 
-def test_a_film_stands_still_where_motion_is_not_wanted(of_page):
+def test_animation_has_a_still_image_for_reduced_motion(render_and_read):
     frames = [Image.new("RGB", (4, 3), colour) for colour in ("#ff0000", "#0000ff")]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], loop=0)
-    reader = of_page(sections=[Section("A", "", [Picture(buffer.getvalue(), "moves")])])
+    reader = render_and_read(
+        sections=[Section("A", "", [Picture(buffer.getvalue(), "moves")])]
+    )
     (source,) = reader.of("source")
     assert source["media"] == "(prefers-reduced-motion: reduce)"
     still = base64.b64decode(source["srcset"].removeprefix("data:image/png;base64,"))
     with Image.open(io.BytesIO(still)) as image:
         assert image.size == (4, 3)
         assert image.getpixel((0, 0)) == (255, 0, 0)
-    (film,) = reader.of("img")
-    assert film["alt"] == "moves"
-    gif = base64.b64decode(film["src"].removeprefix("data:image/gif;base64,"))
+    (animation,) = reader.of("img")
+    assert animation["alt"] == "moves"
+    gif = base64.b64decode(animation["src"].removeprefix("data:image/gif;base64,"))
     assert gif == buffer.getvalue()
     assert "Pause" in reader.texts["button"]
 
 
-def test_a_widget_has_its_markup_and_its_script_after_the_pages_own(read):
+def test_widget_script_follows_the_script_of_the_page(read):
     widget = Widget("<p>markup</p>", "const widget = 1;")
     reader = read(make_page(sections=[Section("A", "", widget=widget)]))
     assert reader.texts["p"] == ["markup"]
@@ -250,7 +252,7 @@ def test_a_widget_has_its_markup_and_its_script_after_the_pages_own(read):
     ]
 
 
-def test_what_lies_beside_the_code_is_installed_with_it():
+def test_package_data_includes_all_non_python_files():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     patterns = settings["tool"]["setuptools"]["package-data"]["vqvae_jax"]
     package = ROOT / "vqvae_jax"

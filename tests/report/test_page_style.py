@@ -1,4 +1,4 @@
-"""Colours of the page: text and plots stand out from what is behind, in both themes."""
+"""Colours of the page: contrast of text and plots in both themes."""
 
 import re
 
@@ -17,26 +17,26 @@ TEXT = ("ink", "soft", "accent")
 BEHIND = ("paper", "card")
 
 
-def test_contrast_is_that_of_wcag(contrast):
+def test_contrast_matches_wcag(contrast):
     assert contrast("#ffffff", "#000000") == pytest.approx(21)
-    # The grey that is known as the lightest one for text on white.
+    # The lightest grey that WCAG allows for text on white.
     assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("behind", BEHIND)
 @pytest.mark.parametrize("name", TEXT)
-def test_text_can_be_read(contrast, name, behind, theme):
+def test_text_contrast(contrast, name, behind, theme):
     assert contrast(COLOURS[name][theme], COLOURS[behind][theme]) >= 4.5
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", sorted(set(figures.VARIABLES.values()) - {"line"}))
-def test_plots_can_be_seen(contrast, name, theme):
+def test_plot_contrast(contrast, name, theme):
     assert contrast(COLOURS[name][theme], COLOURS["card"][theme]) >= 3
 
 
-def test_no_variable_is_missing_and_text_has_no_other_colour():
+def test_variables_are_defined_and_text_uses_only_text_colours():
     style = asset("style.css")
     assert set(figures.VARIABLES.values()) <= set(COLOURS)
     used = set(re.findall(r"var\(--([\w-]+)\)", style))

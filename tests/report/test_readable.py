@@ -1,4 +1,4 @@
-"""Names of results read well, and their numbers are short."""
+"""Readable names and rounded values of results."""
 
 import pytest
 
@@ -11,7 +11,9 @@ from vqvae_jax.report import readable
         ("test_psnr_db", "Test PSNR (dB)"),
         ("test_loss", "Test loss"),
         ("test_ssim", "Test SSIM"),
-        ("compression_ratio", "Compression"),
+        ("compression_ratio", "Compression ratio"),
+        ("code_bits", "Code bits per image"),
+        ("image_bits", "Raw bits per image"),
         ("prior_train_grids_evaluated", "Prior training grids evaluated"),
         ("test_bits_per_dim_uniform_prior", "Test bits/dim, uniform prior"),
         ("test_bits_per_dim_learned_prior", "Test bits/dim, learned prior"),
@@ -28,7 +30,7 @@ from vqvae_jax.report import readable
         ("novel", "Novel"),
     ],
 )
-def test_names_read_well(name, title):
+def test_readable_names(name, title):
     assert readable.readable(name) == title
 
 
@@ -60,8 +62,8 @@ def test_rows_keep_their_order():
     assert rows == [("B", "1"), ("A", "2"), ("C", "3")]
 
 
-def test_highlights_are_four_that_tell_different_things():
-    found = {
+def test_highlights_are_the_first_four_groups():
+    results = {
         "codebook_codes": 16,
         "codebook_active_codes": 16,
         "codebook_perplexity": 14.5,
@@ -70,9 +72,9 @@ def test_highlights_are_four_that_tell_different_things():
         "sample_class_accuracy": 0.88,
         "test_psnr_db": 22.1,
     }
-    assert readable.highlights(found) == [
+    assert readable.highlights(results) == [
         ("Test PSNR (dB)", "22.1"),
-        ("Compression, learned prior (test)", "12.5"),
+        ("Compression ratio, learned prior (test)", "12.5"),
         ("Sample class accuracy", "88.0%"),
         ("Codebook perplexity", "14.5"),
     ]

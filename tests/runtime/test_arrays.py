@@ -1,4 +1,4 @@
-"""Arrays that callers pass."""
+"""Checks of array arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from vqvae_jax.runtime.arrays import require_range, require_shape
 from vqvae_jax.runtime.errors import UserError
 
 
-def test_shapes():
+def test_require_shape():
     require_shape("codes", np.zeros((5, 2, 3)), "B", 2, 3)
     require_shape("codes", np.zeros((0, 2, 3)), 0, "H", 3)
     for shape in ((5, 3, 2), (5, 2), (5, 2, 3, 1)):
@@ -17,7 +17,7 @@ def test_shapes():
             require_shape("codes", np.zeros(shape), "B", 2, 3)
 
 
-def test_ranges():
+def test_require_range():
     require_range("labels", np.array([0, 9]), 0, 10)
     require_range("labels", jnp.zeros(0, int), 0, 10)
     for bad in (-1, 10):
@@ -25,7 +25,7 @@ def test_ranges():
             require_range("labels", jnp.array([3, bad, 4]), 0, 10)
 
 
-def test_values_are_not_asked_for_under_a_transform():
+def test_range_is_not_checked_under_a_transform():
     def double(x):
         require_range("x", x, 0, 10)
         return 2 * x
@@ -34,7 +34,7 @@ def test_values_are_not_asked_for_under_a_transform():
     assert jax.vmap(double)(jnp.array([11])) == 22
 
 
-def test_values_that_jit_closes_over_are_checked():
+def test_range_is_checked_for_arrays_that_jit_closes_over():
     inside = jnp.array([9])
     outside = jnp.array([11])
 

@@ -1,5 +1,6 @@
-"""Checksums of arrays: the same for the same bytes, other for any other byte."""
+"""Hashes against hashlib and zlib; any changed bit is detected."""
 
+import hashlib
 import zlib
 
 import jax.numpy as jnp
@@ -17,6 +18,49 @@ def tree():
     }
 
 
+def test_sha256_of_arrays_covers_sorted_names_and_bytes():
+    arrays = {
+        "b": np.array([[0, 1], [2, 3]], np.int16),
+        "a/kernel": np.array([1.5, -0.0], np.float32),
+    }
+    content = b"a/kernel\0\0\xc0\x3f\0\0\0\x80" + b"b\0\0\1\0\2\0\3\0"
+    expected = hashlib.sha256(content).hexdigest()
+    assert checksums.sha256_of_arrays(arrays) == expected
+    assert checksums.sha256_of_arrays(dict(reversed(arrays.items()))) == expected
+    assert checksums.sha256_of_arrays({"c": arrays["b"]}) != expected
+    assert checksums.sha256_of_arrays({}) == hashlib.sha256().hexdigest()
+
+
+def test_sha256_of_arrays_reads_transposed_arrays_in_row_order():
+    array = np.arange(6, dtype="<i4").reshape(2, 3)
+    found = checksums.sha256_of_arrays({"x": array.T})
+    assert found == hashlib.sha256(b"x" + array.T.copy().data).hexdigest()
+
+
+def test_sha256_of_leaves_covers_bytes_in_order():
+    leaves = [jnp.ones((2,), jnp.bfloat16), np.int32(7), np.zeros((0, 3))]
+    expected = hashlib.sha256(b"\x80\x3f\x80\x3f" + b"\7\0\0\0").hexdigest()[:16]
+    assert checksums.sha256_of_leaves(*leaves) == expected
+    assert checksums.sha256_of_leaves(*reversed(leaves)) != expected
+    assert checksums.sha256_of_leaves() == hashlib.sha256().hexdigest()[:16]
+
+
+@pytest.mark.parametrize("data", [b"", b"VQ\0\xff"])
+def test_sha256_of_bytes_has_16_digits(data):
+    found = checksums.sha256_of_bytes(data)
+    assert found == hashlib.sha256(data).hexdigest()[:16]
+    assert len(found) == 16
+
+
+@pytest.mark.parametrize("size", [3, 32])
+def test_short_sha256_covers_the_length_of_each_part(size):
+    content = b"\0\0\0\0\0\0\0\2ab" + bytes(8) + b"\0\0\0\0\0\0\1\0" + b"c" * 256
+    found = checksums.short_sha256(b"ab", b"", b"c" * 256, size=size)
+    assert found == hashlib.sha256(content).digest()[:size]
+    found = checksums.short_sha256(b"a", b"b", b"c" * 256, size=size)
+    assert found != hashlib.sha256(content).digest()[:size]
+
+
 def test_a_record_has_the_shape_and_the_crc_of_every_array():
     record = checksums.record_of(tree())
     w = np.arange(12, dtype="<f4").tobytes()
@@ -30,19 +74,19 @@ def test_a_record_has_the_shape_and_the_crc_of_every_array():
     checksums.require_intact(tree(), record)
 
 
-def test_any_flipped_bit_is_found():
+def test_any_flipped_bit_is_detected():
     record = checksums.record_of(tree())
     for position in range(12 * 32):
         raw = bytearray(np.arange(12, dtype="<f4").tobytes())
         raw[position // 8] ^= 1 << position % 8
         w = np.frombuffer(raw, "<f4").reshape(3, 4)
         with pytest.raises(
-            checksums.DamagedError, match=r"^w is not as it was written"
+            checksums.DamagedError, match=r"^w differs from what was written"
         ):
             checksums.require_intact(tree() | {"w": w}, record)
 
 
-def test_negative_zero_is_not_zero():
+def test_negative_zero_differs_from_zero():
     record = checksums.record_of({"w": jnp.zeros(3)})
     with pytest.raises(checksums.DamagedError):
         checksums.require_intact({"w": -jnp.zeros(3)}, record)
@@ -58,21 +102,21 @@ def test_negative_zero_is_not_zero():
         lambda record: record.update(more=1),
     ],
 )
-def test_a_damaged_record_is_found(change):
+def test_a_damaged_record_is_detected(change):
     record = checksums.record_of(tree())
     change(record)
-    with pytest.raises(checksums.DamagedError, match="its record of checksums"):
+    with pytest.raises(checksums.DamagedError, match="the checksum record"):
         checksums.shapes_in(record)
 
 
 @pytest.mark.parametrize("record", [None, 3, [], "arrays"])
-def test_what_is_no_record_is_found(record):
-    with pytest.raises(checksums.DamagedError, match="its record of checksums"):
+def test_a_record_of_another_type_is_rejected(record):
+    with pytest.raises(checksums.DamagedError, match="the checksum record"):
         checksums.shapes_in(record)
 
 
-def test_the_place_in_the_data():
-    place = {"next_batch": 2, "seed": 0}
-    checksums.require_same({"seed": 0, "next_batch": 2}, checksums.checksum(place))
-    with pytest.raises(checksums.DamagedError, match="place in the data"):
-        checksums.require_same({"seed": 0, "next_batch": 6}, checksums.checksum(place))
+def test_a_changed_iterator_state_is_detected():
+    expected = checksums.checksum({"next_batch": 2, "seed": 0})
+    checksums.require_same({"seed": 0, "next_batch": 2}, expected)
+    with pytest.raises(checksums.DamagedError, match="the data iterator's state"):
+        checksums.require_same({"seed": 0, "next_batch": 6}, expected)

@@ -1,4 +1,4 @@
-"""Compiled programs are kept in the user's cache and read from there."""
+"""Compiled programs are stored in the user's cache and loaded from there."""
 
 import os
 import subprocess
@@ -10,17 +10,17 @@ import pytest
 
 from vqvae_jax.runtime import compilation
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _OPTIONS = (
     "jax_compilation_cache_dir",
     "jax_compilation_cache_max_size",
     "jax_persistent_cache_min_compile_time_secs",
 )
-# Counts what JAX says of its cache while a program is compiled: one that takes seconds,
-# as programs whose compilation is short are not kept.
+# Counts the cache events that JAX reports while it compiles a program, one that takes
+# seconds because the cache skips programs that compile fast.
 _PROGRAM = """
 import collections, jax, jax.numpy as jnp
-from vqvae_jax import compilation
+from vqvae_jax.runtime import compilation
 events = collections.Counter()
 jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
 compilation.keep_programs()
@@ -40,7 +40,7 @@ print(events["/jax/compilation_cache/cache_hits"] > 0)
 
 @pytest.fixture(autouse=True)
 def unset_cache(monkeypatch):
-    """A JAX without a cache, as it is when nobody asked for one."""
+    """Disable JAX's cache, as by default."""
     before = {name: getattr(jax.config, name) for name in _OPTIONS}
     jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
@@ -49,7 +49,7 @@ def unset_cache(monkeypatch):
         jax.config.update(name, value)
 
 
-def test_the_second_process_reads_what_the_first_compiled(tmp_path):
+def test_the_second_process_loads_what_the_first_compiled(tmp_path):
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     found = [
         subprocess.run(
@@ -65,7 +65,7 @@ def test_the_second_process_reads_what_the_first_compiled(tmp_path):
     assert found == ["False", "True"]
 
 
-def test_the_directory_is_the_users_own(tmp_path, monkeypatch):
+def test_the_default_directory_is_private(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     compilation.keep_programs()
     directory = Path(jax.config.jax_compilation_cache_dir)
@@ -73,13 +73,13 @@ def test_the_directory_is_the_users_own(tmp_path, monkeypatch):
     assert directory.stat().st_mode & 0o077 == 0
 
 
-def test_a_directory_that_was_chosen_stays(tmp_path):
+def test_a_configured_directory_is_kept(tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     compilation.keep_programs()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path)
 
 
-def test_a_home_that_cannot_be_written_to_does_no_harm(tmp_path, monkeypatch):
+def test_a_read_only_home_disables_the_cache(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     compilation.keep_programs()

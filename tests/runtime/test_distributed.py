@@ -1,4 +1,4 @@
-"""Several processes: what they tell each other, and what is refused at the start."""
+"""Communication between processes, and options that `start` rejects."""
 
 import json
 import socket
@@ -10,12 +10,12 @@ import pytest
 from vqvae_jax.runtime import distributed
 from vqvae_jax.runtime.errors import UserError
 
-# Prints what each function gives to this process.
+# Prints what each function returns in this process.
 _PROGRAM = """
 import json, sys, time
 import jax, numpy as np
-from vqvae_jax import distributed
-from vqvae_jax.errors import UserError
+from vqvae_jax.runtime import distributed
+from vqvae_jax.runtime.errors import UserError
 
 options = dict(word[2:].split("=") for word in sys.argv[1:])
 folder = options.pop("folder")
@@ -25,21 +25,21 @@ distributed.start(
     process_id=int(options["process_id"]),
 )
 me = jax.process_index()
-told = {"first": distributed.is_first(), "devices": jax.device_count()}
+results = {"first": distributed.is_first(), "devices": jax.device_count()}
 rows = np.arange(12).reshape(6, 2)
-told["own"] = distributed.own_rows(rows).tolist()
+results["own"] = distributed.own_rows(rows).tolist()
 together = distributed.whole(
     {"x": distributed.own_rows(rows), "mask": np.array([me == 0, True])}
 )
-told["whole"] = {name: array.tolist() for name, array in together.items()}
+results["whole"] = {name: array.tolist() for name, array in together.items()}
 
 def prepare():
-    # The second process finds what the first took its time for.
+    # The second process finds what the first one needs a second for.
     if me == 0:
         time.sleep(1)
         open(folder + "/prepared", "w").close()
     return open(folder + "/prepared").close() or me
-told["turn"] = distributed.in_turn(prepare)
+results["turn"] = distributed.in_turn(prepare)
 
 def fail(process):
     def work():
@@ -49,30 +49,34 @@ def fail(process):
         distributed.in_turn(work)
     except UserError as error:
         return str(error)
-told["failed"] = [fail(0), fail(1), fail(2)]
+results["failed"] = [fail(0), fail(1), fail(2)]
 
 def differ(value):
     try:
         distributed.require_same(value, "different")
     except UserError as error:
         return str(error)
-told["differ"] = [differ("same"), differ(str(me))]
+results["differ"] = [differ("same"), differ(str(me))]
 distributed.barrier("end")
 import rich
-rich.print("the first one says it")
-print("told", json.dumps(told))
+rich.print("printed by the first process")
+print("results", json.dumps(results))
 """
 
 
 def test_two_processes(run_processes, tmp_path):
     logs = tmp_path / "logs"
     assert run_processes(["-c", _PROGRAM, f"--folder={tmp_path}"], logs) == [0, 0]
-    told = []
+    results = []
     for number in range(2):
         lines = (logs / f"{number}.out").read_text().splitlines()
-        told += [json.loads(line[5:]) for line in lines if line.startswith("told ")]
-        assert ("the first one says it" in lines) == (number == 0)
-    first, second = told
+        results += [
+            json.loads(line.removeprefix("results "))
+            for line in lines
+            if line.startswith("results ")
+        ]
+        assert ("printed by the first process" in lines) == (number == 0)
+    first, second = results
     assert (first["first"], second["first"]) == (True, False)
     assert first["devices"] == second["devices"] == 4
     assert first["own"] == [[0, 1], [2, 3], [4, 5]]
@@ -89,8 +93,7 @@ def test_two_processes(run_processes, tmp_path):
     assert first["differ"] == second["differ"] == [None, "different"]
 
 
-def test_one_process_is_the_first_of_one(monkeypatch):
-    """And asks nothing of JAX's distributed runtime."""
+def test_a_single_process_does_not_use_the_distributed_runtime(monkeypatch):
     monkeypatch.setattr(distributed, "multihost_utils", _Untouched())
     rows = np.arange(3)
     assert distributed.is_first()
@@ -101,14 +104,14 @@ def test_one_process_is_the_first_of_one(monkeypatch):
     assert not jax.distributed.is_initialized()
 
 
-def test_one_process_has_all_rows():
+def test_a_single_process_gathers_its_own_rows():
     rows = {"x": np.arange(3), "y": jax.numpy.ones((3, 2))}
     for name, array in distributed.whole(rows).items():
         assert isinstance(array, np.ndarray)
         np.testing.assert_array_equal(array, rows[name])
 
 
-def test_one_process_leaves_with_its_exit_code():
+def test_leave_exits_a_single_process_with_the_code():
     with pytest.raises(SystemExit) as exit_code:
         distributed.leave(2)
     assert exit_code.value.code == 2
@@ -116,7 +119,7 @@ def test_one_process_leaves_with_its_exit_code():
 
 class _Untouched:
     def __getattr__(self, name):
-        raise AssertionError(f"{name} was asked for in one process")
+        raise AssertionError(f"{name} was used in a single process")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,9 @@ class _Untouched:
         ({"JAX_COORDINATOR_ADDRESS": "a:1"}, True),
     ],
 )
-def test_a_cluster_is_seen_by_its_variables(variables, is_one_of_several, monkeypatch):
+def test_a_cluster_is_detected_from_its_variables(
+    variables, is_one_of_several, monkeypatch
+):
     monkeypatch.setattr("os.environ", variables)
     assert distributed.is_launched_by_cluster() == is_one_of_several
 
@@ -154,13 +159,13 @@ def test_a_cluster_is_seen_by_its_variables(variables, is_one_of_several, monkey
         ({"num_processes": 2, "process_id": -1}, r"--process_id must be .* got -1"),
     ],
 )
-def test_what_cannot_be_is_refused_before_it_starts(options, message):
+def test_invalid_options_are_rejected_before_the_start(options, message):
     with pytest.raises(UserError, match=message):
         distributed.start(**options)
     assert not jax.distributed.is_initialized()
 
 
-def test_a_port_in_use_is_refused_before_it_starts():
+def test_a_port_in_use_is_rejected_before_the_start():
     with socket.socket() as other:
         other.bind(("", 0))
         other.listen()

@@ -1,4 +1,4 @@
-"""The exception for mistakes that a user can mend."""
+"""The exception for mistakes that the user can fix."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from vqvae_jax.runtime.errors import UserError, require
 
 
 def test_require():
-    require(True, "never told")
+    require(True, "not raised")
     with pytest.raises(UserError, match=r"^the message$"):
         require(False, "the message")
     assert issubclass(UserError, ValueError)

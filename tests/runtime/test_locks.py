@@ -1,4 +1,4 @@
-"""One launch per workdir: refused while another lives, free when it is dead."""
+"""One launch per workdir: the lock is released when its process dies."""
 
 import signal
 import subprocess
@@ -10,40 +10,40 @@ import pytest
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.runtime.locks import locked
 
-ROOT = Path(__file__).parents[1]
-# What holds the lock until it is killed.
+ROOT = Path(__file__).parents[2]
+# Holds the lock until it is killed.
 HOLDER = """
 import sys
 from pathlib import Path
-from vqvae_jax.locks import locked
+from vqvae_jax.runtime.locks import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
 """
 
 
-def test_another_process_is_refused_while_this_one_lives(tmp_path):
+def test_another_process_is_refused_while_the_holder_lives(tmp_path):
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as holder:
         assert holder.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match="is in use by another"), locked(tmp_path):
-            pytest.fail("two have it")
+            pytest.fail("locked twice")
         holder.send_signal(signal.SIGKILL)
         holder.wait()
     with locked(tmp_path):
         pass
 
 
-def test_it_is_free_after_an_error(tmp_path):
+def test_the_lock_is_released_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path):
         _ = 1 / 0
     with locked(tmp_path):
         pass
 
 
-def test_a_directory_that_cannot_be_locked_is_told(tmp_path):
-    missing = tmp_path / "file"
-    missing.touch()
-    with pytest.raises(UserError, match="cannot lock"), locked(missing):
-        pytest.fail("it is no directory")
+def test_failure_to_lock_is_reported(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(UserError, match="cannot lock"), locked(file):
+        pytest.fail("locked a file")

@@ -1,4 +1,4 @@
-"""What a signal does: outside and inside of training, and to what hangs."""
+"""Effects of a signal outside and inside of `deferred`, and on work that hangs."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ from vqvae_jax.runtime import preemption
 SIGNALS = pytest.mark.parametrize("number", preemption.SIGNALS)
 
 
-def test_without_a_signal_nothing_happens():
-    with preemption.listening(), preemption.deferred():
+def test_without_a_signal_nothing_is_raised():
+    with preemption.handle_signals(), preemption.deferred():
         preemption.check()
     assert list(preemption.checked("abc")) == ["a", "b", "c"]
 
@@ -24,64 +24,64 @@ def test_a_signal_is_raised_at_once(number):
     done = []
 
     def work():
-        with preemption.listening():
+        with preemption.handle_signals():
             signal.raise_signal(number)
-            done.append("went on")
+            done.append("continued")
 
-    with pytest.raises(preemption.Interrupted):
+    with pytest.raises(preemption.Preempted):
         work()
     assert not done
     assert signal.getsignal(number) == before
-    assert not preemption.has_come()
+    assert not preemption.requested()
 
 
 @SIGNALS
-def test_it_waits_where_it_is_deferred(number):
+def test_a_deferred_signal_is_raised_by_check(number):
     done = []
 
     def work():
         with preemption.deferred():
             signal.raise_signal(number)
-            # Sent once more, as `timeout` does.
+            # Send it twice, as `timeout` does.
             signal.raise_signal(number)
-            done.append("went on")
+            done.append("continued")
             for item in preemption.checked("abc"):
                 done.append(item)
 
-    with preemption.listening():
-        with pytest.raises(preemption.Interrupted):
+    with preemption.handle_signals():
+        with pytest.raises(preemption.Preempted):
             work()
-        assert done == ["went on"]
-        with pytest.raises(preemption.Interrupted), preemption.deferred():
+        assert done == ["continued"]
+        with pytest.raises(preemption.Preempted), preemption.deferred():
             done.append("not raised before the end")
     assert done[1:] == ["not raised before the end"]
 
 
-def test_no_library_takes_it_for_its_own():
-    assert not issubclass(preemption.Interrupted, Exception)
+def test_libraries_that_catch_exception_do_not_catch_it():
+    assert not issubclass(preemption.Preempted, Exception)
 
 
-# By its path: the package would import JAX.
+# Loaded by its path, because the package imports JAX.
 CHILD = """
 import hashlib, importlib.util, os, signal, threading, time
-spec = importlib.util.spec_from_file_location("interruption", {path!r})
-interruption = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(interruption)
-interruption._SECONDS = 1.0
+spec = importlib.util.spec_from_file_location("preemption", {path!r})
+preemption = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(preemption)
+preemption._SECONDS = 1.0
 
-def told():
-    signal_it = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
-    signal_it.daemon = True
-    signal_it.start()
+def send():
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    timer.start()
 
-with interruption.handled(["launch.py", "--config=a b.py"]):
-    {what}
-print("to its end")
+with preemption.handled(["python", "launch.py", "--config=a b.py"]):
+    {work}
+print("completed")
 """
 
 
-def child(what: str, **options) -> subprocess.CompletedProcess:
-    code = CHILD.format(what=what, path=preemption.__file__)
+def child(work: str, **options) -> subprocess.CompletedProcess:
+    code = CHILD.format(work=work, path=preemption.__file__)
     return subprocess.run(
         [sys.executable, "-c", code],
         stderr=subprocess.PIPE,
@@ -92,43 +92,43 @@ def child(what: str, **options) -> subprocess.CompletedProcess:
 
 
 RESUME = "resume with: python launch.py '--config=a b.py'\n"
-CUT_OFF = "interrupted, what was under way is left; "
+CUT_OFF = "interrupted, unfinished work is lost; "
 
 
 @pytest.mark.parametrize(
-    ("what", "line"),
+    ("work", "line"),
     [
-        ("told(); time.sleep(60)", "interrupted; "),
+        ("send(); time.sleep(60)", "interrupted; "),
         (
-            "told(); interruption._is_deferred.set()\n"
-            "    while not interruption.has_come(): time.sleep(0.01)\n"
-            "    raise interruption.Interrupted('x is saved at step 3 of 4')",
+            "send(); preemption._is_deferred.set()\n"
+            "    while not preemption.requested(): time.sleep(0.01)\n"
+            "    raise preemption.Preempted('x is saved at step 3 of 4')",
             "interrupted, x is saved at step 3 of 4; ",
         ),
-        # What does not listen is ended all the same, as is one call of C code,
-        ("interruption._is_deferred.set(); told(); time.sleep(60)", CUT_OFF),
-        ("told(); hashlib.pbkdf2_hmac('sha1', b'', b'', 2**31 - 1)", CUT_OFF),
-        # and who takes the exception for one of their own.
-        ("told()\n    try: time.sleep(60)\n    except: time.sleep(60)", CUT_OFF),
+        # Work that never calls `check`, a long call of C code,
+        ("preemption._is_deferred.set(); send(); time.sleep(60)", CUT_OFF),
+        ("send(); hashlib.pbkdf2_hmac('sha1', b'', b'', 2**31 - 1)", CUT_OFF),
+        # and code that catches the exception are ended too.
+        ("send()\n    try: time.sleep(60)\n    except: time.sleep(60)", CUT_OFF),
     ],
 )
-def test_the_process_ends_with_code_0_and_says_how_to_resume(what, line):
-    found = child(what, stdout=subprocess.PIPE)
+def test_the_process_exits_with_code_0_and_prints_how_to_resume(work, line):
+    found = child(work, stdout=subprocess.PIPE)
     assert found.returncode == 0, found.stderr
     assert found.stdout == line + RESUME
     assert found.stderr == ""
 
 
-@pytest.mark.parametrize(("what", "code"), [("pass", 0), ("os._exit(3)", 3)])
-def test_a_process_that_ends_by_itself_is_left_alone(what, code):
-    found = child(what, stdout=subprocess.PIPE)
+@pytest.mark.parametrize(("work", "code"), [("pass", 0), ("os._exit(3)", 3)])
+def test_without_a_signal_the_exit_code_is_unchanged(work, code):
+    found = child(work, stdout=subprocess.PIPE)
     assert found.returncode == code
-    assert found.stdout == ("to its end\n" if code == 0 else "")
+    assert found.stdout == ("completed\n" if code == 0 else "")
 
 
-def test_where_nobody_reads_it_ends_too():
+def test_a_closed_stdout_is_ignored():
     reader, writer = os.pipe()
     os.close(reader)
-    found = child("told(); time.sleep(60)", stdout=writer)
+    found = child("send(); time.sleep(60)", stdout=writer)
     os.close(writer)
     assert found.returncode == 0, found.stderr

@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, and nothing in them is believed."""
+"""Atomic writes, and reads of damaged and hostile files."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 from vqvae_jax.runtime import safe_io
 from vqvae_jax.runtime.errors import UserError
 
-FORMS = {"images": "u N 4 4", "labels": "i N"}
+SCHEMA = {"images": "u N 4 4", "labels": "i N"}
 
 
 def arrays(n=3):
@@ -18,7 +18,7 @@ def arrays(n=3):
 
 
 def raw_npz(path, header: dict, content: bytes = b"") -> None:
-    """Write an npz file whose one array has a header of our choice."""
+    """Write an npz file whose only array has the given header."""
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("images.npy", "w") as file,
@@ -27,7 +27,7 @@ def raw_npz(path, header: dict, content: bytes = b"") -> None:
         file.write(content)
 
 
-def test_json_comes_back(tmp_path):
+def test_json_round_trip(tmp_path):
     values = {"a": [1, 2.5, None], "ü": {"b": True}}
     safe_io.write_json(tmp_path / "new" / "x.json", values)
     assert safe_io.read_json(tmp_path / "new" / "x.json") == values
@@ -40,14 +40,14 @@ def test_json_comes_back(tmp_path):
         (b"", "is damaged"),
         (b'{"a": 1', "is damaged"),
         (b"\xff\xfe{}", "is damaged"),
-        (b"[1, 2]", "holds no JSON object"),
-        (b"null", "holds no JSON object"),
+        (b"[1, 2]", "expected a JSON object"),
+        (b"null", "expected a JSON object"),
         (b'{"a":' * 40 + b"1" + b"}" * 40, "more than 32 levels deep"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "is damaged"),
         (b'{"a": ' + b"1" * 5000 + b"}", "is damaged"),
     ],
 )
-def test_damaged_json_is_told(content, message, tmp_path):
+def test_damaged_json_is_reported(content, message, tmp_path):
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
@@ -58,11 +58,11 @@ def test_damaged_json_is_told(content, message, tmp_path):
 def test_huge_json_is_not_read(tmp_path):
     with (tmp_path / "x.json").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(UserError, match="it has 1099511627776 bytes"):
+    with pytest.raises(UserError, match="it has 1099511627776 bytes, expected at most"):
         safe_io.read_json(tmp_path / "x.json")
 
 
-def test_figures_are_numbers(tmp_path):
+def test_require_numbers(tmp_path):
     values = {"a": 1, "b": 0.5, "c": float("nan")}
     assert safe_io.require_numbers(values, of=tmp_path) is values
     for other in ("<b>", None, [1.0], {"x": 1}):
@@ -73,15 +73,15 @@ def test_figures_are_numbers(tmp_path):
 @pytest.mark.parametrize(
     "read", [safe_io.read_json, lambda p: safe_io.read_arrays(p, {})]
 )
-def test_what_is_no_file_is_told(read, tmp_path):
-    for place in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(UserError, match="does not exist, or is no file"):
-            read(place)
+def test_a_missing_file_or_a_directory_is_reported(read, tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(UserError, match="does not exist or is not a file"):
+            read(path)
 
 
-def test_arrays_come_back(tmp_path):
+def test_arrays_round_trip(tmp_path):
     np.savez_compressed(tmp_path / "x.npz", **arrays(), more=np.float32(1))
-    found = safe_io.read_arrays(tmp_path / "x.npz", FORMS)
+    found = safe_io.read_arrays(tmp_path / "x.npz", SCHEMA)
     assert set(found) == {"images", "labels", "more"}
     np.testing.assert_array_equal(found["labels"], [0, 1, 2])
 
@@ -95,32 +95,32 @@ def test_arrays_come_back(tmp_path):
         ({"images": np.zeros((3, 4), np.uint8)}, r"images is uint8 \[3, 4\]"),
     ],
 )
-def test_other_arrays_are_told(change, message, tmp_path):
+def test_another_dtype_or_shape_is_reported(change, message, tmp_path):
     np.savez(tmp_path / "x.npz", **arrays() | change)
     with pytest.raises(UserError, match=message):
-        safe_io.read_arrays(tmp_path / "x.npz", FORMS)
+        safe_io.read_arrays(tmp_path / "x.npz", SCHEMA)
 
 
-def test_a_missing_array_is_told(tmp_path):
+def test_a_missing_array_is_reported(tmp_path):
     np.savez(tmp_path / "x.npz", labels=np.arange(3))
-    with pytest.raises(UserError, match="it has no array images; remove it"):
-        safe_io.read_arrays(tmp_path / "x.npz", FORMS)
+    with pytest.raises(UserError, match="array images is missing; remove it"):
+        safe_io.read_arrays(tmp_path / "x.npz", SCHEMA)
 
 
-def test_truncated_or_flipped_it_is_told(tmp_path):
-    """Each byte of the archive, but for those that say nothing of the arrays."""
+def test_truncation_and_flipped_bits_are_reported(tmp_path):
+    """A flipped bit either raises or is in a byte that does not affect the arrays."""
     np.savez(tmp_path / "x.npz", **arrays())
     whole = (tmp_path / "x.npz").read_bytes()
     for end in range(0, len(whole), 7):
         (tmp_path / "cut.npz").write_bytes(whole[:end])
         with pytest.raises(UserError, match=r"is damaged"):
-            safe_io.read_arrays(tmp_path / "cut.npz", FORMS)
-    for place in range(0, len(whole), 7):
+            safe_io.read_arrays(tmp_path / "cut.npz", SCHEMA)
+    for position in range(0, len(whole), 7):
         flipped = bytearray(whole)
-        flipped[place] ^= 0x10
+        flipped[position] ^= 0x10
         (tmp_path / "flipped.npz").write_bytes(flipped)
         try:
-            found = safe_io.read_arrays(tmp_path / "flipped.npz", FORMS)
+            found = safe_io.read_arrays(tmp_path / "flipped.npz", SCHEMA)
         except UserError:
             continue
         for name, expected in arrays().items():
@@ -133,36 +133,36 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path):
             return (os.mkdir, (str(tmp_path / "executed"),))
 
     np.savez(tmp_path / "x.npz", images=np.array([Trap()], object))
-    with pytest.raises(UserError, match="holds no plain array"):
+    with pytest.raises(UserError, match="is not a plain array"):
         safe_io.read_arrays(tmp_path / "x.npz", {"images": "O N"})
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_header_that_claims_more_than_there_is_allocates_nothing(tmp_path):
+def test_a_header_of_a_huge_array_allocates_nothing(tmp_path):
     header = {"descr": "|u1", "fortran_order": False, "shape": (2**50,)}
     raw_npz(tmp_path / "x.npz", header)
-    with pytest.raises(UserError, match="claims 1125899906842752 bytes and has 128"):
+    with pytest.raises(UserError, match="declares 1125899906842752 bytes and has 128"):
         safe_io.read_arrays(tmp_path / "x.npz", {"images": "u N"})
 
 
-def test_a_negative_size_is_told(tmp_path):
+def test_a_negative_size_is_reported(tmp_path):
     header = {"descr": "|u1", "fortran_order": False, "shape": (-4, -4)}
     raw_npz(tmp_path / "x.npz", header, bytes(16))
-    with pytest.raises(UserError, match="holds no plain array"):
+    with pytest.raises(UserError, match="is not a plain array"):
         safe_io.read_arrays(tmp_path / "x.npz", {"images": "u N N"})
 
 
-def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+def test_an_archive_that_expands_too_much_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(safe_io, "_MAX_ARRAY_BYTES", 2**20)
     path = tmp_path / "x.npz"
     np.savez_compressed(path, images=np.zeros(2**21, np.uint8))
     assert path.stat().st_size < 2**12
-    with pytest.raises(UserError, match="claims 2097280 bytes of arrays"):
+    with pytest.raises(UserError, match="declares 2097280 bytes of arrays"):
         safe_io.read_arrays(path, {"images": "u N"})
 
 
 @pytest.mark.parametrize("write", [safe_io.write_bytes, safe_io.write_json])
-def test_a_write_that_fails_leaves_what_was_there(write, tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_previous_file(write, tmp_path, monkeypatch):
     path = tmp_path / "x.json"
     path.write_text("before")
 
@@ -179,7 +179,7 @@ def test_a_write_that_fails_leaves_what_was_there(write, tmp_path, monkeypatch):
     assert path.read_text() == "before"
 
 
-def test_json_is_written_with_a_line_at_its_end(tmp_path):
+def test_json_ends_with_a_newline(tmp_path):
     safe_io.write_json(tmp_path / "x.json", {"a": 1})
     text = (tmp_path / "x.json").read_text()
     assert text.endswith("}\n")

@@ -1,4 +1,4 @@
-"""Arrays of another model are told from those that are expected."""
+"""Shapes of pytrees, and the report of differences from the expected shapes."""
 
 from typing import NamedTuple
 
@@ -15,12 +15,12 @@ class Pair(NamedTuple):
 
 
 def test_paths_are_the_same_for_structs_and_for_dicts():
-    """A struct is a dict on disk, and a tuple a list."""
+    """On disk a struct becomes a dict, and a tuple a list."""
     table, scalar = np.zeros((2, 3)), np.zeros(())
-    ours = {"net": Pair(table, ({}, scalar, None))}
-    theirs = {"net": {"w": table, "rest": [{}, scalar, None]}}
+    in_memory = {"net": Pair(table, ({}, scalar, None))}
+    on_disk = {"net": {"w": table, "rest": [{}, scalar, None]}}
     expected = {"net/w": (2, 3), "net/rest/1": ()}
-    assert shapes_of(ours) == shapes_of(theirs) == expected
+    assert shapes_of(in_memory) == shapes_of(on_disk) == expected
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_paths_are_the_same_for_structs_and_for_dicts():
         ),
     ],
 )
-def test_the_first_difference_is_told(stored, message):
+def test_the_first_difference_is_reported(stored, message):
     expected = {"a/w": (1, 4, 64), "b": (3,)}
     with pytest.raises(UserError, match=f"^runs/x: {message} model's sizes differ"):
         require_same_shapes(stored, expected, where="runs/x")

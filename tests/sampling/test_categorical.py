@@ -1,4 +1,4 @@
-"""Temperature, truncation and guidance against probabilities worked out by hand."""
+"""Temperature, truncation and guidance against probabilities computed by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from scipy import special
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.sampling.categorical import (
     FREE,
-    choose,
     guided,
     require_drawable,
+    sample_categorical,
     truncated,
 )
 
@@ -24,11 +24,11 @@ def probabilities(logits):
 
 
 class TestTruncated:
-    def test_nothing_asked_nothing_done(self):
+    def test_defaults_keep_the_logits(self):
         np.testing.assert_array_equal(truncated(LOGITS), LOGITS)
 
     @pytest.mark.parametrize("temperature", [0.5, 2.0])
-    def test_temperature_is_a_power_of_the_probabilities(self, temperature):
+    def test_temperature_raises_probabilities_to_a_power(self, temperature):
         expected = P ** (1 / temperature)
         np.testing.assert_allclose(
             probabilities(truncated(LOGITS, temperature=temperature)),
@@ -50,7 +50,7 @@ class TestTruncated:
     @pytest.mark.parametrize(
         ("p", "kept"),
         [
-            (0.01, [1]),  # Never nothing.
+            (0.01, [1]),  # At least one category is kept.
             (0.39, [1]),
             (0.41, [1, 3]),
             (0.66, [1, 3, 4]),
@@ -67,8 +67,8 @@ class TestTruncated:
         )
 
     @pytest.mark.parametrize("top_k", [None, 100])
-    def test_top_p_of_one_leaves_nothing_out(self, top_k):
-        """Of 512 categories, whose rounded probabilities add up to 1 before the end."""
+    def test_top_p_of_one_keeps_all_categories(self, top_k):
+        """The rounded sum of 512 probabilities reaches 1 before the last one."""
         logits = 3 * jax.random.normal(jax.random.key(0), (50, 512))
         for top_p in (1.0, jnp.float32(1.0)):
             np.testing.assert_array_equal(
@@ -76,9 +76,9 @@ class TestTruncated:
                 truncated(logits, top_k=top_k),
             )
 
-    def test_top_p_comes_after_temperature_and_top_k(self):
-        # Of the three likeliest, flattened: sqrt of .4, .25, .2, that is .43, .34, .30
-        # of their sum; the first two do not reach .8 together.
+    def test_top_p_applies_after_temperature_and_top_k(self):
+        # The three likeliest with temperature 2 have sqrt of .4, .25 and .2, which is
+        # .40, .32 and .28 of their sum: the first two reach .7 but not .8.
         three = np.where(P >= 0.2, np.sqrt(P), 0)
         options = {"temperature": 2.0, "top_k": 3}
         for p, kept in ((0.8, three), (0.7, np.where(P >= 0.25, three, 0))):
@@ -88,7 +88,7 @@ class TestTruncated:
                 rtol=1e-5,
             )
 
-    def test_each_place_by_itself(self):
+    def test_batch_elements_are_independent(self):
         both = jnp.stack([LOGITS, LOGITS[::-1]])
         np.testing.assert_array_equal(
             truncated(both, top_k=2, top_p=0.5),
@@ -121,7 +121,7 @@ def test_options_that_jit_closes_over_are_checked(name, good, bad, kind):
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
-def test_guidance_weighs_the_two_distributions(scale):
+def test_guidance_weights_the_two_distributions(scale):
     """p is proportional to p(label)^scale * p()^(1 - scale)."""
     other = np.array([0.3, 0.1, 0.2, 0.2, 0.2])
     logits = jnp.stack([LOGITS, jnp.asarray(np.log(other), "float32")])
@@ -134,7 +134,9 @@ def test_guidance_weighs_the_two_distributions(scale):
 def test_given_codes_are_kept_and_copies_agree():
     logits = jnp.tile(LOGITS[None], (6, 1))
     given = jnp.array([FREE, 2, FREE])
-    codes = choose(lambda logits: logits[:3], logits, jax.random.key(0), given)
+    codes = sample_categorical(
+        lambda logits: logits[:3], logits, jax.random.key(0), given
+    )
     assert codes.dtype == jnp.int32
     np.testing.assert_array_equal(codes[:3], codes[3:])
     assert codes[1] == 2

@@ -12,19 +12,19 @@ from scipy import special, stats
 from vqvae_jax import sampling
 
 H, W, C, K = 2, 2, 1, 3
-PLACES = H * W * C
+POSITIONS = H * W * C
 DRAWS = 20_000
 
-# A row of logits for each place and each possible history of it.
-TABLE = 1.5 * np.random.default_rng(0).normal(size=(PLACES, K**PLACES, K))
+# Logits for each position and each possible history before it.
+TABLE = 1.5 * np.random.default_rng(0).normal(size=(POSITIONS, K**POSITIONS, K))
 
 
 def logits_fn(codes):
-    """Logits of each place, a function of the places before it and no other."""
-    flat = codes.reshape(-1, PLACES)
-    powers = K ** jnp.arange(PLACES)
+    """Return the logits of each position, a function of the positions before it."""
+    flat = codes.reshape(-1, POSITIONS)
+    powers = K ** jnp.arange(POSITIONS)
     history = jnp.cumsum(flat * powers[None], axis=1) - flat * powers[None]
-    logits = jnp.asarray(TABLE, "float32")[jnp.arange(PLACES)[None], history]
+    logits = jnp.asarray(TABLE, "float32")[jnp.arange(POSITIONS)[None], history]
     return logits.reshape(*codes.shape, K)
 
 
@@ -40,67 +40,69 @@ def draw(key, *, temperature=1.0, given=None):
 
 
 def enumerate_grids(temperature=1.0):
-    """All K^4 grids with their probabilities, by the chain rule."""
-    grids = list(itertools.product(range(K), repeat=PLACES))
+    """Return all K^4 grids and their probabilities by the chain rule."""
+    grids = list(itertools.product(range(K), repeat=POSITIONS))
     probabilities = []
     for grid in grids:
         p, history = 1.0, 0
-        for place, code in enumerate(grid):
-            p *= special.softmax(TABLE[place, history] / temperature)[code]
-            history += code * K**place
+        for position, code in enumerate(grid):
+            p *= special.softmax(TABLE[position, history] / temperature)[code]
+            history += code * K**position
         probabilities.append(p)
     assert sum(probabilities) == pytest.approx(1)
     return np.array(grids), np.array(probabilities)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_grids_come_as_often_as_they_should(temperature):
+def test_grid_frequencies_match_the_probabilities(temperature):
     codes = np.asarray(draw(jax.random.key(0), temperature=temperature))
     assert (codes.shape, codes.dtype) == ((DRAWS, H, W, C), np.int32)
     grids, p = enumerate_grids(temperature)
-    index = codes.reshape(DRAWS, PLACES) @ K ** np.arange(PLACES)[::-1]
-    assert np.array_equal(grids @ K ** np.arange(PLACES)[::-1], np.arange(len(grids)))
+    index = codes.reshape(DRAWS, POSITIONS) @ K ** np.arange(POSITIONS)[::-1]
+    assert np.array_equal(
+        grids @ K ** np.arange(POSITIONS)[::-1], np.arange(len(grids))
+    )
     counts = np.bincount(index, minlength=len(grids))
-    # Grids with fewer than 5 expected draws are tested as one.
-    seldom = DRAWS * p < 5
-    group = np.where(seldom, 0, 1 + np.cumsum(~seldom))
+    # Test grids with fewer than 5 expected samples as one.
+    rare = DRAWS * p < 5
+    group = np.where(rare, 0, 1 + np.cumsum(~rare))
     counts = [counts[group == g].sum() for g in np.unique(group)]
     expected = [DRAWS * p[group == g].sum() for g in np.unique(group)]
     assert stats.chisquare(counts, expected).pvalue > 1e-3
 
 
-def test_low_temperature_takes_the_likeliest_code_each_time():
+def test_low_temperature_samples_the_likeliest_codes():
     best, history = [], 0
-    for place in range(PLACES):
-        best.append(int(TABLE[place, history].argmax()))
-        history += best[-1] * K**place
-    codes = draw(jax.random.key(1), temperature=1e-4).reshape(DRAWS, PLACES)
+    for position in range(POSITIONS):
+        best.append(int(TABLE[position, history].argmax()))
+        history += best[-1] * K**position
+    codes = draw(jax.random.key(1), temperature=1e-4).reshape(DRAWS, POSITIONS)
     np.testing.assert_array_equal(codes, np.broadcast_to(best, codes.shape))
 
 
-def test_the_key_decides():
+def test_samples_depend_only_on_the_key():
     first, again, other = (draw(jax.random.key(n)) for n in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert np.any(np.asarray(first) != np.asarray(other))
 
 
-def test_given_codes_are_kept_and_those_after_follow_them():
-    given = np.full((DRAWS, PLACES), sampling.FREE)
+def test_given_codes_are_kept_and_condition_later_codes():
+    given = np.full((DRAWS, POSITIONS), sampling.FREE)
     given[:, 1] = 2
     codes = draw(jax.random.key(2), given=jnp.asarray(given).reshape(-1, H, W, C))
-    codes = np.asarray(codes).reshape(DRAWS, PLACES)
+    codes = np.asarray(codes).reshape(DRAWS, POSITIONS)
     assert (codes[:, 1] == 2).all()
     first = np.bincount(codes[:, 0], minlength=K)
     p = special.softmax(TABLE[0, 0])
     assert stats.chisquare(first, DRAWS * p).pvalue > 1e-3
-    # The code after it, where the first one was 0.
+    # The next code, for grids whose first one is 0.
     rest = codes[codes[:, 0] == 0, 2]
     p = special.softmax(TABLE[2, 0 + 2 * K])
     assert stats.chisquare(np.bincount(rest, minlength=K), len(rest) * p).pvalue > 1e-3
 
 
 def test_copies_of_the_batch_get_the_same_codes():
-    """Of two copies, logits are the second's; the first's would give only zeros."""
+    """`adjust` selects the second copy; the logits of the first give only zeros."""
     batch = 5
 
     def both(codes):

@@ -1,4 +1,4 @@
-"""The cached sampler draws what the naive one draws, from the same numbers."""
+"""The cached sampler against the naive one, with the same keys."""
 
 import functools
 import itertools
@@ -19,7 +19,7 @@ K, BATCH = 5, 3
 
 
 def build(grid, *, batch=BATCH, condition=(), num_codes=K, **options):
-    """A network, random parameters and a condition with the named parts."""
+    """Return a network, random parameters, a condition with the named parts, codes."""
     rng = np.random.default_rng(0)
     parts = {
         "labels": ("num_classes", 4, lambda: rng.integers(4, size=batch)),
@@ -30,7 +30,7 @@ def build(grid, *, batch=BATCH, condition=(), num_codes=K, **options):
             lambda: rng.normal(size=(batch, *grid[:2], 2)),
         ),
     }
-    sizes = {"layers": 2, "units": 16, "kernel_size": 5} | options
+    sizes = {"layers": 2, "channels": 16, "kernel_size": 5} | options
     sizes |= {parts[name][0]: parts[name][1] for name in condition}
     network = PixelCNN(num_codes, grid[-1], **sizes)
     values = {name: jnp.asarray(parts[name][2]()) for name in condition}
@@ -63,10 +63,10 @@ ALL = ("labels", "vector", "features")
 )
 class TestSameAsNaive:
     def test_logits(self, grid, condition, options):
-        """Of given codes, place by place: those of the whole grid at once."""
+        """Logits of given codes one by one equal those of the whole grid at once."""
         network, params, condition, codes = build(grid, condition=condition, **options)
         whole = jax.jit(network.apply)(params, codes, condition)
-        by_place = jnp.moveaxis(codes, 0, -1)
+        by_position = jnp.moveaxis(codes, 0, -1)
 
         @jax.jit
         def walk(rows, leading=None):
@@ -80,10 +80,10 @@ class TestSameAsNaive:
                 leading=leading,
             )
 
-        one_by_one = jnp.moveaxis(walk(by_place), 3, 0)
+        one_by_one = jnp.moveaxis(walk(by_position), 3, 0)
         assert np.std(whole) > 0.1
         np.testing.assert_allclose(one_by_one, whole, atol=1e-5)
-        after = jnp.moveaxis(walk(by_place[1:], codes[:, :1]), 3, 0)
+        after = jnp.moveaxis(walk(by_position[1:], codes[:, :1]), 3, 0)
         np.testing.assert_allclose(after, whole[:, 1:], atol=1e-5)
 
     def test_codes(self, grid, condition, options):
@@ -115,12 +115,12 @@ class TestSameAsNaive:
                 drawn, slow(jax.random.key(seed), temperature)
             )
             seen |= set(np.asarray(drawn).flat)
-        # Not one code over and over, which any sampler could agree on.
+        # Any samplers would agree on a single repeated code.
         assert seen == set(range(K))
 
 
 class TestGiven:
-    def test_codes_are_kept_and_the_rest_is_as_naively_drawn(self):
+    def test_given_codes_are_kept_and_the_rest_equals_the_naive_sampler(self):
         network, params, condition, codes = build((4, 4, 3), condition=("labels",))
         free = np.random.default_rng(1).random(codes.shape) < 0.6
         given = jnp.where(free, sampling.FREE, codes)
@@ -140,8 +140,8 @@ class TestGiven:
         assert (drawn[free] != codes[free]).any()
 
     @pytest.mark.parametrize("rows", [1, 3])
-    def test_leading_rows_are_as_given_rows(self, rows):
-        """The shortcut through the vertical stack alone changes nothing."""
+    def test_leading_rows_equal_given_rows(self, rows):
+        """Skipping the horizontal stack in the leading rows changes nothing."""
         network, params, condition, codes = build((4, 3, 2), condition=ALL)
         given = codes.at[:, rows:].set(sampling.FREE)
         draw = functools.partial(
@@ -157,7 +157,7 @@ class TestGiven:
         )
 
 
-def test_copies_share_their_codes_under_other_conditions():
+def test_copies_with_different_conditions_share_their_codes():
     network, params, condition, codes = build((3, 3, 2), condition=("labels",))
     both = Condition(jnp.concatenate([condition.labels, (condition.labels + 1) % 4]))
     adjust = functools.partial(sampling.guided, scale=2.0)
@@ -174,7 +174,7 @@ def test_copies_share_their_codes_under_other_conditions():
 
 
 def test_frequencies_are_the_enumerated_probabilities():
-    """On a 2x2 grid with K = 3: 20 000 draws against all 81 grids (chi square)."""
+    """Chi-square test of 20 000 samples of a 2x2 grid, K = 3, against all 81 grids."""
     draws = 20_000
     network, params, _, _ = build((2, 2, 1), num_codes=3, layers=2, kernel_size=3)
     grids = np.array(list(itertools.product(range(3), repeat=4)))
@@ -190,14 +190,14 @@ def test_frequencies_are_the_enumerated_probabilities():
     index = np.asarray(codes).reshape(draws, 4) @ 3 ** np.arange(4)[::-1]
     expected = draws * p / p.sum()
     seen = np.bincount(index, minlength=81)
-    seldom = expected < 5
-    seen = np.append(seen[~seldom], seen[seldom].sum())
-    expected = np.append(expected[~seldom], expected[seldom].sum())
+    rare = expected < 5
+    seen = np.append(seen[~rare], seen[rare].sum())
+    expected = np.append(expected[~rare], expected[rare].sum())
     keep = expected > 0
     assert stats.chisquare(seen[keep], expected[keep]).pvalue > 1e-3
 
 
-def test_progress_is_told_after_each_row():
+def test_progress_is_called_after_each_row():
     network, params, _, codes = build((4, 2, 1))
     rows = []
     sampling.cached(
@@ -207,8 +207,8 @@ def test_progress_is_told_after_each_row():
     assert [int(row) for row in rows] == [1, 2, 3, 4]
 
 
-def test_a_batch_over_devices_is_drawn_where_it_is():
-    """The same codes, split as the labels are, without talk between the devices."""
+def test_a_sharded_batch_is_sampled_without_communication():
+    """The codes are the same and sharded as the labels."""
     network, params, condition, codes = build((3, 3, 2), batch=16, condition=ALL)
 
     @jax.jit
@@ -232,8 +232,8 @@ def test_a_batch_over_devices_is_drawn_where_it_is():
 
 
 def test_bfloat16_runs_and_keeps_float32_logits():
-    network, params, _, codes = build((3, 3, 2), dtype=jnp.bfloat16)
-    by_place = jnp.moveaxis(codes, 0, -1)
+    network, params, _, codes = build((3, 3, 2), dtype="bfloat16")
+    by_position = jnp.moveaxis(codes, 0, -1)
     walk = functools.partial(
         raster.walk,
         network,
@@ -242,14 +242,14 @@ def test_bfloat16_runs_and_keeps_float32_logits():
         shape=codes.shape,
         condition=UNCONDITIONAL,
     )
-    logits = jax.jit(walk)(by_place)
+    logits = jax.jit(walk)(by_position)
     assert logits.dtype == jnp.float32
     whole = jax.jit(network.apply)(params, codes)
     np.testing.assert_allclose(jnp.moveaxis(logits, 3, 0), whole, atol=0.05)
 
 
-def test_a_key_that_is_an_array_of_numbers_draws_the_same():
-    network, params, _, _ = build((2, 3, 2), layers=1, units=4)
+def test_a_legacy_key_samples_the_same_codes():
+    network, params, _, _ = build((2, 3, 2), layers=1, channels=4)
 
     @jax.jit
     def draw(key):
@@ -260,7 +260,7 @@ def test_a_key_that_is_an_array_of_numbers_draws_the_same():
     np.testing.assert_array_equal(draw(jax.random.PRNGKey(3)), expected)
 
 
-def test_a_condition_of_another_grid_is_refused():
+def test_a_condition_of_another_grid_is_rejected():
     network, params, condition, codes = build((3, 4, 1), condition=("features",))
     turned = Condition(features=condition.features.swapaxes(1, 2))
     with pytest.raises(UserError, match=r"features must have shape \[3, 3, 4, 2\]"):

@@ -1,4 +1,4 @@
-"""A walk that the host decides: the logits of the whole grid, place by place."""
+"""The stepwise sampler against the logits of the whole grid."""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,9 @@ K, BATCH = 5, 3
 
 
 def build(grid, **options):
-    """A network, random parameters, a condition with a label and a map, and codes."""
+    """Return a network, random parameters, a condition with a label and map, codes."""
     rng = np.random.default_rng(0)
-    sizes = {"layers": 2, "units": 16, "num_classes": 4, "map_features": 2} | options
+    sizes = {"layers": 2, "channels": 16, "num_classes": 4, "map_features": 2} | options
     network = PixelCNN(K, grid[-1], **sizes)
     codes = rng.integers(K, size=(BATCH, *grid)).astype("int32")
     features = jnp.asarray(rng.normal(size=(BATCH, *grid[:2], 2)), "float32")
@@ -31,13 +31,13 @@ def build(grid, **options):
 
 
 def walk(network, params, condition, codes):
-    """Tell the walk these codes; return what it gave for them."""
-    of_places = iter(np.moveaxis(codes, 0, -1).reshape(-1, BATCH))
+    """Respond with the given codes; return the codes and logits of `stepwise`."""
+    responses = iter(np.moveaxis(codes, 0, -1).reshape(-1, BATCH))
     seen = []
 
     def respond(logits):
         seen.append(logits)
-        return next(of_places)
+        return next(responses)
 
     found = sampling.stepwise(
         network, params, respond, shape=codes.shape, condition=condition
@@ -50,7 +50,7 @@ def walk(network, params, condition, codes):
     [((4, 3, 1), {}), ((2, 3, 3), {"kernel_size": 3, "cell_layers": 2})],
     ids=str,
 )
-def test_logits_are_those_of_the_whole_grid(grid, options):
+def test_logits_equal_those_of_the_whole_grid(grid, options):
     network, params, condition, codes = build(grid, **options)
     whole = jax.jit(network.apply)(params, codes, condition)
     found, logits = walk(network, params, condition, codes)
@@ -59,8 +59,8 @@ def test_logits_are_those_of_the_whole_grid(grid, options):
     np.testing.assert_allclose(logits, whole, atol=1e-5)
 
 
-def test_logits_are_the_same_to_the_last_bit_each_time():
-    """Also where only the codes before agree: what is decoded later changes nothing."""
+def test_logits_are_bit_identical_given_the_same_earlier_codes():
+    """Later codes do not change them."""
     network, params, condition, codes = build((3, 2, 2))
     _, logits = walk(network, params, condition, codes)
     other = codes.copy()
@@ -72,7 +72,7 @@ def test_logits_are_the_same_to_the_last_bit_each_time():
     assert (again[:, 2] != logits[:, 2]).any()
 
 
-def test_a_condition_that_is_missing_is_refused():
+def test_a_missing_condition_is_rejected():
     network, params, condition, codes = build((3, 2, 1))
     with pytest.raises(UserError, match=r"labels of shape \[3\] are needed"):
         walk(network, params, condition._replace(labels=None), codes)

@@ -1,4 +1,4 @@
-"""A model of four numbers, a source of points on a line, and runs of both."""
+"""A model of a few numbers, a source of points on a line, and runs of both."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from vqvae_jax.training.loop import Run, checkpoint_directory
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """Fit y = w x with noise from the key; `seen` counts steps outside the gradient."""
+    """Fits y = w x with noise from the key; `update` counts the steps in `seen`."""
 
     noise: float = 0.01
     fail_at: int = -1
@@ -52,7 +52,7 @@ class Line:
 
 
 class Points:
-    """A source of n examples on a line."""
+    """A source of `n` examples on a line."""
 
     def __init__(self, n=50):
         rng = np.random.default_rng(0)
@@ -108,31 +108,31 @@ def _read_run(workdir):
 
 @pytest.fixture(scope="session")
 def line():
-    """The model's class."""
+    """The class of the model."""
     return Line
 
 
 @pytest.fixture(scope="session")
 def points():
-    """The source's class."""
+    """The class of the source."""
     return Points
 
 
 @pytest.fixture(scope="session")
 def make_config():
-    """(**changes) -> a TrainingConfig of 20 steps."""
+    """(**changes) -> TrainingConfig of 20 steps."""
     return _make_config
 
 
 @pytest.fixture(scope="session")
 def make_run():
-    """(workdir) -> a Run over 50 points."""
+    """(workdir) -> Run over 50 points."""
     return _make_run
 
 
 @pytest.fixture(scope="session")
 def read_run():
-    """(workdir) -> (steps of its checkpoints, the last one's parameters, its log)."""
+    """(workdir) -> (steps of checkpoints, parameters of the last one, log)."""
     return _read_run
 
 

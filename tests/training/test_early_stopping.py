@@ -1,4 +1,4 @@
-"""When training ends, and the mark of it."""
+"""When training ends, and the file that marks a finished stage."""
 
 import json
 
@@ -14,7 +14,7 @@ from vqvae_jax.training import early_stopping
         (0, 19, 5, False),
         (0, 20, 5, True),
         (0, 25, 5, True),
-        # Not the steps but the validations count: those at 10, 15 and, not yet, 20.
+        # Validations count, not steps: those at 10 and 15; that at 20 is still due.
         (3, 19, 5, False),
         (3, 15, 5, False),
         (2, 15, 5, True),
@@ -25,13 +25,13 @@ from vqvae_jax.training import early_stopping
         (1, 10, None, False),
     ],
 )
-def test_over_by_steps_or_patience(make_config, patience, last, best, over):
-    """20 steps, a validation every 5."""
+def test_training_ends_by_steps_or_patience(make_config, patience, last, best, over):
+    """20 steps with a validation every 5."""
     config = make_config(patience=patience)
     assert early_stopping.is_over(config, last_step=last, best_step=best) == over
 
 
-def test_a_mark_says_the_last_and_the_best_step(tmp_path):
+def test_the_mark_stores_the_last_and_the_best_step(tmp_path):
     assert not early_stopping.is_marked(tmp_path)
     assert not early_stopping.is_marked(tmp_path / "nothing")
     early_stopping.write_mark(tmp_path, last_step=15, best_step=5)
@@ -43,7 +43,7 @@ def test_a_mark_says_the_last_and_the_best_step(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_mark_is_whole_or_not_there(tmp_path, monkeypatch):
+def test_the_mark_is_written_atomically(tmp_path, monkeypatch):
     def full(self, content, **_):
         with self.open("w") as file:
             file.write(content[:3])

@@ -1,4 +1,4 @@
-"""Evaluation over a whole set on eight devices, against NumPy."""
+"""Evaluation over a whole set on eight devices, compared with NumPy."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ EXAMPLES, BATCH, CODES = 1003, 64, 11
 @pytest.fixture(scope="module")
 def model(line):
     class Coded(line):
-        """Also counts a code per example, 0 where x is 0 as in padding."""
+        """Also counts a code per example; it is 0 for padding, where x is 0."""
 
         def evaluate(self, params, batch):
             codes = self.codes(batch["x"])[:, None]
@@ -40,8 +40,8 @@ def params(mesh):
     return jax.device_put(values, sharding.replicated(mesh))
 
 
-def test_each_of_1003_examples_counts_once(points, model, evaluation, params):
-    """[21] Batches of 64; the last has 43 examples. [24] Parameters stay."""
+def test_every_example_counts_once(points, model, evaluation, params):
+    """[21] Batches of 64; the last has 43 examples. [24] Parameters do not change."""
     source = points(EXAMPLES)
     before = jax.device_get(params)
     sums = evaluation(params, eval_batches(source, batch_size=BATCH))
@@ -55,12 +55,12 @@ def test_each_of_1003_examples_counts_once(points, model, evaluation, params):
     assert not any(x.is_deleted() for x in jax.tree.leaves(params))
 
 
-def test_what_is_masked_may_be_anything(points, evaluation, params):
+def test_masked_examples_are_ignored(points, evaluation, params):
     (batch,) = eval_batches(points(50), batch_size=BATCH)
     filled = {**batch, "y": np.where(batch["mask"], batch["y"], np.nan)}
     zeros, nans = (evaluation(params, [b]) for b in (batch, filled))
     jax.tree.map(np.testing.assert_array_equal, zeros, nans)
 
 
-def test_nothing_to_evaluate(evaluation, params):
+def test_no_batches_give_no_metrics(evaluation, params):
     assert evaluation(params, []) == {}

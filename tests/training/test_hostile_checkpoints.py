@@ -1,6 +1,7 @@
-"""Whatever byte of a checkpoint is damaged: what is read is what was written.
+"""Random damage to a checkpoint: nothing is read that was not written.
 
-Or the one before, with a warning, or it is told that there is none.
+Either the checkpoint is read unchanged, or the previous one with a warning, or an error
+of one line is raised.
 """
 
 import shutil
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.checkpoints import Checkpoints, on_devices, restore_params
-from vqvae_jax.training.state import TrainState
+from vqvae_jax.training.step import TrainState
 
 ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
 def make_state(step) -> TrainState:
-    """A state whose every array tells its step."""
+    """A state whose arrays all depend on the step."""
     state = TrainState(
         step=np.int32(step),
         params={"w": np.full((2, 3), step, "f4"), "table": np.arange(5.0) + step},
@@ -36,7 +37,7 @@ def abstract_state() -> TrainState:
 
 @pytest.fixture(scope="module")
 def two_steps(tmp_path_factory):
-    """Two checkpoints, the second the best; tests change copies."""
+    """Two checkpoints, the second of which is the best; tests modify copies."""
     directory = tmp_path_factory.mktemp("checkpoints") / "line"
     with Checkpoints(directory, keep=10) as checkpoints:
         for step in (1, 2):
@@ -48,23 +49,23 @@ def two_steps(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
-    """Where copies are made."""
+    """The directory of copies."""
     return tmp_path_factory.mktemp("copies")
 
 
-def damaged(directory, which, damage, place, bits) -> None:
+def apply_damage(directory, which, damage, position, bits) -> None:
     """Damage one file of the second checkpoint."""
     files = sorted(path for path in (directory / "2").rglob("*") if path.is_file())
     path = files[which % len(files)]
     content = bytearray(path.read_bytes())
-    place %= max(1, len(content))
+    position %= max(1, len(content))
     match damage:
         case "flip":
             if content:
-                content[place] ^= bits
+                content[position] ^= bits
             path.write_bytes(content)
         case "truncate":
-            path.write_bytes(content[:place])
+            path.write_bytes(content[:position])
         case "empty":
             path.write_bytes(b"")
         case "grow":
@@ -74,14 +75,14 @@ def damaged(directory, which, damage, place, bits) -> None:
 
 
 def read(read_one):
-    """Return what is read, or the one line that says why nothing is."""
-    with warnings.catch_warnings(record=True) as told:
+    """Return the result, None for an error of one line, and the warnings."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            return read_one(), told
+            return read_one(), caught
         except UserError as error:
             assert len(str(error).splitlines()) == 1  # noqa: PT017
-            return None, told
+            return None, caught
 
 
 def assert_is(found: TrainState, step: int) -> None:
@@ -100,30 +101,32 @@ DAMAGE = ("flip", "truncate", "empty", "grow", "remove")
 @given(
     which=st.integers(0, 100),
     damage=st.sampled_from(DAMAGE),
-    place=st.integers(0, 2000),
+    position=st.integers(0, 2000),
     bits=st.integers(1, 255),
 )
-@example(which=0, damage="flip", place=0, bits=1)
-def test_what_is_read_is_what_was_written(
-    two_steps, copies, which, damage, place, bits
+@example(which=0, damage="flip", position=0, bits=1)
+def test_damaged_values_are_never_read(
+    two_steps, copies, which, damage, position, bits
 ):
     directory = copies / "line"
     shutil.copytree(two_steps, directory)
     try:
-        damaged(directory, which, damage, place, bits)
+        apply_damage(directory, which, damage, position, bits)
         params, _ = read(lambda: restore_params(directory, abstract_state().params))
         if params is not None:
             step = int(params["w"][0, 0])
             jax.tree.map(np.testing.assert_array_equal, params, make_state(step).params)
         with Checkpoints(directory, keep=10) as checkpoints:
-            restored, told = read(lambda: checkpoints.restore_latest(abstract_state()))
+            restored, caught = read(
+                lambda: checkpoints.restore_latest(abstract_state())
+            )
         assert restored is not None
         step = int(restored.state.step)
         assert_is(restored.state, step)
         assert restored.data == {"next_batch": step}
-        said = [str(each.message) for each in told]
-        passed_over = [each for each in said if "is passed over" in each]
-        assert len(passed_over) == (0 if step == 2 else 1)
-        assert all(len(each.splitlines()) == 1 for each in passed_over)
+        messages = [str(warning.message) for warning in caught]
+        skipped = [message for message in messages if "is skipped" in message]
+        assert len(skipped) == (0 if step == 2 else 1)
+        assert all(len(message.splitlines()) == 1 for message in skipped)
     finally:
         shutil.rmtree(directory)

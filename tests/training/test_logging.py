@@ -1,16 +1,17 @@
-"""What a run writes down and shows, and what a resumed run takes back."""
+"""Metrics in `metrics.jsonl`, TensorBoard and the terminal; names of runs."""
 
 import json
 import os
 import re
 import struct
+import threading
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training import logging
-from vqvae_jax.training.logging import MetricsLog, Progress
+from vqvae_jax.training.logging import EventFile, MetricsLog, Progress, run_name
 
 
 def entries(workdir):
@@ -19,7 +20,7 @@ def entries(workdir):
 
 
 def events(directory):
-    """The records of TFRecord files: length, its checksum, an event, its checksum."""
+    """Yield the events of TFRecord files: length, checksum, event, checksum."""
     for path in sorted(directory.iterdir()):
         data = path.read_bytes()
         while data:
@@ -32,7 +33,7 @@ class TestMetricsLog:
     def test_lines_and_tensorboard_events(self, tmp_path):
         with MetricsLog(tmp_path, "vqvae", start_step=0) as log:
             log.write(5, "train", {"loss": 0.5, "error": 0.25})
-            # Whoever follows the file sees each line at once.
+            # Each line is flushed immediately.
             assert len(entries(tmp_path)) == 1
             log.write(5, "validation", {"loss": 0.75})
         train = {"stage": "vqvae", "split": "train", "step": 5}
@@ -51,7 +52,7 @@ class TestMetricsLog:
             ("validation/loss", 5): 0.75,
         }
 
-    def test_what_was_lost_is_dropped(self, tmp_path):
+    def test_entries_after_the_start_step_are_dropped(self, tmp_path):
         def line(stage, step):
             return json.dumps({"stage": stage, "split": "train", "step": step}) + "\n"
 
@@ -63,45 +64,80 @@ class TestMetricsLog:
         text = (tmp_path / "metrics.jsonl").read_text()
         assert text == kept + line("vqvae", 11)
         assert [p.name for p in tmp_path.glob("metrics*")] == ["metrics.jsonl"]
-        # TensorBoard is told to forget the same steps.
+        # TensorBoard drops the same steps.
         found = list(events(tmp_path / "tensorboard" / "vqvae"))
         assert [e.step for e in found if e.HasField("session_log")] == [11]
 
-    def test_a_full_disk(self, tmp_path):
-        """Told in one line, when it is written and when it is closed."""
+    def test_a_full_disk_raises_one_line(self, tmp_path):
+        """When a line is written and when the log is closed."""
         log = MetricsLog(tmp_path, "vqvae", start_step=0)
-        fill(log)
+        fill_disk(log)
         match = r"^cannot write .*metrics.jsonl .*: No space left on device; [^\n]*$"
         with pytest.raises(UserError, match=match), log:
             log.write(1, "train", {"loss": 1.0})
         log = MetricsLog(tmp_path, "vqvae", start_step=0)
-        log._file.write("what was not flushed")
-        fill(log)
+        log._file.write("not flushed")
+        fill_disk(log)
         with pytest.raises(UserError, match=match), log:
             pass
 
-    def test_a_full_disk_hides_no_other_error(self, tmp_path):
+    def test_a_full_disk_does_not_hide_another_error(self, tmp_path):
         log = MetricsLog(tmp_path, "vqvae", start_step=0)
-        log._file.write("what was not flushed")
-        fill(log)
+        log._file.write("not flushed")
+        fill_disk(log)
         with pytest.raises(KeyError, match="lost"), log:
             raise KeyError("lost")
 
-    def test_a_folder_that_is_not_there(self, tmp_path):
+    def test_a_missing_workdir_raises(self, tmp_path):
         with pytest.raises(UserError, match="No such file or directory"):
             MetricsLog(tmp_path / "nothing", "vqvae", start_step=0)
 
 
-def fill(log):
-    """Let the log's file be on a disk that is full."""
+def fill_disk(log):
+    """Redirect the file of the log to /dev/full."""
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, log._file.fileno())
     os.close(full)
 
 
+class TestEventFile:
+    def test_events_are_written_and_earlier_ones_purged(self, tmp_path):
+        file = EventFile(tmp_path / "new", purge_step=11)
+        file.add_scalar("train/loss", 0.5, 12)
+        file.close()
+        _, _, start, value = events(tmp_path / "new")
+        assert start.step == 11
+        assert start.session_log.status == SessionLog.START
+        assert (value.step, value.summary.value[0].tag) == (12, "train/loss")
+        assert value.summary.value[0].simple_value == 0.5
+
+    def test_files_of_the_same_second_have_different_names(self, tmp_path):
+        for step in (1, 2):
+            EventFile(tmp_path, purge_step=step).close()
+        assert len(list(tmp_path.iterdir())) == 2
+
+    def test_a_full_disk_raises_in_the_caller_without_a_thread(
+        self, tmp_path, monkeypatch
+    ):
+        threads = threading.active_count()
+        file = EventFile(tmp_path, purge_step=1)
+        assert threading.active_count() == threads
+        for step in range(1000):
+            file.add_scalar("loss", 0.5, step)
+
+        def full():
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(file._writer._py_recordio_writer._writer, "close", full)
+            with pytest.raises(OSError, match="No space left"):
+                file.close()
+        file.close()
+
+
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still unless it is moved: `clock[0]` in seconds."""
+    """A clock that only tests advance: `clock[0]` in seconds."""
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     now = [100.0]
@@ -113,7 +149,7 @@ class TestProgress:
     def test_plain_lines_without_a_terminal(self, clock, capsys):
         with Progress("line", 10, 1000, 16) as progress:
             clock[0] += 2
-            # From step 10 on, not from 0: 40 steps of 16 examples in two seconds.
+            # From step 10, not from 0: 40 steps of 16 examples in two seconds.
             assert progress.advance(50, {"loss": 0.25}) == pytest.approx(320)
             clock[0] += 0.5
             assert progress.advance(1000, {"loss": 1e-5}) == pytest.approx(30_400)
@@ -122,7 +158,7 @@ class TestProgress:
             "line 1000/1000: loss 0.0000, 30,400 examples/s\n"
         )
 
-    def test_pauses_do_not_count(self, clock):
+    def test_pauses_do_not_affect_the_speed(self, clock):
         with Progress("line", 0, 100, 16) as progress:
             clock[0] += 1
             with progress.paused():
@@ -134,7 +170,7 @@ class TestProgress:
             clock[0] += 2
             assert progress.advance(20, {"loss": 1.0}) == pytest.approx(80)
 
-    def test_a_clock_that_stands_still(self, clock):
+    def test_speed_is_finite_if_no_time_has_passed(self, clock):
         with Progress("line", 0, 100, 16) as progress:
             assert progress.advance(1, {"loss": 1.0}) > 0
 
@@ -148,3 +184,25 @@ class TestProgress:
         assert "50/100" in shown
         assert "loss 0.2500, 640 examples/s" in shown
         assert "line 50/100:" not in shown
+
+
+@pytest.mark.parametrize(
+    ("workdir", "name"),
+    [
+        ("runs/cifar", "cifar"),
+        ("runs/cifar/", "cifar"),
+        ("runs/robustness/beta=0.5/1", "beta=0.5/1"),
+        ("runs/comparison/vqvae/12", "vqvae/12"),
+        ("/3", "3"),
+    ],
+)
+def test_run_name_has_the_parent_of_a_number(workdir, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_name(workdir) == name
+
+
+def test_run_name_resolves_relative_paths(tmp_path, monkeypatch):
+    (tmp_path / "gan" / "0").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "gan" / "0")
+    assert run_name(".") == "gan/0"
+    assert run_name("..") == "gan"

@@ -1,4 +1,4 @@
-"""The loop with a model of four numbers: order, resumption, faults, devices."""
+"""The loop with a tiny model: results, resuming, early stopping, faults, devices."""
 
 import json
 import re
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.training.checkpoints import Manager
 from vqvae_jax.training.loop import checkpoint_directory, fit
-from vqvae_jax.training.manager import Manager
 
 
 @pytest.fixture(scope="module")
 def whole(line, make_config, make_run, tmp_path_factory):
-    """The workdir of a run of 20 steps; tests only read it."""
+    """Workdir of a run of 20 steps; tests do not modify it."""
     workdir = tmp_path_factory.mktemp("whole")
     fit(line(), make_config(), make_run(workdir))
     return workdir
@@ -22,7 +22,7 @@ def whole(line, make_config, make_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ten_steps(line, make_config, make_run, tmp_path_factory):
-    """The workdir of a run of 10 steps; tests copy it."""
+    """Workdir of a run of 10 steps; tests copy it."""
     workdir = tmp_path_factory.mktemp("ten")
     fit(line(), make_config(steps=10), make_run(workdir))
     return workdir
@@ -34,7 +34,7 @@ def half(ten_steps, tmp_path):
     return shutil.copytree(ten_steps, tmp_path / "half")
 
 
-def test_trains_validates_and_logs(whole, points, read_run):
+def test_fit_trains_validates_and_logs(whole, points, read_run):
     steps, params, log = read_run(whole)
     assert steps == [15, 20]
     assert params["seen"] == 20
@@ -43,7 +43,7 @@ def test_trains_validates_and_logs(whole, points, read_run):
     assert sorted(validation) == [5, 10, 15, 20]
     assert validation[20] < validation[5]
     assert {"loss", "error", "gradient_norm", "examples_per_second"} <= log[0].keys()
-    # The error of the whole set, in NumPy.
+    # The error over the whole set, computed in NumPy.
     source = points()
     expected = np.mean((source.x @ params["w"] - source.y) ** 2)
     assert validation[20] == pytest.approx(expected, rel=1e-4)
@@ -51,7 +51,7 @@ def test_trains_validates_and_logs(whole, points, read_run):
 
 
 def assert_same_run(read_run, found, expected):
-    """The same parameters bit for bit, and the same losses of the same steps."""
+    """Compare parameters bit for bit, and all logged values except the speed."""
     (_, params, log), (_, expected_params, expected_log) = map(
         read_run, (found, expected)
     )
@@ -62,12 +62,12 @@ def assert_same_run(read_run, found, expected):
     assert log == expected_log
 
 
-def test_ten_steps_and_ten_more_are_twenty(
+def test_ten_and_ten_steps_equal_twenty(
     whole, half, line, make_config, make_run, read_run
 ):
-    """[20] Optimiser, key, data position and parameters come back bit for bit.
+    """[20] Optimiser, key, data position and parameters are restored bit for bit.
 
-    What a run wrote of steps that were then lost is dropped.
+    Log entries of lost steps are dropped.
     """
     with (half / "metrics.jsonl").open("a") as file:
         lost = {"stage": "line", "split": "train", "step": 15, "loss": 1e9}
@@ -76,34 +76,34 @@ def test_ten_steps_and_ten_more_are_twenty(
     assert_same_run(read_run, half, whole)
 
 
-def test_after_a_damaged_checkpoint_the_end_is_the_same(
+def test_a_damaged_checkpoint_does_not_change_the_results(
     whole, half, line, make_config, make_run, read_run
 ):
-    """[20] The data go on from where the older checkpoint was, too."""
+    """[20] The data resume from the older checkpoint, too."""
     last = checkpoint_directory(half, "line") / "10"
     for file in last.glob("*/d/*"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.warns(UserWarning, match=r"line/10 cannot be read and is passed over"):
+    with pytest.warns(UserWarning, match=r"line/10 cannot be read and is skipped"):
         fit(line(), make_config(), make_run(half))
     assert_same_run(read_run, half, whole)
 
 
-def test_ten_steps_and_ten_more_are_twenty_with_an_average_too(
+def test_ten_and_ten_steps_equal_twenty_with_an_average(
     tmp_path, line, points, make_config, make_run, read_run
 ):
-    """[20] The average and, from the other item, the parameters that go on."""
+    """[20] Both the average and the parameters, from another item, are restored."""
     for name, ends in (("whole", (20,)), ("half", (10, 20))):
         for steps in ends:
             config = make_config(steps=steps, params_ema_decay=0.9)
             fit(line(), config, make_run(tmp_path / name))
     assert_same_run(read_run, tmp_path / "half", tmp_path / "whole")
-    # It is the average that was validated, and that is read.
+    # The average is validated, and read by users.
     _, average, log = read_run(tmp_path / "whole")
     source = points()
     expected = np.mean((source.x @ average["w"] - source.y) ** 2)
     (loss,) = (e["loss"] for e in log if (e["split"], e["step"]) == ("validation", 20))
     assert loss == pytest.approx(expected, rel=1e-4)
-    # seen is t after t steps: the mean of 1 ... 20 with the weights of the average.
+    # seen is t after t steps; compute the weighted mean of 1 ... 20.
     seen = 0.0
     for t in range(20):
         decay = min(0.9, (1 + t) / (10 + t))
@@ -117,16 +117,16 @@ def mark(workdir):
 
 @pytest.fixture(scope="module")
 def stopped(line, make_config, make_run, tmp_path_factory):
-    """The workdir of a run that stopped early; tests only read it."""
+    """Workdir of a run that stopped early; tests do not modify it."""
     workdir = tmp_path_factory.mktemp("stopped")
     fit(line(best_at=10), make_config(steps=40, patience=2), make_run(workdir))
     return workdir
 
 
 class TestPatience:
-    """A model that is best at step 10, validated every 5, with patience for 2."""
+    """A model that is best at step 10, validated every 5 steps, with patience 2."""
 
-    def test_two_worse_validations_end_it(self, stopped, read_run):
+    def test_training_ends_after_two_worse_validations(self, stopped, read_run):
         steps, params, log = read_run(stopped)
         assert steps == [10, 15, 20]
         assert params["seen"] == 20
@@ -134,7 +134,7 @@ class TestPatience:
         assert mark(stopped) == {"last_step": 20, "best_step": 10}
 
     @pytest.mark.parametrize("killed_at", [5, 10, 15])
-    def test_resumed_it_ends_at_the_same_step(
+    def test_a_resumed_run_ends_at_the_same_step(
         self, stopped, killed_at, tmp_path, line, make_config, make_run, read_run
     ):
         model, run = line(best_at=10), make_run(tmp_path)
@@ -143,7 +143,7 @@ class TestPatience:
         assert mark(tmp_path) == mark(stopped)
         assert_same_run(read_run, tmp_path, stopped)
 
-    def test_killed_before_the_mark_it_is_written_and_nothing_else_is_done(
+    def test_resuming_after_the_last_step_only_writes_the_mark(
         self, stopped, tmp_path, line, make_config, make_run, capsys
     ):
         workdir = shutil.copytree(stopped, tmp_path / "run")
@@ -152,13 +152,13 @@ class TestPatience:
         fit(line(best_at=10), make_config(steps=40, patience=2), make_run(workdir))
         assert mark(workdir) == mark(stopped)
         assert (workdir / "metrics.jsonl").read_bytes() == before
-        told = " ".join(capsys.readouterr().out.split())
-        assert told == (
+        printed = " ".join(capsys.readouterr().out.split())
+        assert printed == (
             "line stopped early at step 20 of 40: no validation was better than the "
             "one at step 10"
         )
 
-    def test_going_on_takes_the_mark_away(
+    def test_further_training_removes_the_mark(
         self, stopped, tmp_path, line, make_config, make_run
     ):
         workdir = shutil.copytree(stopped, tmp_path / "run")
@@ -167,12 +167,12 @@ class TestPatience:
             fit(line(fail_at=22), config, make_run(workdir))
         assert not (workdir / "checkpoints/line/finished.json").exists()
 
-    def test_without_patience_it_ends_by_its_steps(self, whole, capsys):
+    def test_without_patience_all_steps_are_taken(self, whole, capsys):
         assert mark(whole)["last_step"] == 20
         assert "early" not in capsys.readouterr().out
 
 
-def test_a_finished_run_is_left_alone(whole, line, make_config, make_run):
+def test_a_finished_run_is_unchanged(whole, line, make_config, make_run):
     before = (whole / "metrics.jsonl").read_bytes()
     fit(line(), make_config(), make_run(whole))
     assert (whole / "metrics.jsonl").read_bytes() == before
@@ -186,7 +186,7 @@ def test_the_best_by_validation_is_kept(
     assert read_run(tmp_path)[0] == [8, 20]
 
 
-def test_not_a_number_stops_with_step_term_and_last_good_checkpoint(
+def test_nan_raises_with_term_step_and_last_good_checkpoint(
     half, line, make_config, make_run, read_run
 ):
     expected = re.escape(f"{checkpoint_directory(half, 'line')}/10")
@@ -199,7 +199,7 @@ def full(*_, **__):
     raise OSError(28, "No space left on device")
 
 
-def test_not_a_number_is_told_on_a_full_disk_too(
+def test_nan_is_reported_even_if_the_disk_is_full(
     tmp_path, line, make_config, make_run, monkeypatch
 ):
     monkeypatch.setattr(Manager, "wait_until_finished", full)
@@ -207,21 +207,19 @@ def test_not_a_number_is_told_on_a_full_disk_too(
         fit(line(fail_at=1), make_config(), make_run(tmp_path))
 
 
-def test_a_full_disk_is_told_and_earlier_checkpoints_stay(
+def test_a_full_disk_raises_and_keeps_earlier_checkpoints(
     half, line, make_config, make_run, read_run, monkeypatch
 ):
     with monkeypatch.context() as broken:
         broken.setattr(Manager, "save", full)
         with pytest.raises(
-            UserError, match=r"checkpoint 15 .*the disk is full.*untouched"
+            UserError, match=r"checkpoint 15 .*the disk is full.*intact"
         ):
             fit(line(), make_config(), make_run(half))
     assert read_run(half)[0] == [5, 10]
 
 
-def test_a_batch_that_does_not_split_over_the_devices(
-    tmp_path, line, make_config, make_run
-):
+def test_an_indivisible_batch_size_raises(tmp_path, line, make_config, make_run):
     with pytest.raises(
         UserError, match=r"^training.batch_size=12 must be a multiple of the 8"
     ):

@@ -1,5 +1,6 @@
-"""Training that is told to end saves where it is, and goes on as if it had not been."""
+"""Preempted training saves its last step and resumes with identical results."""
 
+import itertools
 import json
 import signal
 
@@ -7,16 +8,16 @@ import numpy as np
 import pytest
 
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.runtime.preemption import Interrupted, listening
+from vqvae_jax.runtime.preemption import Preempted, handle_signals
+from vqvae_jax.training.checkpoints import Manager
 from vqvae_jax.training.loop import fit
-from vqvae_jax.training.manager import Manager
 
 
-class Telling:
-    """Batches, before one of which the process is told to end."""
+class Signalling:
+    """Batches, before one of which the process sends itself a signal."""
 
     def __init__(self, batches, before):
-        self._batches, self._left = batches, before
+        self._batches, self._remaining = batches, before
 
     def get_state(self):
         return self._batches.get_state()
@@ -26,48 +27,48 @@ class Telling:
 
     def __next__(self):
         # Three batches are read before the first step, then one before each.
-        self._left -= 1
-        if self._left == -2:
+        self._remaining -= 1
+        if self._remaining == -2:
             signal.raise_signal(signal.SIGTERM)
         return next(self._batches)
 
 
-def told_before(run, step):
-    """The run, told to end while the given step is taken."""
-    return run._replace(train=Telling(run.train, step))
+def signalled_at(run, step):
+    """The run, with a signal during the given step."""
+    return run._replace(train=Signalling(run.train, step))
 
 
-def told_in_validation(run, number):
-    """The run, told to end in the given validation, after its first batch."""
-    done = []
+def signalled_in_validation(run, number):
+    """The run, with a signal after the first batch of the given validation."""
+    numbers = itertools.count(1)
 
     def validation():
-        done.append(None)
+        current = next(numbers)
         for batch in run.validation():
             yield batch
-            if len(done) == number:
+            if current == number:
                 signal.raise_signal(signal.SIGINT)
 
     return run._replace(validation=validation)
 
 
 def interrupt(model, config, run) -> str:
-    """Fit, and return where it was interrupted."""
-    with pytest.raises(Interrupted) as caught, listening():
+    """Fit until the signal; return the message of `Preempted`."""
+    with pytest.raises(Preempted) as caught, handle_signals():
         fit(model, config, run)
     return str(caught.value)
 
 
 @pytest.fixture(scope="module")
 def whole(line, make_config, make_run, tmp_path_factory):
-    """The workdir of an undisturbed run; tests only read it."""
+    """Workdir of an uninterrupted run; tests do not modify it."""
     workdir = tmp_path_factory.mktemp("whole")
     fit(line(), make_config(), make_run(workdir))
     return workdir
 
 
 def assert_same_end(read_run, found, expected):
-    """Checkpoints, parameters bit for bit, validations and the mark are the same."""
+    """Compare checkpoints, parameters bit for bit, validations and the mark."""
     steps, params, log = read_run(found)
     expected_steps, expected_params, expected_log = read_run(expected)
     assert steps == expected_steps
@@ -83,74 +84,72 @@ def assert_same_end(read_run, found, expected):
 
 
 @pytest.mark.parametrize("step", [1, 8, 19])
-def test_between_validations(
+def test_a_signal_between_validations(
     step, whole, tmp_path, line, make_config, make_run, read_run
 ):
-    where = interrupt(line(), make_config(), told_before(make_run(tmp_path), step))
-    assert where == f"line is saved at step {step} of 20"
+    message = interrupt(line(), make_config(), signalled_at(make_run(tmp_path), step))
+    assert message == f"line is saved at step {step} of 20"
     steps, params, log = read_run(tmp_path)
     assert steps[-1] == params["seen"] == step
-    # Its steps are logged, as they were checked.
+    # Its steps were checked, so they are logged.
     assert log[-1]["step"] == step
     fit(line(), make_config(), make_run(tmp_path))
     assert_same_end(read_run, tmp_path, whole)
 
 
 @pytest.mark.parametrize("number", [2, 4])
-def test_in_a_validation_which_is_then_owed(
+def test_an_interrupted_validation_is_repeated(
     number, whole, tmp_path, line, make_config, make_run, read_run
 ):
-    """The last one too, after which no step is left to take."""
-    run = told_in_validation(make_run(tmp_path), number)
-    where = interrupt(line(), make_config(), run)
-    assert where == f"line is saved at step {5 * number} of 20"
+    """Including the last one, after which no steps remain."""
+    run = signalled_in_validation(make_run(tmp_path), number)
+    message = interrupt(line(), make_config(), run)
+    assert message == f"line is saved at step {5 * number} of 20"
     last = tmp_path / "checkpoints" / "line" / str(5 * number)
     assert not (last / "metrics").exists()
-    # Interrupted in it again, there is nothing to add.
-    run = told_in_validation(make_run(tmp_path), 1)
-    assert interrupt(line(), make_config(), run) == where
+    # A second signal in the same validation saves nothing new.
+    run = signalled_in_validation(make_run(tmp_path), 1)
+    assert interrupt(line(), make_config(), run) == message
     fit(line(), make_config(), make_run(tmp_path))
     assert_same_end(read_run, tmp_path, whole)
 
 
-def test_where_a_validation_is_due_it_is_owed_too(
+def test_a_signal_at_a_due_validation_defers_it(
     whole, tmp_path, line, make_config, make_run, read_run
 ):
-    where = interrupt(line(), make_config(), told_before(make_run(tmp_path), 10))
-    assert where == "line is saved at step 10 of 20"
+    message = interrupt(line(), make_config(), signalled_at(make_run(tmp_path), 10))
+    assert message == "line is saved at step 10 of 20"
     assert read_run(tmp_path)[2][-1]["split"] == "train"
     fit(line(), make_config(), make_run(tmp_path))
     assert_same_end(read_run, tmp_path, whole)
 
 
-def test_it_takes_the_place_of_no_validated_one(
+def test_an_unvalidated_checkpoint_replaces_no_validated_one(
     tmp_path, line, make_config, make_run, read_run
 ):
     model, config = line(best_at=5), make_config(keep=1)
-    interrupt(model, config, told_before(make_run(tmp_path), 13))
+    interrupt(model, config, signalled_at(make_run(tmp_path), 13))
     assert read_run(tmp_path)[0] == [5, 10, 13]
-    interrupt(model, config, told_before(make_run(tmp_path), 1))
+    interrupt(model, config, signalled_at(make_run(tmp_path), 1))
     assert read_run(tmp_path)[0] == [5, 10, 14]
     fit(model, config, make_run(tmp_path))
     assert read_run(tmp_path)[0] == [5, 20]
 
 
-def test_what_has_diverged_is_not_saved(
-    tmp_path, line, make_config, make_run, read_run
-):
-    run = told_before(make_run(tmp_path), 8)
-    with pytest.raises(UserError, match="error is nan at step 7"), listening():
+def test_a_diverged_state_is_not_saved(tmp_path, line, make_config, make_run, read_run):
+    run = signalled_at(make_run(tmp_path), 8)
+    with pytest.raises(UserError, match="error is nan at step 7"), handle_signals():
         fit(line(fail_at=6), make_config(), run)
     assert read_run(tmp_path)[0] == [5]
 
 
-def test_a_full_disk_is_told(tmp_path, line, make_config, make_run, monkeypatch):
-    """Nothing is said to be saved that is not."""
+def test_a_full_disk_raises(tmp_path, line, make_config, make_run, monkeypatch):
+    """A state that could not be saved is not reported as saved."""
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    interrupt(line(), make_config(), told_before(make_run(tmp_path), 6))
+    interrupt(line(), make_config(), signalled_at(make_run(tmp_path), 6))
     monkeypatch.setattr(Manager, "wait_until_finished", full)
-    with pytest.raises(UserError, match="the disk is full"), listening():
-        fit(line(), make_config(), told_before(make_run(tmp_path), 2))
+    with pytest.raises(UserError, match="the disk is full"), handle_signals():
+        fit(line(), make_config(), signalled_at(make_run(tmp_path), 2))

@@ -1,17 +1,17 @@
-"""Schedules against closed forms, Adam against its equations in NumPy."""
+"""Schedules compared with closed forms, Adam with its equations in NumPy."""
 
 import jax
 import numpy as np
 import pytest
 
-from vqvae_jax.training.optimizer import learning_rate, make_optimizer
+from vqvae_jax.training.config import learning_rate, make_optimizer
 
 PEAK, STEPS = 0.05, 20
 
 
 @pytest.mark.parametrize("warmup", [0, 4])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_schedules(make_config, schedule, warmup):
+def test_schedules_equal_closed_forms(make_config, schedule, warmup):
     config = make_config(schedule=schedule, warmup_steps=warmup)
     step = np.arange(STEPS + 1)
     expected = np.full(STEPS + 1, PEAK)
@@ -24,7 +24,7 @@ def test_schedules(make_config, schedule, warmup):
     np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
-def test_a_warm_up_longer_than_the_run_stays_linear(make_config):
+def test_a_warm_up_longer_than_the_run_is_linear(make_config):
     for schedule in ("constant", "cosine"):
         config = make_config(schedule=schedule, warmup_steps=40)
         found = jax.jit(learning_rate(config))(np.arange(STEPS))
@@ -32,7 +32,7 @@ def test_a_warm_up_longer_than_the_run_stays_linear(make_config):
 
 
 def adam(gradients, rates, *, b1=0.9, b2=0.999, eps=1e-8):
-    """Algorithm 1 of Kingma and Ba: the sum of the updates after each step."""
+    """Return the sum of updates after each step of algorithm 1 of Kingma and Ba."""
     m = v = total = np.zeros_like(gradients[0])
     totals = []
     for t, (g, rate) in enumerate(zip(gradients, rates, strict=True), start=1):
@@ -44,14 +44,14 @@ def adam(gradients, rates, *, b1=0.9, b2=0.999, eps=1e-8):
 
 
 def run(config, gradients):
-    """The sum of the updates of "w" after each step, beside a frozen "table"."""
+    """Return the sum of updates of "w" after each step; "table" is frozen."""
     params = {"w": np.zeros_like(gradients[0], "f4"), "table": np.ones((9, 7), "f4")}
     optimizer = make_optimizer(config, {"w": True, "table": False})
     state = optimizer.init(params)
     update = jax.jit(optimizer.update)
     totals = []
     for gradient in gradients:
-        # The table's gradient is large, to show that clipping does not see it.
+        # The gradient of the table is large, to show that clipping ignores it.
         gradient = {"w": np.asarray(gradient, "f4"), "table": 1e3 * params["table"]}
         updates, state = update(gradient, state, params)
         np.testing.assert_array_equal(updates["table"], 0.0)
@@ -62,18 +62,18 @@ def run(config, gradients):
 
 @pytest.fixture(scope="module")
 def gradients():
-    """Five of them, of norms from 0.1 to 30."""
+    """Five gradients with norms from 0.1 to 30."""
     directions = np.random.default_rng(0).normal(size=(5, 6))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return directions * np.array([0.1, 30.0, 0.5, 3.0, 0.9])[:, None]
 
 
-def test_adams_first_steps(make_config, gradients):
+def test_first_steps_equal_adam(make_config, gradients):
     expected = adam(gradients, np.full(5, PEAK))
     np.testing.assert_allclose(run(make_config(), gradients), expected, rtol=1e-4)
 
 
-def test_clipping_scales_large_gradients_and_warm_up_starts_at_0(
+def test_clipping_scales_large_gradients_and_warm_up_starts_at_zero(
     make_config, gradients
 ):
     config = make_config(gradient_clip=1.0, warmup_steps=4)

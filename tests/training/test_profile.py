@@ -1,4 +1,4 @@
-"""Which steps are profiled, and that a profile appears."""
+"""Which steps are profiled, and the profile that is written."""
 
 import jax
 import pytest
@@ -14,19 +14,19 @@ from vqvae_jax.training.profile import profiled, steps_to_profile
         (0, 0, 100, []),
         (3, 0, 100, [11, 12, 13]),
         (3, 40, 100, [51, 52, 53]),
-        # Near the end, and in a run that is shorter than the warm-up.
+        # Near the end, and in a run shorter than the warm-up.
         (3, 90, 100, [98, 99, 100]),
         (3, 0, 5, [3, 4, 5]),
         (9, 0, 5, [1, 2, 3, 4, 5]),
         (3, 99, 100, [100]),
     ],
 )
-def test_which_steps(num_steps, done, total, expected):
+def test_steps_to_profile(num_steps, done, total, expected):
     assert list(steps_to_profile(num_steps, done=done, total=total)) == expected
 
 
 def steps_in(directory):
-    """The numbers of the steps in the one profile below a directory."""
+    """Return the step numbers in the only profile below a directory."""
     (file,) = directory.glob("plugins/profile/*/*.xplane.pb")
     profile = ProfileData.from_file(str(file))
     return sorted(
@@ -38,7 +38,7 @@ def steps_in(directory):
     )
 
 
-def test_the_loop_writes_a_profile_and_trains_as_without(
+def test_fit_writes_a_profile_without_changing_results(
     tmp_path, line, make_config, make_run, read_run
 ):
     for name, steps in (("with", 3), ("without", 0)):
@@ -60,6 +60,6 @@ def test_a_step_that_fails_ends_the_profile(tmp_path):
         profiled(fails, tmp_path, steps=range(1, 4), done=0) as step,
     ):
         step(None, None)
-    # Another one could not be started while this one ran.
+    # Only one trace can be active: this one starts because the other has ended.
     with jax.profiler.trace(str(tmp_path / "other")):
         pass

@@ -1,4 +1,4 @@
-"""Batches are split over the eight devices, the rest is copied to each."""
+"""Batches are split over eight devices, everything else is replicated."""
 
 import jax
 import numpy as np
@@ -9,19 +9,19 @@ from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training import sharding
 
 
-def test_the_mesh_has_all_devices_along_data(mesh):
+def test_the_mesh_has_one_axis_of_all_devices(mesh):
     assert dict(mesh.shape) == {"data": 8}
 
 
-def test_the_mesh_goes_from_process_to_process(monkeypatch):
-    """Whatever order JAX lists the devices in."""
+def test_the_mesh_is_ordered_by_process(monkeypatch):
+    """The order in which JAX lists the devices does not matter."""
     devices = jax.devices()
     shuffled = [devices[i] for i in (5, 0, 7, 2, 4, 1, 6, 3)]
     monkeypatch.setattr(jax, "devices", lambda: shuffled)
     assert sharding.data_mesh().devices.tolist() == devices
 
 
-def test_what_all_processes_have_is_on_each_device(mesh):
+def test_put_replicated_copies_to_every_device(mesh):
     tree = {"x": np.arange(6, dtype="f4").reshape(2, 3), "n": jax.numpy.int32(4)}
     placed = sharding.put_replicated(tree, mesh)
     for name, array in placed.items():
@@ -32,7 +32,7 @@ def test_what_all_processes_have_is_on_each_device(mesh):
             np.testing.assert_array_equal(shard.data, tree[name])
 
 
-def test_batches_are_split_and_parameters_copied(mesh):
+def test_put_batch_splits_the_leading_axis(mesh):
     assert sharding.replicated(mesh).is_fully_replicated
     x = np.arange(48, dtype="f4").reshape(16, 3)
     batch = sharding.put_batch({"x": x, "mask": np.ones(16, bool)}, mesh)
@@ -44,7 +44,7 @@ def test_batches_are_split_and_parameters_copied(mesh):
     assert batch["mask"].dtype == bool
 
 
-def test_a_batch_that_does_not_split_names_its_key(mesh):
+def test_an_indivisible_batch_size_raises_with_its_key(mesh):
     sharding.require_divisible(16, mesh, key="training.batch_size")
     with pytest.raises(
         UserError, match=r"^training.batch_size=12 must be a multiple of the 8 devices"

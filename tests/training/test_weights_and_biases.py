@@ -1,4 +1,4 @@
-"""Metrics at Weights & Biases, to a stand-in for its package."""
+"""Logging to Weights & Biases, with a fake of its package."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from vqvae_jax import pipeline
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.logging import MetricsLog
 
-STAND_IN = """
+FAKE = """
 class Error(Exception):
     pass
 
@@ -27,7 +27,7 @@ runs = []
 
 def init(**options):
     if options["group"] == "refused":
-        raise Error("not logged in,\\nor so")
+        raise Error("not logged in,\\nno key")
     runs.append(Run(options))
     return runs[-1]
 """
@@ -35,10 +35,10 @@ def init(**options):
 
 @pytest.fixture
 def wandb(tmp_path, monkeypatch):
-    """The stand-in, asked for and installed."""
+    """The fake package, enabled and installed."""
     monkeypatch.setenv("WANDB_PROJECT", "codes")
     (tmp_path / "packages").mkdir()
-    (tmp_path / "packages" / "wandb.py").write_text(STAND_IN)
+    (tmp_path / "packages" / "wandb.py").write_text(FAKE)
     monkeypatch.syspath_prepend(tmp_path / "packages")
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     import wandb
@@ -53,7 +53,7 @@ def workdir(tmp_path):
     return tmp_path / "cifar"
 
 
-def test_a_stage_is_a_run_and_goes_on_in_it(wandb, workdir):
+def test_a_resumed_stage_continues_its_run(wandb, workdir):
     (workdir / "config.json").write_text(json.dumps({"seed": 3}))
     with MetricsLog(workdir, "vqvae", start_step=0) as log:
         log.write(5, "train", {"loss": 0.5})
@@ -73,26 +73,26 @@ def test_a_stage_is_a_run_and_goes_on_in_it(wandb, workdir):
     assert first.options["id"] == again.options["id"] != prior.options["id"]
 
 
-def test_seeds_of_a_suites_settings_are_told_apart(wandb, tmp_path):
-    places = [tmp_path / name / "0" for name in ("base", "beta=0.5")]
-    for place in places:
-        place.mkdir(parents=True)
-        with MetricsLog(place, "vqvae", start_step=0):
+def test_runs_of_equal_seeds_have_different_names(wandb, tmp_path):
+    for name in ("base", "beta=0.5"):
+        workdir = tmp_path / name / "0"
+        workdir.mkdir(parents=True)
+        with MetricsLog(workdir, "vqvae", start_step=0):
             pass
     assert [run.options["group"] for run in wandb.runs] == ["base/0", "beta=0.5/0"]
     names = [run.options["name"] for run in wandb.runs]
     assert names == ["base/0/vqvae", "beta=0.5/0/vqvae"]
 
 
-def test_a_stage_that_fails_is_told(wandb, workdir):
+def test_a_failed_stage_ends_its_run_as_failed(wandb, workdir):
     with pytest.raises(KeyError), MetricsLog(workdir, "vqvae", start_step=0):
         raise KeyError
     assert wandb.runs[0].exit_code == 1
 
 
-def test_what_wandb_refuses_is_one_line(wandb, tmp_path):
+def test_errors_of_wandb_are_one_line(wandb, tmp_path):
     (tmp_path / "refused").mkdir()
-    match = r"^wandb cannot open a run \(not logged in, or so\): [^\n]*WANDB_MODE"
+    match = r"^wandb cannot open a run \(not logged in, no key\): [^\n]*WANDB_MODE"
     with pytest.raises(UserError, match=match):
         MetricsLog(tmp_path / "refused", "vqvae", start_step=0)
 
@@ -104,7 +104,7 @@ def test_only_the_first_process_writes(wandb, workdir, monkeypatch):
     assert wandb.runs == []
 
 
-def test_without_being_asked_for_it_is_not_imported(workdir, monkeypatch):
+def test_wandb_is_not_imported_unless_enabled(workdir, monkeypatch):
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     monkeypatch.setitem(sys.modules, "wandb", None)
     with MetricsLog(workdir, "vqvae", start_step=0) as log:
@@ -112,7 +112,7 @@ def test_without_being_asked_for_it_is_not_imported(workdir, monkeypatch):
     assert not (workdir / "wandb").exists()
 
 
-def test_asked_for_and_not_installed_is_told_before_anything_starts(
+def test_enabled_but_not_installed_raises_before_anything_starts(
     tiny_config, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("WANDB_PROJECT", "codes")
@@ -122,8 +122,10 @@ def test_asked_for_and_not_installed_is_told_before_anything_starts(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_of_its_name_is_not_wandb(tiny_config, tmp_path, monkeypatch):
-    """Which wandb leaves where it was used: it can be imported, and is nothing."""
+def test_a_folder_named_wandb_does_not_count_as_installed(
+    tiny_config, tmp_path, monkeypatch
+):
+    """Runs of wandb create such a folder, importable as a namespace package."""
     monkeypatch.setenv("WANDB_PROJECT", "codes")
     (tmp_path / "wandb").mkdir()
     monkeypatch.syspath_prepend(tmp_path)

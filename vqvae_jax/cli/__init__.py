@@ -1,1 +1,1 @@
-"""Commands for a trained model: python -m vqvae_jax --help."""
+"""The command line."""

@@ -1,4 +1,4 @@
-"""Work that is done batch by batch, and goes on where it was interrupted."""
+"""Files made batch by batch, resuming after an interruption."""
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from vqvae_jax.cli import progress
 from vqvae_jax.cli.outputs import Outputs
 
-# The sources of a batch and the batch's number -> the contents of a file for each.
+# The sources of a batch and its number -> the content of a file for each.
 Make = Callable[[Sequence[str], int], list[bytes]]
 
 
@@ -20,20 +20,20 @@ def make_files(
     suffix: str,
     reads: Iterable[str] = (),
 ) -> None:
-    """Make what is missing in a folder.
+    """Make the missing files of a folder.
 
-    Batches are the same whatever is missing, and so is what is drawn in them.
+    Batches, and their random numbers, do not depend on which files are missing.
 
     Args:
-      options: have the folder, `out`, and `force` and `batch_size`.
-      sources: what each result is made of, by its name.
-      make: makes a batch of them.
-      made_by: what decides the results.
+      options: with `out`, the folder, `force` and `batch_size`.
+      sources: the source of each result, by its name.
+      make: makes a batch of results.
+      made_by: what determines the results.
       suffix: of the files.
-      reads: the files that they are made of.
+      reads: input files.
 
     Raises:
-      UserError: there are files in the way, or a file cannot be written.
+      UserError: the folder has other files, or a file cannot be written.
     """
     outputs = Outputs(
         options.out,
@@ -52,4 +52,4 @@ def make_files(
                 for name, content in zip(batch, contents, strict=True):
                     outputs.write(name, content)
             advance(len(batch))
-    outputs.tell()
+    outputs.print_summary()

@@ -1,160 +1,146 @@
-"""How a kind of model goes from files to codes, and from codes to files, by batches."""
+"""The maps between image files and codes, by batches."""
 
+import argparse
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
-from vqvae_jax.cli.models import Loaded, rate_of
+from vqvae_jax.cli.inputs import Input
+from vqvae_jax.cli.loaded import Loaded
 from vqvae_jax.cli.outputs import png
+from vqvae_jax.data import folder
 from vqvae_jax.data.batches import eval_batches
+from vqvae_jax.data.config import SUFFIXES
 from vqvae_jax.data.folder import FolderSource
 from vqvae_jax.runtime.arrays import require_range, require_shape
 from vqvae_jax.runtime.errors import require
-from vqvae_jax.tasks.speech import audio as audio_lib
-from vqvae_jax.tasks.speech.sound import wav
 
 Codes = Int[np.ndarray, "..."]
 Images = UInt8[np.ndarray, "B h w c"]
 
 
-class ImageCoder:
-    """Of a VQ-VAE of images.
+@runtime_checkable
+class Coder(Protocol):
+    """The maps of a kind of model between files and codes.
 
     Attributes:
-      suffix: of what codes are made to.
+      suffix: of decoded files.
+      input_suffixes: of the files to encode.
     """
 
+    suffix: str
+    input_suffixes: Sequence[str]
+
+    @staticmethod
+    def require_inputs(files: Sequence[Input], loaded: Loaded) -> None:
+        """Raise UserError if a file to encode cannot be read."""
+
+    @staticmethod
+    def decoding_options(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
+        """Return the options of a command that change decoded files.
+
+        Raises:
+          UserError: one is missing or invalid.
+        """
+
+    @classmethod
+    def from_options(
+        cls, loaded: Loaded, options: argparse.Namespace, *, batch_size: int
+    ) -> "Coder":
+        """Make the coder of a command."""
+
+    def encode(self, paths: Sequence[str]) -> list[Codes]:
+        """Return the codes of files."""
+
+    def decode(self, codes: Sequence[Codes], batch: int) -> list[bytes]:
+        """Return a file for the codes of each item of a batch."""
+
+    def reconstruct(self, paths: Sequence[str], batch: int) -> list[bytes]:
+        """Return the reconstruction of each file of a batch."""
+
+    def require_codes(self, codes: Codes, *, where: Path) -> None:
+        """Raise UserError, naming a file, unless codes fit the model."""
+
+
+class ImageCoder:
+    """The coder of models of images."""
+
     suffix = ".png"
+    input_suffixes = SUFFIXES
 
     def __init__(self, loaded: Loaded, *, batch_size: int):
-        """Compile nothing yet."""
+        """Set up the functions; nothing is compiled yet."""
         self._model, self._params = loaded.model, loaded.params
         self._batch_size = batch_size
         self._encode = jax.jit(loaded.model.encode)
         self._decode = jax.jit(loaded.model.decode)
+        self._reconstruct = jax.jit(loaded.model.reconstruct)
 
-    def codes_of(self, paths: Sequence[str]) -> list[Codes]:
+    @staticmethod
+    def require_inputs(files: Sequence[Input], loaded: Loaded) -> None:
+        """Raise UserError if an image cannot be read; the first one is named."""
+        del loaded
+        require_images(files)
+
+    @staticmethod
+    def decoding_options(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
+        """Return {}: decoding images has no options."""
+        del loaded, options
+        return {}
+
+    @classmethod
+    def from_options(
+        cls, loaded: Loaded, options: argparse.Namespace, *, batch_size: int
+    ) -> "ImageCoder":
+        """Make the coder of a command."""
+        del options
+        return cls(loaded, batch_size=batch_size)
+
+    def encode(self, paths: Sequence[str]) -> list[Codes]:
         """Return the codes of image files."""
-        codes = each_image(
-            functools.partial(self._encode, self._params),
-            paths,
-            self._model.image_shape,
-            batch_size=self._batch_size,
-        )
-        return list(codes)
+        return list(self._each_image(self._encode, paths))
 
     def require_codes(self, codes: Codes, *, where: Path) -> None:
-        """Raise UserError unless codes are those of an image; `where` is named."""
+        """Raise UserError, naming a file, unless codes are those of an image."""
         require_shape(f"the codes in {where}", codes, *self._model.grid)
         require_range(f"the codes in {where}", codes, 0, self._model.num_codes)
 
-    def made_of(self, codes: Sequence[Codes], number: int = 0) -> list[bytes]:
-        """Return an image file for the codes of each image of a batch."""
-        del number  # Nothing is drawn.
+    def decode(self, codes: Sequence[Codes], batch: int = 0) -> list[bytes]:
+        """Return a PNG file for the codes of each image of a batch."""
+        del batch  # Nothing is drawn.
         stacked = np.zeros((self._batch_size, *self._model.grid), np.int32)
         stacked[: len(codes)] = codes
         images = np.asarray(self._decode(self._params, stacked))
         return [png(image) for image in images[: len(codes)]]
 
+    def reconstruct(self, paths: Sequence[str], batch: int = 0) -> list[bytes]:
+        """Return a PNG file for the reconstruction of each image."""
+        del batch
+        return [png(image) for image in self._each_image(self._reconstruct, paths)]
 
-class SpeechCoder:
-    """Of a VQ-VAE of speech.
-
-    Attributes:
-      suffix: of what codes are made to.
-    """
-
-    suffix = ".wav"
-
-    def __init__(
-        self,
-        loaded: Loaded,
-        *,
-        batch_size: int,
-        speaker: int = 0,
-        seed: int = 0,
-        shaping: dict[str, Any] | None = None,
-    ):
-        """Compile nothing yet.
-
-        Args:
-          loaded: the model.
-          batch_size: of all batches; the last is filled up.
-          speaker: who says codes if nobody else is asked to.
-          seed: decides how.
-          shaping: temperature, top_k and top_p of the samples of sound.
-        """
-        self._model, self._params = loaded.model, loaded.params
-        self._rate, self._batch_size = rate_of(loaded), batch_size
-        self._speakers = np.full(batch_size, speaker, np.int32)
-        self._key = jax.random.key(seed)
-        self._encode = jax.jit(loaded.model.encode)
-        decode = functools.partial(loaded.model.decode, **(shaping or {}))
-        self._decode = jax.jit(decode)
-
-    def codes_of(self, paths: Sequence[str]) -> list[Codes]:
-        """Return the codes of recordings."""
-        clips = [audio_lib.read(path, rate=self._rate) for path in paths]
-        audio, mask = self._padded(clips, self._codes_at_once * self._downsampling)
-        codes = np.asarray(self._encode(self._params, audio, mask))
-        lengths = [self._model.num_latents(len(clip)) for clip in clips]
-        return [row[:length] for row, length in zip(codes, lengths, strict=False)]
-
-    def require_codes(self, codes: Codes, *, where: Path) -> None:
-        """Raise UserError unless codes are of an utterance; `where` is named."""
-        require_shape(f"the codes in {where}", codes, "n")
-        require(len(codes) > 0, f"there are no codes in {where}")
-        require_range(f"the codes in {where}", codes, 0, self._model.num_codes)
-
-    def made_of(
-        self,
-        codes: Sequence[Codes],
-        number: int = 0,
-        speakers: Int[np.ndarray, " B"] | None = None,
-    ) -> list[bytes]:
-        """Return a sound file for the codes of each utterance of a batch.
-
-        Args:
-          codes: of each utterance.
-          number: of the batch; another one draws other sounds.
-          speakers: who says each.
-        """
-        rows, mask = self._padded(codes, self._codes_at_once)
-        said = self._decode(
-            self._params,
-            jax.random.fold_in(self._key, number),
-            rows,
-            speakers=self._speakers if speakers is None else speakers,
-            mask=mask,
+    def _each_image(self, function, paths: Sequence[str]) -> Iterator[Any]:
+        return each_image(
+            functools.partial(function, self._params),
+            paths,
+            self._model.image_shape,
+            batch_size=self._batch_size,
         )
-        return [
-            wav(clip[: len(one) * self._downsampling], rate=self._rate)
-            for clip, one in zip(np.asarray(said), codes, strict=False)
-        ]
 
-    @property
-    def _downsampling(self) -> int:
-        return self._model.downsampling
 
-    @property
-    def _codes_at_once(self) -> int:
-        """Codes of a second: few lengths, as each is compiled anew."""
-        return -(-self._rate // self._downsampling)
-
-    def _padded(self, sequences: Sequence[np.ndarray], multiple_of: int) -> Any:
-        """Return sequences as a batch, zeros behind each, and its mask."""
-        lengths = np.zeros(self._batch_size, int)
-        lengths[: len(sequences)] = [len(sequence) for sequence in sequences]
-        longest = -(-max(lengths) // multiple_of) * multiple_of
-        batch = np.zeros((self._batch_size, longest), sequences[0].dtype)
-        for row, sequence in zip(batch, sequences, strict=False):
-            row[: len(sequence)] = sequence
-        return batch, np.arange(longest) < lengths[:, None]
+def require_images(files: Sequence[Input]) -> None:
+    """Raise UserError if an image cannot be read; the message names the first."""
+    bad = folder.unreadable([str(file.path) for file in files])
+    first = files[min(bad, default=0)].path
+    require(
+        not bad,
+        f"{len(bad)} of {len(files)} images cannot be read, first {first}: "
+        f"{bad[min(bad)] if bad else ''}",
+    )
 
 
 def each_image(
@@ -164,7 +150,7 @@ def each_image(
     *,
     batch_size: int,
 ) -> Iterator[Shaped[np.ndarray, "..."]]:
-    """Yield what a function makes of image files, fitted to a shape, batch by batch."""
+    """Yield a function's result for each image file, resized, batch by batch."""
     side, _, channels = image_shape
     source = FolderSource(paths, [0] * len(paths), image_size=side, channels=channels)
     for batch in eval_batches(source, batch_size=batch_size):

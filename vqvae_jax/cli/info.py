@@ -1,4 +1,4 @@
-"""info: what a trained model is."""
+"""The command info: what a trained model is."""
 
 import argparse
 import json
@@ -8,20 +8,20 @@ import rich.table
 from rich.markup import escape
 
 from vqvae_jax.pretrained.loading import find
-from vqvae_jax.pretrained.summary import facts
+from vqvae_jax.pretrained.summary import summary
 
 
 def info(options: argparse.Namespace) -> None:
-    """Print what a model is, for people or as JSON."""
-    about = find(options.model).about
-    lines = facts(about)
+    """Print a summary of a model and its results, as a table or as JSON."""
+    metadata = find(options.model).metadata
+    lines = summary(metadata)
     if options.json:
-        print(json.dumps({**lines, "results": dict(about.results)}, indent=2))
+        print(json.dumps({**lines, "results": dict(metadata.results)}, indent=2))
         return
     _print(lines)
-    if about.results:
+    if metadata.results:
         print()
-        _print({name: f"{value:.5g}" for name, value in about.results.items()})
+        _print({name: f"{value:.5g}" for name, value in metadata.results.items()})
 
 
 def _print(lines: dict[str, str]) -> None:

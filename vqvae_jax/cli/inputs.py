@@ -1,24 +1,21 @@
-"""What a command reads: files, folders and patterns become named files."""
+"""The inputs of a command: files, folders and patterns as named files."""
 
 import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vqvae_jax.data import folder
 from vqvae_jax.runtime.errors import require
-from vqvae_jax.tasks.speech import audio
 
-IMAGES = folder.SUFFIXES
-RECORDINGS = (".wav", ".flac")
 CODES = (".npz",)
 
 
 class Input(NamedTuple):
-    """A file to read, and the name of what is made of it.
+    """A file to read, and the name of its result.
 
-    path: of the file.
-    name: as "folder/file", without the suffix.
+    Attributes:
+      path: of the file.
+      name: as "folder/file", without the suffix.
     """
 
     path: Path
@@ -28,15 +25,15 @@ class Input(NamedTuple):
 def files_of(
     inputs: Sequence[str], suffixes: Sequence[str], *, named: bool = True
 ) -> list[Input]:
-    """Return the files that are meant, those of a folder or pattern in order of name.
+    """Return the files of inputs, those of a folder or pattern sorted by name.
 
     Args:
       inputs: files, folders and patterns.
       suffixes: of the files to take from a folder.
-      named: whether names matter, which must then be different.
+      named: whether results are named after them, so that names must differ.
 
     Raises:
-      UserError: there is no such file or none that fits, or two would have one name.
+      UserError: there is no matching file, or two results would have the same name.
     """
     found = [entry for text in inputs for entry in _of_one(text, suffixes)]
     if not named:
@@ -52,33 +49,8 @@ def files_of(
 
 
 def sources_of(files: Sequence[Input]) -> dict[str, str]:
-    """Return where each file is, by the name of what is made of it."""
+    """Return the absolute path of each file, by the name of its result."""
     return {file.name: str(file.path.absolute()) for file in files}
-
-
-def require_images(files: Sequence[Input]) -> None:
-    """Look at every image before work starts.
-
-    Raises:
-      UserError: one is damaged or no image; the message names the first.
-    """
-    bad = folder.unreadable([str(file.path) for file in files])
-    first = files[min(bad, default=0)].path
-    require(
-        not bad,
-        f"{len(bad)} of {len(files)} images cannot be read, first {first}: "
-        f"{bad[min(bad)] if bad else ''}",
-    )
-
-
-def require_recordings(files: Sequence[Input], *, rate: int) -> None:
-    """Look at every recording before work starts.
-
-    Raises:
-      UserError: one cannot be read; the message names the first.
-    """
-    for file in files:
-        audio.inspect(str(file.path), rate=rate)
 
 
 def _of_one(text: str, suffixes: Sequence[str]) -> list[Input]:
@@ -89,7 +61,7 @@ def _of_one(text: str, suffixes: Sequence[str]) -> list[Input]:
             Input(f, f.relative_to(path).with_suffix("").as_posix()) for f in inside
         ]
     elif path.is_file():
-        # Named one by one, so that its suffix may be any.
+        # Given explicitly, so any suffix is accepted.
         found = [Input(path, path.stem)]
     else:
         paths = (Path(match) for match in sorted(glob.glob(text, recursive=True)))

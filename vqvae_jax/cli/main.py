@@ -1,43 +1,89 @@
-"""From a command line to an exit code: 0; 2 for a mistake, told in one line; 130."""
+"""The command line: exit code 0; 2 for an error, reported in one line; 130, 141."""
 
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
 
-from vqvae_jax.cli.parser import parser
-from vqvae_jax.runtime.errors import UserError
+from vqvae_jax import registry
+from vqvae_jax.cli.arguments import make_parser
+from vqvae_jax.runtime.errors import UserError, report
 
-_MISTAKE = 2
-# What shells give a program that Ctrl-C ended.
+_ERROR = 2
+# Shells use this code for a program that Ctrl-C ended.
 _INTERRUPTED = 130
-# And one whose reader, such as head, went away.
-_UNREAD = 141
+# And this one for a program whose reader, such as head, closed the pipe.
+_BROKEN_PIPE = 141
+
+# The extras of pyproject.toml that commands need, by the module that is imported.
+EXTRAS = {"constriction": "codec", "tensorflow": "prepare"} | dict.fromkeys(
+    (
+        "PIL",
+        "absl",
+        "array_record",
+        "filelock",
+        "grain",
+        "importlib_resources",
+        "matplotlib",
+        "ml_collections",
+        "orbax",
+        "rich",
+        "scipy",
+        "sklearn",
+        "tensorboardX",
+        "tensorflow_datasets",
+    ),
+    "train",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what a command line says; return the exit code."""
-    options = parser().parse_args(arguments)
-    # Heavy imports wait until the command line is known to be right.
+    """Run a command line and return the exit code."""
+    try:
+        return _run(arguments)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        report(
+            f"this command needs {module}, which is not installed: "
+            f"pip install 'vqvae_jax[{EXTRAS[module]}]'"
+        )
+        return _ERROR
+
+
+def entry() -> None:
+    """Run the console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if list(arguments[:1]) == ["train"]:
+        from vqvae_jax.cli import train
+
+        train.launch(arguments[1:])
+    chosen = next((word for word in arguments if word in registry.COMMANDS), None)
+    options = make_parser(chosen).parse_args(arguments)
+    # Imported after the command line has been checked, as they take seconds.
     from absl import logging
 
-    from vqvae_jax.cli.train import tell
     from vqvae_jax.runtime import compilation
 
     logging.set_verbosity(logging.ERROR)
-    compilation.keep_programs()
-    module = importlib.import_module(f"vqvae_jax.cli.{options.module}")
+    # JAX bounds its cache with filelock; `info` runs without the extra `train`.
+    if importlib.util.find_spec("filelock") is not None:
+        compilation.keep_programs()
     try:
-        getattr(module, options.command)(options)
+        registry.load(registry.COMMANDS[options.command].run)(options)
         sys.stdout.flush()
     except UserError as error:
-        tell(error)
-        return _MISTAKE
+        report(error)
+        return _ERROR
     except KeyboardInterrupt:
-        tell("interrupted; what is written is whole, and the same command goes on")
+        report("interrupted; finished files are complete, the same command resumes")
         return _INTERRUPTED
     except BrokenPipeError:
-        # Else Python would try again to write what is left, and complain.
+        # Otherwise Python would try to flush stdout again, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _UNREAD
+        return _BROKEN_PIPE
     return 0

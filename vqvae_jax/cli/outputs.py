@@ -1,4 +1,4 @@
-"""What a command leaves: a folder that is finished, or can be finished."""
+"""The output folder of a command: its results and a record of their origin."""
 
 import io
 from collections.abc import Iterable, Mapping
@@ -16,10 +16,11 @@ _MADE_BY = "made_by.json"
 
 
 class Record(NamedTuple):
-    """What a folder's results come from.
+    """The origin of a folder's results.
 
-    made_by: what decides them, such as the command and the model.
-    sources: what each is made of, by its name.
+    Attributes:
+      made_by: what determines them, such as the command and the model.
+      sources: the source of each, by its name.
     """
 
     made_by: dict[str, Any]
@@ -27,10 +28,10 @@ class Record(NamedTuple):
 
 
 class Outputs:
-    """A folder of results, each of which is whole or missing.
+    """A folder of results, each of which is complete or missing.
 
     Attributes:
-      missing: the names of those that were missing at the start.
+      missing: names of the results that were missing at the start.
     """
 
     def __init__(
@@ -43,52 +44,52 @@ class Outputs:
         force: bool,
         reads: Iterable[str] = (),
     ):
-        """Start a folder, or go on with it.
+        """Create a folder, or resume it.
 
         Args:
-          folder: made if it does not exist.
-          made_by: what decides the results, such as the command and the model.
-          sources: what each is made of, by the name of the result.
+          folder: created if missing.
+          made_by: what determines the results, such as the command and the model.
+          sources: the source of each result, by its name.
           suffix: of the files, as ".png".
-          force: do not keep what is there.
-          reads: the files that results are made of, which are none to be replaced.
+          force: replace existing results.
+          reads: input files, which must not be replaced.
 
         Raises:
-          UserError: there are files in the way, or results of another command, or a
-            result would replace what it is made of.
+          UserError: the folder has other files or results of another command, or a
+            result would replace an input.
         """
         self._folder, self._suffix = Path(folder), suffix
         wanted = frozenset(sources)
         record = self._folder / _MADE_BY
-        there = [name for name in sources if self.path(name).exists()]
-        require_apart(map(self.path, there), reads)
+        existing = [name for name in sources if self.path(name).exists()]
+        require_apart(map(self.path, existing), reads)
         if force:
-            for path in (record, *map(self.path, there)):
+            for path in (record, *map(self.path, existing)):
                 _remove(path)
-            there = []
+            existing = []
         if record.exists():
             before = _read(record)
-            kept = {name: sources[name] for name in there}
+            kept = {name: sources[name] for name in existing}
             for old, new in ((before.made_by, made_by), (before.sources, kept)):
                 self._require_same(old, new)
             sources = {**before.sources, **sources}
         else:
             require(
-                not there,
-                f"{self.path(there[0]) if there else ''} exists already: choose "
+                not existing,
+                f"{self.path(existing[0]) if existing else ''} exists already: choose "
                 "another folder, or --force to replace it",
             )
         content = Record(dict(made_by), dict(sources))._asdict()
         write_json(record, content)
-        self.missing = wanted - set(there)
-        self._kept = len(there)
+        self.missing = wanted - set(existing)
+        self._num_existing = len(existing)
 
     def path(self, name: str) -> Path:
-        """Return where a result is, or will be."""
+        """Return the path of a result."""
         return self._folder / f"{name}{self._suffix}"
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a result that is missing, whole or not at all.
+        """Write a missing result atomically.
 
         Raises:
           UserError: it cannot be written.
@@ -109,10 +110,11 @@ class Outputs:
             "them",
         )
 
-    def tell(self) -> None:
-        """Say on the terminal what there is now."""
-        kept = f" ({self._kept} were there already)" if self._kept else ""
-        print(f"{self._folder}: {len(self.missing) + self._kept} files{kept}")
+    def print_summary(self) -> None:
+        """Print the number of files."""
+        existed = f" ({self._num_existing} existed)" if self._num_existing else ""
+        total = len(self.missing) + self._num_existing
+        print(f"{self._folder}: {total} files{existed}")
 
 
 def npz(**arrays: Any) -> bytes:
@@ -131,17 +133,17 @@ def png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
 
 
 def require_apart(results: Iterable[Path], reads: Iterable[str]) -> None:
-    """Raise UserError if a result would replace a file that is to be read."""
-    own = {Path(path).resolve() for path in reads}
+    """Raise UserError if a result would replace an input."""
+    inputs = {Path(path).resolve() for path in reads}
     for path in results:
         require(
-            path.resolve() not in own,
-            f"{path} would be replaced by what is made of it: choose another folder",
+            path.resolve() not in inputs,
+            f"{path} is an input and would be replaced: choose another folder",
         )
 
 
 def require_new(path: Path, *, force: bool) -> None:
-    """Raise UserError if a single result is there already and is to stay."""
+    """Raise UserError if a single result exists and must not be replaced."""
     require(force or not path.exists(), f"{path} exists already: --force replaces it")
 
 
@@ -153,7 +155,7 @@ def _remove(path: Path) -> None:
 
 
 def _read(record: Path) -> Record:
-    """Return a folder's record; UserError where it is damaged."""
+    """Return a folder's record; UserError if it is damaged."""
     try:
         found = Record(**read_json(record))
         return Record(dict(found.made_by), dict(found.sources))

@@ -1,4 +1,4 @@
-"""A bar on a terminal, and silence elsewhere."""
+"""A progress bar on a terminal."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import rich.progress
 
 @contextlib.contextmanager
 def shown(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar that is told how many more of `total` are done."""
+    """Show a progress bar; yield the function that advances it."""
     console = rich.get_console()
     columns = (
         rich.progress.TextColumn("[bold]{task.description}"),

@@ -1,122 +1,229 @@
-"""The command line of launch.py: what it says, and mistakes in it told in one line."""
+"""Training from the command line: flags, and errors in one line.
 
-import itertools
+`launch.py` and `vqvae-jax train` share it.
+"""
+
+import ast
+import contextlib
+import difflib
+import importlib.util
 import os
-import re
 import shlex
 import sys
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from absl import flags, logging
+from absl import app, flags, logging
+from ml_collections import config_flags
 
-_ROOT = Path(__file__).parents[1]
-# The exit code of what the person at the keyboard can mend.
-_MISTAKE = 2
+from vqvae_jax.options import flatten
+from vqvae_jax.runtime.errors import report
+
+_ROOT = Path(__file__).parents[2]
+_PROGRAM = "vqvae-jax train"
+_ERROR = 2
 _CONFIG_FLAGS = ("--config", "-config")
+_HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
+_OUR_FLAGS = (
+    "config",
+    "workdir",
+    "stages",
+    "distributed",
+    "coordinator",
+    "num_processes",
+    "process_id",
+    "start_timeout",
+)
+_DESCRIPTION = r"""
+Train a model: run an experiment from nothing to a report, or resume it.
+
+  {program} --config digits
+  {program} --config cifar:small
+  {program} --config cifar --config.training.steps=1000 --workdir runs/short
+
+An interrupted run resumes with the same command, and with the same results. A run uses
+all devices of the machine. On several machines, start it on each with a shared workdir
+and, on the second of two,
+
+  --coordinator=FIRST_MACHINE:1234 --num_processes=2 --process_id=1
+
+Under Slurm, Open MPI or on a TPU pod these flags are not needed."""
+
+
+def define_flags() -> None:
+    """Define the flags, once per process."""
+    if "config" in flags.FLAGS:
+        return
+    config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "an experiment by name or path, with a variant after a colon, as cifar:small; "
+        "any key of it is set with --config.section.key=value",
+        lock_config=True,
+    )
+    flags.DEFINE_string(
+        "workdir", None, "directory of the run (default: runs/EXPERIMENT)"
+    )
+    flags.DEFINE_list(
+        "stages",
+        [],
+        "run only these, of vqvae,codes,prior,samples,evaluate,report (default: all); "
+        "a wrong name lists the stages of the experiment",
+    )
+    flags.DEFINE_boolean(
+        "distributed",
+        None,
+        "join other processes (default: if --coordinator is given or a cluster is "
+        "detected)",
+    )
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, any free port")
+    flags.DEFINE_integer("num_processes", None, "number of processes")
+    flags.DEFINE_integer("process_id", None, "index of this process, from 0")
+    flags.DEFINE_integer("start_timeout", 300, "seconds to wait for all processes")
+
+
+def launch(words: Sequence[str]) -> NoReturn:
+    """Run `vqvae-jax train` with these arguments, and exit."""
+    # ml_collections looks for overrides in sys.argv.
+    sys.argv = [_PROGRAM, *words]
+    define_flags()
+    app.run(main, flags_parser=parse)
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parse the command line; a mistake in it ends with one line and exit code 2."""
+    """Parse the command line; an error ends the process with one line and code 2."""
+    if any(word in _HELP_FLAGS for word in argv[1:]):
+        # Its reader, such as head, may close the pipe.
+        with contextlib.suppress(BrokenPipeError):
+            print(help_text(argv[0]))
+        sys.exit(0)
+    _find_experiments_package()
     try:
         rest = flags.FLAGS(with_config_found(argv))
         if not flags.FLAGS["config"].present:
-            raise flags.Error("--config is missing: try experiments/digits.py")
+            raise flags.Error("--config is missing: try --config digits")
         if rest[1:]:
-            raise flags.Error(f"{rest[1]!r} is no flag; flags start with --")
+            raise flags.Error(f"{rest[1]!r} is not a flag; flags start with --")
         flags.FLAGS.config.lock()
-    except SystemExit:  # After --help, which absl takes for a failure.
-        sys.exit(0)
-    # What ml_collections raises for an unknown key, and for an unknown section.
+    # ml_collections raises these for an unknown key, and for an unknown section.
     except (AttributeError, KeyError) as error:
-        fail(_with_unknown_key(error, argv))
+        fail(_describe_unknown_key(error, argv))
     except Exception as error:
         fail(error)
     return rest
 
 
+def help_text(program: str) -> str:
+    """Return the help: description, flags and experiments."""
+    command = shlex.join(_command(program))
+    lines = [_DESCRIPTION.strip().replace("{program}", command), "", "flags:"]
+    for name in _OUR_FLAGS:
+        lines += _paragraph(f"--{name}", flags.FLAGS[name].help, indent=18)
+    lines += ["", "experiments:"]
+    for name, summary in experiments().items():
+        lines += _paragraph(name, summary, indent=18)
+    lines += ["", "The docstring of an experiment's file lists its variants."]
+    return "\n".join(lines)
+
+
+def experiments() -> dict[str, str]:
+    """Return the first line of each experiment's docstring, by name."""
+    found = {}
+    for path in sorted(experiments_directory().glob("[!_]*.py")):
+        if path.stem != "base":
+            text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+            found[path.stem] = (text or "").partition("\n")[0]
+    return found
+
+
+def experiments_directory() -> Path:
+    """Return the directory of the experiments, of the package or of a checkout."""
+    installed = _ROOT / "vqvae_jax" / "experiments"
+    return installed if installed.is_dir() else _ROOT / "experiments"
+
+
 def with_config_found(argv: list[str]) -> list[str]:
-    """Let --config name a file of this repository where there is none here."""
+    """Replace the name of an experiment in --config by its path.
+
+    Raises:
+      flags.Error: there is no such file or experiment.
+    """
     found = list(argv)
-    for place, word in enumerate(argv):
-        flag, is_whole, path = word.partition("=")
+    for index, word in enumerate(argv):
+        flag, has_value, path = word.partition("=")
         if flag not in _CONFIG_FLAGS:
             continue
-        if is_whole:
-            found[place] = f"{flag}={_found(path)}"
-        elif place + 1 < len(argv):
-            found[place + 1] = _found(argv[place + 1])
+        if has_value:
+            found[index] = f"{flag}={_find_config(path)}"
+        elif index + 1 < len(argv):
+            found[index + 1] = _find_config(argv[index + 1])
     return found
 
 
 def fail(error: Exception | str) -> NoReturn:
-    """Tell a mistake in one line and exit with code 2."""
-    tell(error)
-    sys.exit(_MISTAKE)
-
-
-def tell(error: Exception | str) -> None:
-    """Tell a mistake in one line."""
-    text = str(error).strip()
-    if "Traceback" in text:  # ml_collections tells where a config file failed, too.
-        text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
-    print("error:", " ".join(text.split()), file=sys.stderr, flush=True)
+    """Report an error in one line and exit with code 2."""
+    report(error)
+    sys.exit(_ERROR)
 
 
 def main(argv: list[str]) -> None:
-    """Bring the workdir to the end of the chosen stages, or to where it is stopped."""
+    """Run the stages that the flags name, or resume them."""
     del argv
-    from vqvae_jax.runtime import preemption
-
-    with preemption.handled(sys.argv):
-        run()
-
-
-def run() -> None:
-    """Do what the flags say."""
-    # An error that a library logs it raises too, and here it is told in one line.
+    # Libraries log an error and raise it too; it is reported once, in one line.
     logging.set_verbosity(logging.FATAL)
     sys.unraisablehook = _without_late_writes(sys.unraisablehook)
-    # Heavy imports wait until the command line is known to be right.
+    # Imported after the command line has been checked, as they take seconds.
     import jax
 
-    from vqvae_jax import pipeline
-    from vqvae_jax.contrib import studies
-    from vqvae_jax.runtime import compilation, distributed
+    from vqvae_jax import pipeline, registry
+    from vqvae_jax.runtime import compilation, distributed, preemption
     from vqvae_jax.runtime.errors import UserError
 
     given = flags.FLAGS
-    compilation.keep_programs()
     file, _, variant = given["config"].config_filename.partition(":")
     name = "-".join(filter(None, (Path(file).stem, variant)))
     config, workdir = given.config.to_dict(), given.workdir or f"runs/{name}"
-    if given.stages and studies.is_suite(config):
-        fail("--stages is for one run; a suite does all stages of all of its runs")
-    typed = shlex.join(["python", *sys.argv])
-    _join_others()
-    try:
-        if studies.is_suite(config):
-            studies.run(config, workdir, command=typed)
-        else:
-            pipeline.run(config, workdir, given.stages, command=typed)
-    except UserError as error:
-        tell(error)
-        distributed.leave(_MISTAKE)
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        tell(
-            f"process {jax.process_index()} cannot go on, most likely since another "
-            f"has ended ({error}); the same command goes on from the last checkpoint"
-        )
-        distributed.leave(_MISTAKE)
+    study = next(
+        (registry.STUDIES[key] for key in config if key in registry.STUDIES), ""
+    )
+    if given.stages and study:
+        fail("--stages is for a single run; a study runs all stages of all of its runs")
+    words = [*_command(sys.argv[0]), *sys.argv[1:]]
+    command = shlex.join(words)
+    with preemption.handled(words):
+        compilation.keep_programs()
+        _join_processes()
+        try:
+            if study:
+                registry.load(study)(config, workdir, command=command)
+            else:
+                pipeline.run(config, workdir, given.stages, command=command)
+        except UserError as error:
+            report(error)
+            distributed.leave(_ERROR)
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            report(
+                f"process {jax.process_index()} cannot continue, most likely because "
+                f"another process ended ({error}); the same command resumes from the "
+                "last checkpoint"
+            )
+            distributed.leave(_ERROR)
+
+
+def _command(program: str) -> list[str]:
+    """Return the words that start a program, `launch.py` or `vqvae-jax train`."""
+    return program.split() if program == _PROGRAM else ["python", program]
 
 
 def _without_late_writes(hook):
-    """Have nothing printed of writes that fail when nobody waits for them any more.
+    """Suppress messages of background writes that fail after the first error.
 
-    On a full disk the first of a checkpoint's arrays that cannot be written is told;
-    the threads that write the others find an event loop that is closed, and print that.
+    On a full disk the first array of a checkpoint that cannot be written is reported.
+    The threads that write the others then find a closed event loop, and print that.
     """
 
     def without(unraisable):
@@ -127,8 +234,8 @@ def _without_late_writes(hook):
     return without
 
 
-def _join_others() -> None:
-    """Become one of several processes, if a flag or the cluster says so."""
+def _join_processes() -> None:
+    """Join the other processes, if a flag or the cluster asks for it."""
     from vqvae_jax.runtime import distributed
     from vqvae_jax.runtime.errors import UserError
 
@@ -140,35 +247,98 @@ def _join_others() -> None:
     }
     is_wanted = given.distributed
     if is_wanted is None:
-        is_told = any(value is not None for value in cluster.values())
-        is_wanted = is_told or distributed.is_launched_by_cluster()
+        is_given = any(value is not None for value in cluster.values())
+        is_wanted = is_given or distributed.is_launched_by_cluster()
     if not is_wanted:
         return
     try:
         distributed.start(**cluster, timeout=given.start_timeout)
     except UserError as error:
-        tell(error)
-        # A thread still waits for the others.
-        os._exit(_MISTAKE)
+        report(error)
+        # A thread still waits for the other processes.
+        os._exit(_ERROR)
 
 
-def _with_unknown_key(error: AttributeError | KeyError, argv: list[str]) -> str:
-    """Say which override names an unknown key, or that a config file fails itself."""
-    key = re.search(r"\w+|$", str(error)).group()
-    for word in argv:
-        flag = word.partition("=")[0].lstrip("-").split(".")
-        if flag[0] == "config" and key in flag[1:]:
-            return f"{word}: the config has no key {key!r}"
+def _describe_unknown_key(error: AttributeError | KeyError, argv: list[str]) -> str:
+    """Return which override names an unknown key, or which config file failed."""
     files = [
         word.partition("=")[2] or after
-        for word, after in itertools.zip_longest(argv, argv[1:], fillvalue="")
+        for word, after in zip(argv, [*argv[1:], ""], strict=True)
         if word.partition("=")[0] in _CONFIG_FLAGS
     ]
-    return ": ".join([*files[-1:], str(error)])
+    failed = ": ".join([*files[-1:], str(error)])
+    try:
+        config = flags.FLAGS["config"].parser.parse(_find_config(files[-1])).to_dict()
+    except Exception:
+        return failed
+    for word in argv:
+        flag, *path = word.partition("=")[0].lstrip("-").split(".")
+        if flag == "config" and path and (unknown := _unknown_key(config, path)):
+            return f"{word}: {unknown}"
+    return failed
 
 
-def _found(path: str) -> str:
-    file, colon, variant = path.partition(":")
-    if Path(file).exists() or not (_ROOT / file).is_file():
-        return path
-    return f"{_ROOT / file}{colon}{variant}"
+def _unknown_key(config: Mapping[str, Any], path: Sequence[str]) -> str:
+    """Return a message, with a suggestion, for a path that is not in a config."""
+    section: Any = config
+    parents: list[str] = []
+    for name in path:
+        names = section if isinstance(section, Mapping) else {}
+        if name not in names:
+            break
+        section = section[name]
+        parents.append(name)
+    else:
+        return ""
+    # The right name in the wrong section, or a typo.
+    moved = [k for k in flatten(config) if k.rpartition(".")[2] == path[-1]]
+    close = difflib.get_close_matches(".".join(path), moved, n=1, cutoff=0) or [
+        ".".join([*parents, similar])
+        for similar in difflib.get_close_matches(name, names, n=1)
+    ]
+    suggestion = f", did you mean {close[0]}?" if close else ""
+    return f"the config has no key {name!r}{suggestion}"
+
+
+def _find_config(given: str) -> str:
+    """Return the path of an experiment that is given by path or by name."""
+    file, colon, variant = given.partition(":")
+    directory = experiments_directory()
+    name = file.removeprefix("experiments/").removesuffix(".py")
+    for path in (Path(file), _ROOT / file, directory / f"{name}.py"):
+        if path.is_file():
+            return f"{path}{colon}{variant}"
+    close = difflib.get_close_matches(Path(name).name, experiments(), n=1)
+    hint = f", did you mean {close[0]}?" if close else ""
+    raise flags.Error(
+        f"--config={given}: there is no such file or experiment{hint}; there are "
+        f"{', '.join(experiments())}"
+    )
+
+
+def _find_experiments_package() -> None:
+    """Make the experiments beside this package importable as a part of it.
+
+    In a checkout they are another folder, and an installed checkout may be another one.
+    """
+    name = "vqvae_jax.experiments"
+    if name in sys.modules:
+        return
+    directory = experiments_directory()
+    spec = importlib.util.spec_from_file_location(
+        name,
+        directory / "__init__.py",
+        submodule_search_locations=[str(directory)],
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+def _paragraph(name: str, text: str, *, indent: int) -> list[str]:
+    """Return lines with a name on the left and wrapped text on the right."""
+    head = f"  {name}".ljust(indent)
+    lines = textwrap.wrap(text, 88 - indent) or [""]
+    if len(head) > indent:
+        return [head, *(" " * indent + line for line in lines)]
+    return [head + lines[0], *(" " * indent + line for line in lines[1:])]

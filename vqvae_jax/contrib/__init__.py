@@ -1,0 +1,1 @@
+"""Side projects on top of the package; nothing outside imports them."""

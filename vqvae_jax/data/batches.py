@@ -1,4 +1,4 @@
-"""Batches of NumPy arrays from any source: endless and resumable, or once through."""
+"""Batches of NumPy arrays from any source: endless and resumable, or one pass."""
 
 import dataclasses
 import functools
@@ -35,29 +35,30 @@ def train_batches(
     process_count: int = 1,
     num_workers: int = 0,
 ) -> "TrainBatches":
-    """Iterate over `source` for ever, in a new order each epoch.
+    """Iterate over `source` endlessly, in a new order each epoch.
 
-    Batches run across the end of an epoch, so no example is dropped and a source
-    smaller than a batch works too. Each batch stacks the examples' arrays and adds
-    "mask" bool [batch_size / process_count], all True, if they have none. Which
-    examples make up the global batch of a step, and which of them are flipped or how
-    they are augmented, depends neither on the number of processes nor on that of
-    workers: the batches of a step, put together in the order of processes, are the
-    next `batch_size` examples of one global order.
+    Batches cross epoch boundaries, so no example is dropped and a source can be smaller
+    than a batch. Each batch stacks the arrays of its examples and adds
+    "mask" bool [batch_size / process_count], all True, unless the examples have one.
+    The examples of a global batch, their flips and their augmentation depend neither on
+    the number of processes nor on the number of workers: the batches of a step,
+    concatenated in process order, are the next `batch_size` examples of one global
+    order.
 
     Args:
-        source: examples as dicts of arrays, of equal shapes once augmented.
-        batch_size: the global one, over all processes.
-        seed: of order, flips and augmentation, in [0, 2**32).
-        random_flip: flip the array "image" [H, W, C] left to right, half the time.
-        augment: makes an example to train on of one as it was read, and of a random
-            number in [0, 2**64); pickleable, as worker processes call it.
-        process_index: which process this is.
-        process_count: how many there are; divides `batch_size`.
-        num_workers: processes that read and decode; 0 reads in threads.
+        source: examples as dicts of arrays, of equal shapes after augmentation.
+        batch_size: size of the global batch, over all processes.
+        seed: seed of order, flips and augmentation, in [0, 2**32).
+        random_flip: flip the array "image" [H, W, C] left to right with probability
+            1/2.
+        augment: maps an example and a random number in [0, 2**64) to a training
+            example; pickleable, because worker processes call it.
+        process_index: index of this process.
+        process_count: number of processes; divides `batch_size`.
+        num_workers: number of processes that read and decode; 0 reads in threads.
 
     Raises:
-        UserError: the source is empty or the sizes do not fit.
+        UserError: the source is empty or a size is invalid.
     """
     return TrainBatches(
         source,
@@ -97,7 +98,7 @@ class TrainBatches(Iterator[Batch]):
         self._num_workers = num_workers
         self._next_batch = 0
         self._running: list[grain.DatasetIterator] = []
-        # When the interpreter ends, Grain's own clean-up comes too late and complains.
+        # At interpreter exit, Grain's clean-up runs too late and prints errors.
         weakref.finalize(self, _close_all, self._running)
         self._read = _ReadBatch(
             source,
@@ -118,19 +119,19 @@ class TrainBatches(Iterator[Batch]):
             if "Worker process was terminated" not in str(error):
                 raise
             raise UserError(
-                f"a process that reads the data was ended from outside: "
-                f"{str(error).split('. ')[0]}. Perhaps memory ran out; the same "
-                "command goes on from the last checkpoint, with fewer data.num_workers"
+                f"a data worker process was killed: {str(error).split('. ')[0]}. "
+                "Perhaps memory ran out; rerun the same command with fewer "
+                "data.num_workers to resume from the last checkpoint"
             ) from error
         self._next_batch += 1
         return batch
 
     def get_state(self) -> dict[str, int]:
-        """Return the position, as JSON can hold it."""
+        """Return the position as values that JSON can hold."""
         return {"next_batch": self._next_batch, **self._identity}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where the iterator was that returned `state`.
+        """Continue exactly from the position at which `get_state` returned `state`.
 
         Raises:
             UserError: the state belongs to other data, seed or batch size.
@@ -145,7 +146,7 @@ class TrainBatches(Iterator[Batch]):
         self._next_batch = int(state["next_batch"])
 
     def close(self) -> None:
-        """Stop the threads or processes that read ahead; they start again on use."""
+        """Stop the threads or processes that read ahead; they restart on use."""
         _close_all(self._running)
 
     def _start(self) -> grain.DatasetIterator:
@@ -155,7 +156,7 @@ class TrainBatches(Iterator[Batch]):
             return iter(batches.to_iter_dataset(_threads()))
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
         if not flags.FLAGS.is_parsed():
-            # Grain reads flags of its own here, which no one parses in a notebook.
+            # Grain reads absl flags here, which are not parsed in a notebook.
             flags.FLAGS.mark_as_parsed()
         workers = grain.MultiprocessingOptions(num_workers=self._num_workers)
         return iter(batches.to_iter_dataset(ahead).mp_prefetch(workers))
@@ -170,13 +171,12 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Iterate over `source` once, in order, every example in exactly one batch.
 
-    Every process yields the same number of batches of the same size, and the batches
-    of a step, put together in the order of processes, are the next `batch_size`
-    examples. What is missing at the end is zeros with "mask" False; "mask" is bool
-    [batch_size / process_count].
+    All processes yield the same number of batches of the same size. The batches of a
+    step, concatenated in process order, are the next `batch_size` examples. The last
+    one is padded with zeros where "mask", bool [batch_size / process_count], is False.
 
     Raises:
-        UserError: the sizes do not fit.
+        UserError: a size is invalid.
     """
     check_sizes(batch_size, process_index, process_count)
     return _eval_batches(source, batch_size, process_index, process_count)
@@ -196,14 +196,14 @@ def _eval_batches(
             like = examples[0] if examples else source[0]
             examples += [{k: np.zeros_like(v) for k, v in like.items()}] * padding
         mask: Bool[np.ndarray, " b"] = np.arange(size) < len(indices)
-        # An example's own mask is of its parts; that of one too many is all False.
+        # Masks of examples, which mask their parts, take precedence; padding is False.
         return {"mask": mask, **stack(examples)}
 
     yield from once(read, steps=-(-len(source) // batch_size))
 
 
 def once(read: Callable[[int], Batch], *, steps: int) -> Iterator[Batch]:
-    """Yield `read(0)` to `read(steps - 1)` in order, read ahead in threads."""
+    """Yield `read(0)` to `read(steps - 1)` in order, reading ahead in threads."""
     if steps == 0:
         return
     iterator = iter(grain.MapDataset.range(steps).map(read).to_iter_dataset(_threads()))
@@ -215,11 +215,10 @@ def once(read: Callable[[int], Batch], *, steps: int) -> Iterator[Batch]:
 
 @dataclasses.dataclass(frozen=True)
 class _ReadBatch:
-    """From a step's number to this process's part of its batch.
+    """Map the number of a step to this process's part of its batch.
 
-    Positions in the endless order of examples are step * batch_size + row; everything
-    random is a function of them and the seed, which is why the position is all that
-    resuming needs.
+    Positions in the endless order of examples are step * batch_size + row. All random
+    numbers are functions of position and seed, so that the position is the only state.
     """
 
     source: Source
@@ -247,21 +246,21 @@ class _ReadBatch:
 
     def _indices(self, step: int) -> list[int]:
         n = len(self.source)
-        positions = step * self.batch_size + np.arange(self.batch_size)[self._own]
+        positions = step * self.batch_size + np.arange(self.batch_size)[self._rows]
         return [
             int(_order(n, self.seed, position // n)[position % n])
             for position in positions.tolist()
         ]
 
     def _random_numbers(self, step: int) -> UInt64[np.ndarray, " b"]:
-        # One draw for the whole global batch, so that what becomes of an example does
-        # not depend on the process that reads it.
+        # One draw for the whole global batch, so that the augmentation of an example
+        # does not depend on the process that reads it.
         bits = np.random.Philox(key=self.seed, counter=[0, 0, step, 0])
         numbers = bits.random_raw(self.batch_size)
-        return numbers[self._own]
+        return numbers[self._rows]
 
     @property
-    def _own(self) -> slice:
+    def _rows(self) -> slice:
         size = self.batch_size // self.process_count
         return slice(self.process_index * size, (self.process_index + 1) * size)
 
@@ -271,20 +270,20 @@ def _close_all(iterators: list[grain.DatasetIterator]) -> None:
         iterators.pop().close()
 
 
-# Two epochs meet in a batch, and two iterators may take turns.
+# A batch can span two epochs, and two iterators can alternate.
 @functools.lru_cache(maxsize=4)
 def _order(n: int, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
     return permutation(n, seed, epoch)
 
 
 def _threads() -> grain.ReadOptions:
-    # The unit is a batch: more of them ahead would only cost memory.
+    # The unit is a batch: reading more batches ahead would only use memory.
     count = min(8, os.cpu_count() or 1)
     return grain.ReadOptions(num_threads=count, prefetch_buffer_size=count)
 
 
 def check_sizes(batch_size: int, process_index: int, process_count: int) -> None:
-    """Raise UserError unless the processes can share batches of this size."""
+    """Raise UserError unless the processes can split batches of this size evenly."""
     require(batch_size >= 1, f"batch_size is {batch_size}; expected at least 1")
     require(
         0 <= process_index < process_count,

@@ -1,4 +1,4 @@
-"""The codes that stage 1 extracts, on disk as one array_record and its metadata."""
+"""Codes extracted by stage 1, stored as one array_record file and metadata."""
 
 import contextlib
 import dataclasses
@@ -20,22 +20,22 @@ from vqvae_jax.runtime.safe_io import read_json
 _RECORDS = "codes.array_record"
 _METADATA = "metadata.json"
 
-# Integers of the examples of a batch, by name.
+# One integer per example of a batch, by name.
 Columns = Mapping[str, Int[np.ndarray, " b"]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodesMetadata:
-    """What a prior must know of the codes it is trained on.
+    """Description of stored codes, from which priors are built.
 
     Attributes:
         num_codes: size of the codebook; codes are in [0, num_codes).
-        grid: shape of one example's codes, such as (H, W, C).
+        grid: shape of the codes of one example, such as (H, W, C).
         class_names: one name per label, or empty.
-        fingerprint: identifies the codebook the codes belong to.
-        num_examples: how many there are.
-        columns: integers of each example beside its codes.
-        action_names: what the column "action" means, or empty.
+        fingerprint: identifies the codebook of the codes.
+        num_examples: number of examples.
+        columns: names of the integers stored with the codes of each example.
+        action_names: one name per value of the column "action", or empty.
     """
 
     num_codes: int
@@ -48,38 +48,39 @@ class CodesMetadata:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], *, where: Path) -> "CodesMetadata":
-        """Check what JSON says: the metadata of codes, or those that a prior kept.
+        """Build from JSON values, stored with codes or with a prior.
 
         Raises:
-            UserError: a field is missing, surplus or cannot be; `where` is named.
+            UserError: a field is missing, unknown or invalid; the message names
+                `where`.
         """
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         try:
             metadata = cls(**fields)
         except TypeError as error:
             raise UserError(f"{where} is damaged: {error}") from error
-        for name, is_right in (
+        for name, is_valid in (
             ("num_codes", _is_count(metadata.num_codes, 1)),
-            ("grid", _are(metadata.grid, lambda size: _is_count(size, 1))),
-            ("class_names", _are(metadata.class_names, _is_text)),
-            ("fingerprint", _is_text(metadata.fingerprint)),
+            ("grid", _is_tuple_of(metadata.grid, lambda size: _is_count(size, 1))),
+            ("class_names", _is_tuple_of(metadata.class_names, _is_string)),
+            ("fingerprint", _is_string(metadata.fingerprint)),
             ("num_examples", _is_count(metadata.num_examples, 0)),
-            ("columns", _are(metadata.columns, _is_text)),
-            ("action_names", _are(metadata.action_names, _is_text)),
+            ("columns", _is_tuple_of(metadata.columns, _is_string)),
+            ("action_names", _is_tuple_of(metadata.action_names, _is_string)),
         ):
-            require(is_right, f"{where} is damaged: its {name} cannot be")
+            require(is_valid, f"{where} is damaged: its {name} is invalid")
         return metadata
 
     @property
     def dtype(self) -> np.dtype:
-        """The type that codes have on disk."""
+        """The type of the codes on disk."""
         return np.dtype("<u2" if self.num_codes <= 2**16 else "<i4")
 
 
 def write_codes(
     directory: str | Path,
     *,
-    # The last batch may be smaller; `_check_batch` compares codes with their columns.
+    # The last batch can be smaller; `_check_batch` compares codes with their columns.
     batches: Iterable[
         tuple[Int[np.ndarray, "_ ..."], Mapping[str, Int[np.ndarray, " _"]]]
     ],
@@ -90,23 +91,23 @@ def write_codes(
 ) -> CodesMetadata:
     """Write codes [b, *grid] and columns [b], batch by batch, to `directory`.
 
-    The columns of all batches are the same ones; "label" is usually among them.
-    Memory holds one batch at a time. Everything is written beside `directory` and
-    renamed when complete, so that a killed write leaves nothing under that name; the
-    next one cleans up. Codes that were there before are replaced.
+    All batches have the same columns, usually including "label". Memory holds one batch
+    at a time. Files are written next to `directory` and renamed when complete, so
+    that a killed write leaves no incomplete `directory`; the next write removes its
+    remains. Existing codes are replaced.
 
     Raises:
-        UserError: there are no batches, their shapes or columns differ or a code is
+        UserError: there are no batches, their shapes or columns differ, a code is
             outside [0, num_codes), or the disk is full or not writable.
     """
     directory = Path(directory)
     partial = directory.with_name(f".{directory.name}.partial")
     old = directory.with_name(f".{directory.name}.old")
-    with _told_plainly(directory):
+    with _one_line_errors(directory):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     try:
-        with _told_plainly(directory):
+        with _one_line_errors(directory):
             writer = array_record_module.ArrayRecordWriter(
                 str(partial / _RECORDS), "group_size:1"
             )
@@ -125,13 +126,13 @@ def write_codes(
                     metadata, grid=codes.shape[1:], columns=tuple(columns)
                 )
             _check_batch(codes, columns, metadata)
-            with _told_plainly(directory):
+            with _one_line_errors(directory):
                 _write_batch(writer, codes.astype(metadata.dtype), columns)
             metadata = dataclasses.replace(
                 metadata, num_examples=metadata.num_examples + len(codes)
             )
         require(metadata.num_examples > 0, f"there are no codes to write: {directory}")
-        with _told_plainly(directory):
+        with _one_line_errors(directory):
             writer.close()
             (partial / _METADATA).write_text(json.dumps(dataclasses.asdict(metadata)))
             shutil.rmtree(old, ignore_errors=True)
@@ -147,13 +148,13 @@ def write_codes(
 class CodesSource:
     """Codes in `directory`: `{"codes": int32 [*grid], "label": int32 []}` by index.
 
-    An example has all columns that were written, int32 []: a label, or more.
+    An example has all columns that were written, each int32 [].
 
     Attributes:
-        metadata: what was written with them.
+        metadata: the metadata written with the codes.
 
     Raises:
-        UserError: `directory` is missing, unfinished or damaged.
+        UserError: `directory` is missing, incomplete or damaged.
     """
 
     def __init__(self, directory: str | Path):
@@ -171,7 +172,7 @@ class CodesSource:
         return read_many(self._examples, indices)
 
     def require_fingerprint(self, fingerprint: str) -> None:
-        """Refuse codes of another codebook than the one with this fingerprint.
+        """Raise unless the codes belong to the codebook with this fingerprint.
 
         Raises:
             UserError: the fingerprints differ.
@@ -185,7 +186,7 @@ class CodesSource:
 
 
 class _Records:
-    """The records behind `CodesSource`, decoded on access."""
+    """The records of `CodesSource`, decoded on access."""
 
     def __init__(self, directory: Path, metadata: CodesMetadata):
         self._directory = directory
@@ -233,7 +234,7 @@ class _Records:
 def _check_batch(codes: np.ndarray, columns: Columns, metadata: CodesMetadata) -> None:
     require(
         tuple(columns) == metadata.columns,
-        f"a batch has the columns {', '.join(columns)}; those before it have "
+        f"a batch has the columns {', '.join(columns)}; earlier batches have "
         f"{', '.join(metadata.columns)}",
     )
     for name, values in columns.items():
@@ -271,12 +272,12 @@ def _is_count(value: Any, least: int) -> bool:
     return type(value) is int and least <= value < 2**31
 
 
-def _is_text(value: Any) -> bool:
+def _is_string(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _are(values: Any, is_right: Callable[[Any], bool]) -> bool:
-    return isinstance(values, tuple) and all(map(is_right, values))
+def _is_tuple_of(values: Any, is_valid: Callable[[Any], bool]) -> bool:
+    return isinstance(values, tuple) and all(map(is_valid, values))
 
 
 def _damaged(directory: Path, why: str) -> UserError:
@@ -287,8 +288,8 @@ def _damaged(directory: Path, why: str) -> UserError:
 
 
 @contextlib.contextmanager
-def _told_plainly(directory: Path) -> Iterator[None]:
-    # array_record reports what the system refused as RuntimeError.
+def _one_line_errors(directory: Path) -> Iterator[None]:
+    # array_record reports errors of the operating system as RuntimeError.
     try:
         yield
     except (OSError, RuntimeError) as error:

@@ -1,12 +1,12 @@
-"""Open a set of images with its three splits."""
+"""A set of images with three splits."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from vqvae_jax.data import folder, tfds
+from vqvae_jax import registry
 from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.source import (
     Source,
@@ -18,19 +18,19 @@ from vqvae_jax.runtime.errors import require
 
 
 class Dataset(NamedTuple):
-    """Three splits whose examples share no image.
+    """Three disjoint splits.
 
-    Example i of a split is `{"image": uint8 [H, W, C], "label": int32 []}`; frames of a
-    world have `COLUMNS`, int32 [], besides.
+    An example is `{"image": uint8 [H, W, C], "label": int32 []}`; frames of a world
+    also have `FRAME_COLUMNS`, each int32 [].
 
     Attributes:
         train: the source to train on.
-        validation: what models are chosen by; cut from train if the set has none.
-        test: what results are reported on.
-        class_names: one name per label, or empty where images have no labels (all
-            labels are then 0).
+        validation: the source for model selection; cut from train if the set has none.
+        test: the source that results are reported on.
+        class_names: one name per label; empty if images have no labels, which are
+            then all 0.
         image_shape: (H, W, C).
-        action_names: what the actions of frames mean; empty for other images.
+        action_names: one name per action of the frames; empty for other images.
     """
 
     train: Source
@@ -40,33 +40,25 @@ class Dataset(NamedTuple):
     image_shape: tuple[int, int, int]
     action_names: tuple[str, ...] = ()
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """Options of models that only the opened data decide."""
+        return {}
+
 
 def open_dataset(config: DataConfig) -> Dataset:
-    """Open the set that `config` names; prepare it first where TFDS must.
+    """Open the set that `config` names; TFDS prepares it first if necessary.
 
-    Whatever the set does not bring is cut from train, always the same examples:
-    a set with a test but no validation split gives `validation_fraction` of train to
-    validation and keeps its test split whole. A set with a validation but no test
-    split (ImageNet, most folders) has its validation split serve as test, and again
-    validation is cut from train. A set with train alone gives that fraction twice.
+    Missing splits are cut from train, always with the same examples. If a set has a
+    test but no validation split, `validation_fraction` of train becomes validation. If
+    it has a validation but no test split (ImageNet, most folders), the validation split
+    becomes test, and validation is cut from train. If it has train only, validation and
+    test are both cut from it, with that fraction each.
 
     Raises:
         UserError: the set cannot be found, prepared or read, or is too small.
     """
-    if config.source == "folder":
-        splits = folder.open_folder(
-            config.data_dir,
-            image_size=config.image_size,
-            channels=config.channels,
-            skip_corrupt=config.skip_corrupt,
-        )
-    else:
-        splits = tfds.open_tfds(
-            config.name,
-            data_dir=config.data_dir,
-            image_size=config.image_size,
-            channels=config.channels,
-        )
+    splits = registry.load(registry.IMAGE_SOURCES[config.source])(config)
     sources = {role: cached(source) for role, source in splits.sources.items()}
     train, validation, test = three_splits(sources, config.validation_fraction)
     return Dataset(
@@ -85,12 +77,12 @@ def three_splits(
     *,
     subset: Callable[[Source, Int[np.ndarray, " n"]], Source] = Subset,
 ) -> tuple[Source, Source, Source]:
-    """Return train, validation and test; cut what is missing as `open_dataset` says.
+    """Return train, validation and test; cut missing splits as in `open_dataset`.
 
     Args:
-        sources: by role, "train" at least.
-        fraction: of train that a missing split gets.
-        subset: makes a source of another one and indices.
+        sources: sources by role, including "train".
+        fraction: fraction of train that a missing split receives.
+        subset: makes a source from another source and indices.
 
     Raises:
         UserError: train is too small.

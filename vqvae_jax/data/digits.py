@@ -1,4 +1,4 @@
-"""The 8×8 handwritten digits of scikit-learn as a TFDS set: no download at all."""
+"""The 8×8 handwritten digits of scikit-learn as a TFDS set, without a download."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ def to_uint8(values: Float[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """1 797 grey images [8, 8, 1] of ten classes, about a fifth of them for test.
+    """1 797 grey images [8, 8, 1] of ten classes; about a fifth are the test split.
 
     Images are a Tensor feature rather than an Image, because TFDS writes the latter
     with TensorFlow.
@@ -51,7 +51,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         for index, (image, label) in enumerate(
             zip(to_uint8(bunch.images), bunch.target, strict=True)
         ):
-            # Every fifth of each class, so that both splits have all classes alike.
+            # Every fifth image of each class, so that class ratios are equal.
             if (seen[label] % 5 == 4) == test:
                 yield index, {"image": image[..., None], "label": int(label)}
             seen[label] += 1

@@ -1,4 +1,4 @@
-"""A folder of images: `split/class/*.jpg`, as a user brings one."""
+"""A folder of image files: `split/class/*.jpg`."""
 
 import os
 import warnings
@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from vqvae_jax.data import images
+from vqvae_jax.data.config import SUFFIXES, DataConfig
 from vqvae_jax.data.source import Example, Splits
 from vqvae_jax.runtime.errors import UserError, require
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _SPLIT_FOLDERS = {
     "train": ("train",),
     "validation": ("val", "validation"),
@@ -21,21 +21,30 @@ _SPLIT_FOLDERS = {
 }
 
 
+def open_splits(config: DataConfig) -> Splits:
+    """Open the folder of a `data` section with `open_folder`."""
+    return open_folder(
+        config.data_dir,
+        image_size=config.image_size,
+        channels=config.channels,
+        skip_corrupt=config.skip_corrupt,
+    )
+
+
 def open_folder(
     root: str, *, image_size: int, channels: int, skip_corrupt: bool = False
 ) -> Splits:
     """Open the splits under `root`: `train`, and `val` or `validation`, and `test`.
 
-    Classes are the folders within train, in alphabetical order; a split may lack
-    some. Where train holds images and no folders, the set is unlabelled and so are
-    the others. Every file is looked at before this returns, so that a run does not
-    end hours later at a damaged one; `skip_corrupt` decodes each, which also finds
-    damage in the middle, and leaves those out with a warning that counts them. EXIF
-    orientation is applied.
+    Classes are the folders in train, in alphabetical order; other splits can lack
+    classes. If train has images and no folders, all splits are unlabelled. All files
+    are checked first, so that a damaged file does not end a run after hours.
+    `skip_corrupt` decodes every file, which also detects damage in the middle, and
+    skips damaged files with a warning that counts them. EXIF orientation is applied.
 
     Raises:
-        UserError: a folder is missing or empty, a split has a class that train has
-            not, or a file is no readable image and `skip_corrupt` is off.
+        UserError: a folder is missing or empty, a split has a class that train lacks,
+            or a file is not a readable image and `skip_corrupt` is False.
     """
     base = Path(root).expanduser()
     require(base.is_dir(), f"data.data_dir={root!r} is not a folder")
@@ -106,16 +115,16 @@ class FolderSource:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF says; where that cannot be read, it is as it is."""
+    """Apply the EXIF orientation; ignore EXIF data that cannot be read."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
-        # Pillow raises SyntaxError among others. Damaged pixels are told elsewhere.
+        # Pillow raises SyntaxError and others. Decoding reports damaged pixels.
         return image
 
 
 def split_folders(base: Path) -> dict[str, Path]:
-    """Return the folders of the splits there are, by role.
+    """Return the existing folders of splits, by role.
 
     Raises:
         UserError: two folders have the same role.
@@ -133,10 +142,10 @@ def split_folders(base: Path) -> dict[str, Path]:
 
 
 def subfolders(path: Path) -> list[Path]:
-    """Return the folders in `path`, in alphabetical order, without hidden ones.
+    """Return the folders in `path` that are not hidden, in alphabetical order.
 
     Raises:
-        UserError: the name of one is no text.
+        UserError: the name of a folder is not printable.
     """
     found = sorted(
         entry
@@ -146,7 +155,7 @@ def subfolders(path: Path) -> list[Path]:
     for entry in found:
         require(
             entry.name.isprintable(),
-            f"{path} has a folder {entry.name!r}, which cannot be shown; rename it",
+            f"{path} has a folder {entry.name!r}, which is not printable; rename it",
         )
     return found
 
@@ -157,14 +166,14 @@ def _list_images(
     unknown = [p.name for p in subfolders(split) if p.name not in class_names]
     if unknown:
         raise UserError(
-            f"{split} has the class {unknown[0]!r}, which is none of train's "
-            f"{len(class_names)}; rename or remove that folder"
+            f"{split} has the class {unknown[0]!r}, which is not among the "
+            f"{len(class_names)} classes of train; rename or remove that folder"
         )
-    beside = len(_image_files(split)) if class_names else 0
-    if beside:
+    unlabelled = len(_image_files(split)) if class_names else 0
+    if unlabelled:
         warnings.warn(
-            f"left out {beside} images of {split}, which lie beside its folders of "
-            "classes: move them into one, or the folders away",
+            f"skipped {unlabelled} images in {split}, which are next to its class "
+            "folders: move them into a class folder, or move the class folders away",
             stacklevel=3,
         )
     files: list[str] = []
@@ -196,11 +205,11 @@ def _image_files(path: Path) -> list[str]:
 
 
 def unreadable(files: Sequence[str], *, decode: bool = False) -> dict[int, str]:
-    """Return by index what is wrong with those files that are no readable image.
+    """Return the problem of each file that is not a readable image, by index.
 
-    Damage in the middle of one is found where they are to be decoded.
+    `decode` also detects damage in the middle of a file.
     """
-    # Filters are global, so they are set once around all threads.
+    # Warning filters are global: set them once for all threads.
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -209,11 +218,11 @@ def unreadable(files: Sequence[str], *, decode: bool = False) -> dict[int, str]:
 
 
 def _problem(file: str, decode: bool) -> str:
-    """Return what is wrong with a file, or "": all of it read, most not decoded."""
+    """Return the problem of a file, or ""; most files are not decoded."""
     try:
         with Image.open(file) as image:
             if image.format == "PNG":
-                # Its checksums find damage anywhere.
+                # The checksums of a PNG detect damage anywhere.
                 image.verify()
             elif decode or image.format != "JPEG" or not _ends_as_jpeg(file):
                 image.load()
@@ -224,8 +233,8 @@ def _problem(file: str, decode: bool) -> str:
 
 
 def _ends_as_jpeg(file: str) -> bool:
-    # A truncated JPEG lacks its end marker. Some cameras write more after it, which
-    # only means that such a file is decoded to make sure.
+    # A truncated JPEG lacks its end marker. Files of some cameras have data after the
+    # marker; these are decoded.
     with open(file, "rb") as stream:
         stream.seek(-2, os.SEEK_END)
         return stream.read() == b"\xff\xd9"

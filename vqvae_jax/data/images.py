@@ -1,4 +1,4 @@
-"""From any decoded image to uint8 [image_size, image_size, channels]."""
+"""Conversion of any image to uint8 [image_size, image_size, channels]."""
 
 import io
 
@@ -14,10 +14,10 @@ _CONVERTIBLE = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV")
 def decode(
     encoded: bytes, *, image_size: int, channels: int
 ) -> UInt8[np.ndarray, "image_size image_size channels"]:
-    """Decode a compressed image of any format Pillow knows, and `fit` it.
+    """Decode an image in any format that Pillow supports, and `fit` it.
 
     Raises:
-        OSError: the bytes are no image, or end too early.
+        OSError: the bytes are not an image, or truncated.
         UserError: see `fit`.
     """
     with Image.open(io.BytesIO(encoded)) as image:
@@ -29,12 +29,12 @@ def fit(
 ) -> UInt8[np.ndarray, "image_size image_size channels"]:
     """Convert colours, resize so that the shorter side fits, and centre-crop.
 
-    Transparent parts turn white, 16-bit grey keeps its upper 8 bits, grey becomes
-    RGB and the reverse as `channels` (1 or 3) asks. The filter is Pillow's bicubic
-    one, which is antialiased. An image that has the right size keeps its pixels.
+    Transparent pixels become white, 16-bit grey keeps its upper 8 bits, and grey and
+    RGB are converted to `channels` (1 or 3). The filter is Pillow's antialiased
+    bicubic. An image of the right size keeps its pixels.
 
     Raises:
-        UserError: the image's mode has no obvious 8-bit form, as 32-bit ones.
+        UserError: the mode of the image, such as 32-bit, has no obvious 8-bit form.
     """
     image = _eight_bit(image, "L" if channels == 1 else "RGB")
     if image.size != (image_size, image_size):
@@ -43,8 +43,8 @@ def fit(
         image = image.resize(
             (image_size, image_size),
             Image.Resampling.BICUBIC,
-            # Cropping the source's central square and resizing at once equals
-            # resizing and cropping, without computing what is thrown away.
+            # Resizing the central square of the source is equal to resizing and then
+            # cropping, and does not compute the pixels outside the crop.
             box=(left, top, left + side, top + side),
         )
     return np.asarray(image).reshape(image_size, image_size, channels)
@@ -53,7 +53,7 @@ def fit(
 def fit_array(
     array: UInt8[np.ndarray, "h w c"], *, image_size: int, channels: int
 ) -> UInt8[np.ndarray, "image_size image_size channels"]:
-    """`fit` an image that is an array of 1, 3 or 4 channels already."""
+    """`fit` an image given as an array with 1, 3 or 4 channels."""
     if array.shape == (image_size, image_size, channels):
         return array
     squeezed = array[..., 0] if array.shape[-1] == 1 else array
@@ -62,7 +62,7 @@ def fit_array(
 
 
 def require_convertible(image: Image.Image) -> None:
-    """Raise UserError unless the image's mode has an obvious 8-bit form."""
+    """Raise UserError unless the mode of the image has an obvious 8-bit form."""
     require(
         image.mode in _CONVERTIBLE
         or image.mode.startswith("I;16")
@@ -84,7 +84,7 @@ def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:
-    """Return 16-bit grey as 8-bit; Pillow would clip it. Its clear value is white."""
+    """Convert 16-bit grey to 8 bits, which Pillow clips; make transparency white."""
     wide = np.asarray(image)
     grey = (wide >> 8).astype(np.uint8)
     grey[wide == image.info.get("transparency", -1)] = 255

@@ -1,12 +1,12 @@
-"""First-person worlds: frames of ViZDoom with the actions between them, as a TFDS set.
+"""First-person worlds: frames of ViZDoom and the actions between them, as a TFDS set.
 
-They stand where DeepMind Lab (section 4.2) cannot be had, and need no download: the
-engine comes with the scenarios. Another set of frames has the same interface if its
-examples are single frames in order, with an image feature, integers `action`, `episode`
-and `step`, and `metadata["action_names"]`. TFDS's `rlu_dmlab_*` are recordings of
-DeepMind Lab with the same meaning of an action; an example there is a whole episode,
-with `steps/observation/pixels` and `steps/action`, so its steps have to be written one
-by one first.
+The set is a substitute for DeepMind Lab (section 4.2), and needs no download, because
+the engine ships with the scenarios. Any other set of frames has the same interface if
+its examples are single frames in order, with an image feature, integers `action`,
+`episode` and `step`, and `metadata["action_names"]`. The TFDS sets `rlu_dmlab_*` are
+recordings of DeepMind Lab with the same meaning of an action; their examples are whole
+episodes with `steps/observation/pixels` and `steps/action`, whose steps must first be
+written as single examples.
 """
 
 import contextlib
@@ -29,17 +29,17 @@ ACTIONS = ("forward", "left", "right")
 FORWARD, LEFT, RIGHT = range(3)
 SIDE = 84
 
-# Tics of the engine, 1/35 s each, that an action is held for: one turns by up to 7
-# degrees, a twelfth of what is seen.
+# Number of tics of the engine, 1/35 s each, that an action is held: a turn of up to 7
+# degrees, a twelfth of the view.
 _TICS = 2
-# Of 255; nearer walls fill the view.
+# Depth, out of 255, below which a wall fills the view.
 _NEAR = 7
-# Seeds of the splits are so far apart that no two episodes share one.
+# Distance between the first seeds of splits, so that no two episodes share a seed.
 _SPLIT_SEEDS = 1_000_000
 
 
 class Frame(NamedTuple):
-    """What the player sees: its colours, and how far away each place is."""
+    """The view of the player: its colours, and the depth of each pixel."""
 
     image: UInt8[np.ndarray, "84 84 3"]
     depth: UInt8[np.ndarray, "120 160"]
@@ -47,13 +47,13 @@ class Frame(NamedTuple):
 
 @dataclasses.dataclass(kw_only=True)
 class MazeConfig(tfds.core.BuilderConfig):
-    """Where to walk, and how much.
+    """Scenario and size of the set.
 
     Attributes:
-      scenario: one that ViZDoom ships.
-      train_episodes: of the train split.
-      eval_episodes: of the validation and of the test split.
-      steps: frames of each episode.
+      scenario: name of a scenario that ViZDoom ships.
+      train_episodes: number of episodes of the train split.
+      eval_episodes: number of episodes of the validation split and of the test split.
+      steps: number of frames per episode.
     """
 
     scenario: str = "my_way_home"
@@ -63,11 +63,11 @@ class MazeConfig(tfds.core.BuilderConfig):
 
 
 class Maze(tfds.core.GeneratorBasedBuilder):
-    """Frames [84, 84, 3] in order, episode by episode, each with action and place.
+    """Frames [84, 84, 3] in order, episode by episode, with `FRAME_COLUMNS`.
 
-    `action` is an index of `ACTIONS`: what led from this frame to the next one of the
-    episode. `episode` is the seed it was played with; each split has its own. A walker
-    that explores plays them: it keeps to an action for some steps, and turns away from
+    `action` is the index in `ACTIONS` of the action between this frame and the next
+    one of the episode. `episode` is the seed of the episode; splits share no seeds. The
+    player is a `Walker`, which repeats an action for some steps and turns away from
     walls.
     """
 
@@ -76,7 +76,7 @@ class Maze(tfds.core.GeneratorBasedBuilder):
         MazeConfig(name="my_way_home", description="Rooms of different walls."),
         MazeConfig(
             name="health_gathering_supreme",
-            description="A labyrinth of one kind of wall, with things on the floor.",
+            description="A labyrinth with uniform walls and objects on the floor.",
             scenario="health_gathering_supreme",
         ),
         MazeConfig(
@@ -87,7 +87,7 @@ class Maze(tfds.core.GeneratorBasedBuilder):
         ),
         MazeConfig(
             name="tiny",
-            description="Seconds of my_way_home, to try things out.",
+            description="A few seconds of my_way_home, for tests.",
             train_episodes=3,
             eval_episodes=2,
             steps=12,
@@ -100,7 +100,7 @@ class Maze(tfds.core.GeneratorBasedBuilder):
             homepage="https://vizdoom.farama.org",
             features=tfds.features.FeaturesDict(
                 {
-                    # Smaller than PNG and four times faster to read; no TensorFlow.
+                    # Smaller than PNG, four times faster to read, needs no TensorFlow.
                     "image": tfds.features.Tensor(
                         shape=(SIDE, SIDE, 3), dtype=np.uint8, encoding="zlib"
                     ),
@@ -151,10 +151,10 @@ class Maze(tfds.core.GeneratorBasedBuilder):
 
 
 class World:
-    """The engine, without a window, sound or anything drawn over the view."""
+    """The engine, without a window, sound or overlays."""
 
     def __init__(self, scenario: str):
-        """Start it in a scenario that ViZDoom ships.
+        """Start the engine in a scenario that ViZDoom ships.
 
         Raises:
           UserError: ViZDoom is not installed, or ships no such scenario.
@@ -163,7 +163,7 @@ class World:
         settings = Path(vizdoom.scenarios_path) / f"{scenario}.cfg"
         require(
             settings.is_file(),
-            f"ViZDoom ships no scenario {scenario!r}; there are "
+            f"ViZDoom ships no scenario {scenario!r}; choose one of "
             f"{', '.join(sorted(path.stem for path in settings.parent.glob('*.cfg')))}",
         )
         game = vizdoom.DoomGame()
@@ -174,14 +174,14 @@ class World:
         game.set_screen_resolution(vizdoom.ScreenResolution.RES_160X120)
         game.set_screen_format(vizdoom.ScreenFormat.RGB24)
         game.set_depth_buffer_enabled(True)
-        for thing in ("hud", "weapon", "crosshair", "decals", "particles", "messages"):
-            getattr(game, f"set_render_{thing}")(False)
+        for layer in ("hud", "weapon", "crosshair", "decals", "particles", "messages"):
+            getattr(game, f"set_render_{layer}")(False)
         button = vizdoom.Button
         game.set_available_buttons(
             [button.MOVE_FORWARD, button.TURN_LEFT, button.TURN_RIGHT]
         )
         game.set_episode_timeout(0)
-        # The engine keeps settings and more in the folder that it is started in.
+        # The engine writes settings and other files to the current directory.
         self._folder = tempfile.TemporaryDirectory()
         with contextlib.chdir(self._folder.name):
             game.init()
@@ -195,56 +195,56 @@ class World:
         self._folder.cleanup()
 
     def start(self, *, seed: int) -> None:
-        """Begin an episode; the seed decides where, and all that happens by itself."""
+        """Start an episode; the seed determines the start and all random events."""
         self._game.set_seed(seed)
         self._game.new_episode()
 
     def look(self) -> Frame | None:
-        """Return what is seen now, None if the episode is over."""
+        """Return the current frame, None if the episode is over."""
         if self._game.is_episode_finished():
             return None
         state = self._game.get_state()
-        # The whole view, 90 degrees of it, in a square.
+        # Scale the whole view, 90 degrees wide, to a square.
         screen = Image.fromarray(state.screen_buffer)
         image = screen.resize((SIDE, SIDE), Image.Resampling.BOX)
         return Frame(np.asarray(image), state.depth_buffer)
 
     def act(self, action: int) -> None:
-        """Hold one of `ACTIONS` for some tics."""
+        """Hold one of `ACTIONS` for `_TICS` tics."""
         self._game.make_action([float(action == i) for i in range(len(ACTIONS))], _TICS)
 
 
 class Walker:
-    """Explores: goes on in runs of one action, and turns away from what is near."""
+    """A policy that repeats actions for a while and turns away from near walls."""
 
     def __init__(self, rng: np.random.Generator):
-        """Begin with a run that the first frame decides."""
+        """Start without an action; the first frame determines it."""
         self._rng = rng
-        self._action, self._left = FORWARD, 0
+        self._action, self._remaining = FORWARD, 0
 
     def choose(self, depth: UInt8[np.ndarray, "H W"]) -> int:
-        """Return the action to take after seeing these distances."""
+        """Return the action for a frame of these depths."""
         ahead, to_left, to_right = _distances(depth)
         if ahead < _NEAR:
             if self._action == FORWARD:
-                # To the more open side, and on to that side until the way is free.
-                self._begin(LEFT if to_left > to_right else RIGHT)
-        elif self._left == 0:
+                # Turn to the more open side, until the way is free.
+                self._repeat(LEFT if to_left > to_right else RIGHT)
+        elif self._remaining == 0:
             turns = self._action == FORWARD and self._rng.random() < 0.6
-            self._begin(int(self._rng.choice([LEFT, RIGHT])) if turns else FORWARD)
-        self._left = max(0, self._left - 1)
+            self._repeat(int(self._rng.choice([LEFT, RIGHT])) if turns else FORWARD)
+        self._remaining = max(0, self._remaining - 1)
         return self._action
 
-    def _begin(self, action: int) -> None:
-        self._action, self._left = action, int(self._rng.integers(2, 9))
+    def _repeat(self, action: int) -> None:
+        self._action, self._remaining = action, int(self._rng.integers(2, 9))
 
 
 def play(
     world: World, *, seed: int, steps: int
 ) -> tuple[list[UInt8[np.ndarray, "84 84 3"]], list[int]] | None:
-    """Walk for `steps` frames; return them and what was done after each.
+    """Play `steps` frames; return them and the action after each.
 
-    None if the episode ends earlier, as where its goal is reached.
+    Return None if the episode ends earlier, for example because its goal is reached.
     """
     world.start(seed=seed)
     walker = Walker(np.random.default_rng(seed))
@@ -260,28 +260,28 @@ def play(
 
 
 def require_vizdoom() -> ModuleType:
-    """Return the engine's module.
+    """Import the engine.
 
     Raises:
-      UserError: it is not installed.
+      UserError: ViZDoom is not installed.
     """
     try:
         import vizdoom
     except ImportError as error:
         raise UserError(
-            "data.name='maze' is played by ViZDoom, which is not installed: "
-            "pip install -e '.[worlds]', or pip install vizdoom"
+            "data.name='maze' needs ViZDoom, which is not installed: "
+            "pip install 'vqvae_jax[worlds]', or pip install vizdoom"
         ) from error
     return vizdoom
 
 
 def is_available() -> bool:
-    """Say whether the engine is installed."""
+    """Return whether the engine is installed."""
     return importlib.util.find_spec("vizdoom") is not None
 
 
 def _distances(depth: UInt8[np.ndarray, "H W"]) -> Float[np.ndarray, "3"]:
-    """Return how far it is ahead, to the left and to the right, at eye level."""
+    """Return the distances ahead, to the left and to the right, at eye level."""
     height, width = depth.shape
     level = depth[height * 2 // 5 : height * 3 // 5].mean(axis=0)
     ahead = level[width * 2 // 5 : width * 3 // 5].min()

@@ -1,4 +1,4 @@
-"""Random-access sources of examples: what every reader offers and every batch uses."""
+"""Random-access sources of examples, the interface between readers and batches."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,8 +11,8 @@ from vqvae_jax.runtime.errors import require
 Example = dict[str, Shaped[np.ndarray, "..."]]
 Batch = dict[str, Shaped[np.ndarray, "b ..."]]
 
-# What frames of a world have besides: where they stand, and what was done after them.
-COLUMNS = ("action", "episode", "step")
+# Integers of each frame of a world: its position, and the action that follows it.
+FRAME_COLUMNS = ("action", "episode", "step")
 
 _READ_AT_ONCE = 1024
 
@@ -21,8 +21,8 @@ _READ_AT_ONCE = 1024
 class Source(Protocol):
     """A pickleable collection of examples, read by index and from any thread.
 
-    A source may also offer `__getitems__(indices) -> list[Example]`, which reads
-    many examples in one go.
+    A source can also define `__getitems__(indices) -> list[Example]`, which reads
+    many examples in one call.
     """
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class Source(Protocol):
 
 
 class Splits(NamedTuple):
-    """The splits that a set brings: some of "train", "validation" and "test"."""
+    """The splits of a set: a subset of "train", "validation" and "test"."""
 
     sources: dict[str, Source]
     class_names: tuple[str, ...]
@@ -60,11 +60,11 @@ class Subset:
 
 
 class Cached:
-    """A source that keeps in memory what it has read once.
+    """A source that caches the examples it has read in memory.
 
-    Decoding a small image takes longer than a training step spends on it, so that
-    without this every epoch would wait for the same decoding again. A pickled copy,
-    as worker processes get one, starts empty.
+    Decoding a small image takes longer than a training step spends on it, so without
+    a cache every epoch would wait for decoding. A pickled copy, as sent to worker
+    processes, starts empty.
     """
 
     def __init__(self, source: Source):
@@ -78,15 +78,15 @@ class Cached:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-        missing = [i for i in indices if not self._known[i]]
+        missing = [i for i in indices if not self._is_cached[i]]
         if missing:
             for i, example in zip(
                 missing, read_many(self._source, missing), strict=True
             ):
                 for key, value in example.items():
                     self._arrays[key][i] = value
-                # Last, since other threads read what is known.
-                self._known[i] = True
+                # Set last, because other threads read the arrays once it is True.
+                self._is_cached[i] = True
         return [{k: v[i] for k, v in self._views.items()} for i in indices]
 
     def __getstate__(self) -> dict[str, Source]:
@@ -98,19 +98,19 @@ class Cached:
 
     def _allocate(self) -> None:
         n = len(self._source)
-        self._known = np.zeros(n, bool)
+        self._is_cached = np.zeros(n, bool)
         self._arrays = {
             key: np.empty((n, *value.shape), value.dtype)
             for key, value in self._source[0].items()
         }
-        # A caller who changed an example in place would change it for ever.
+        # Read-only, because a change in place would change the cache.
         self._views = {key: array.view() for key, array in self._arrays.items()}
         for view in self._views.values():
             view.setflags(write=False)
 
 
 def cached(source: Source, *, max_bytes: int = 256 * 2**20) -> Source:
-    """Return `source` with a cache if all its examples fit into `max_bytes`."""
+    """Return `source` with a cache if all its examples fit in `max_bytes`."""
     if len(source) == 0:
         return source
     size = len(source) * sum(value.nbytes for value in source[0].values())
@@ -118,16 +118,16 @@ def cached(source: Source, *, max_bytes: int = 256 * 2**20) -> Source:
 
 
 def permutation(n: int, *seed: int) -> Int[np.ndarray, " n"]:
-    """Return the numbers 0 to n - 1 in an order that only `n` and `seed` decide.
+    """Return the numbers 0 to n - 1 in an order determined by `n` and `seed`.
 
-    It never changes: raw bits of a named generator are the one stream that NumPy
-    promises to keep, and neither a split nor the order of a resumed run may move.
+    Splits and the order of resumed runs must not change between versions of NumPy,
+    which guarantees stability only for the raw bits of a named generator.
     """
     return np.argsort(np.random.PCG64(seed).random_raw(n), kind="stable")
 
 
 def read_many(source: Source, indices: Sequence[int]) -> list[Example]:
-    """Return the examples at `indices`, in one read where the source can."""
+    """Return the examples at `indices`, in one call if the source supports it."""
     getitems = getattr(source, "__getitems__", None)
     if getitems is None:
         return [source[index] for index in indices]
@@ -135,9 +135,9 @@ def read_many(source: Source, indices: Sequence[int]) -> list[Example]:
 
 
 def read_columns(source: Source, *names: str) -> dict[str, Int[np.ndarray, " n"]]:
-    """Return integers of every example, by name, in order.
+    """Return the named integers of all examples, in order.
 
-    Few examples are in memory at once, however much else they hold.
+    Examples, which can have other large arrays, are read a few at a time.
     """
     columns = {name: np.zeros(len(source), int) for name in names}
     for start in range(0, len(source), _READ_AT_ONCE):
@@ -153,8 +153,8 @@ def stack(examples: Sequence[Example]) -> Batch:
     return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
 
 
-def spread(count: int, n: int) -> list[int]:
-    """Return `n` of 0 ... count - 1, evenly spaced from first to last; all if fewer."""
+def evenly_spaced(count: int, n: int) -> list[int]:
+    """Return min(n, count) evenly spaced numbers from 0 to count - 1."""
     return np.linspace(0, count - 1, min(n, count)).round().astype(int).tolist()
 
 

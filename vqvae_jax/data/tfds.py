@@ -1,4 +1,4 @@
-"""TensorFlow Datasets sets, read from array_record without TensorFlow."""
+"""TensorFlow Datasets (TFDS) read from array_record without TensorFlow."""
 
 import contextlib
 import difflib
@@ -16,16 +16,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vqvae_jax.data import images
-from vqvae_jax.data.source import (
-    COLUMNS,
-    Example,
-    Source,
-    Splits,
-)
+from vqvae_jax.data.config import DataConfig
+from vqvae_jax.data.source import FRAME_COLUMNS, Example, Source, Splits
+from vqvae_jax.registry import EMBEDDED_SETS, load
 from vqvae_jax.runtime.errors import UserError, require
 
-# Sets that come with this package.
-_EMBEDDED = ("digits", "maze", "speech")
 _SPLIT_NAMES = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev"),
@@ -33,15 +28,24 @@ _SPLIT_NAMES = {
 }
 
 
-def open_tfds(name: str, *, data_dir: str, image_size: int, channels: int) -> Splits:
-    """Open the TFDS set `name`, prepared as array_record in `data_dir` if it is not.
+def open_splits(config: DataConfig) -> Splits:
+    """Open the set of a `data` section with `open_tfds`."""
+    return open_tfds(
+        config.name,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        channels=config.channels,
+    )
 
-    A test split whose labels are withheld (-1, as ImageNet's) is left out. The image
-    and the label are found by the type of their feature, whatever they are called.
+
+def open_tfds(name: str, *, data_dir: str, image_size: int, channels: int) -> Splits:
+    """Open the TFDS set `name`; prepare it as array_record in `data_dir` if necessary.
+
+    A test split without labels (-1, as in ImageNet) is ignored. Image and label are
+    found by the types of their features, whatever their names.
 
     Raises:
-        UserError: no such set, it cannot be prepared or read here, or it holds no
-            images.
+        UserError: the set does not exist, cannot be prepared or read, or has no images.
     """
     builder = prepared_builder(name, data_dir)
     image_key, label_key = _image_key(builder), _label_key(builder)
@@ -73,7 +77,7 @@ def open_tfds(name: str, *, data_dir: str, image_size: int, channels: int) -> Sp
 
 
 class TfdsSource:
-    """One split: records of serialised `tf.train.Example`s, decoded on access."""
+    """One split: serialised `tf.train.Example` records, decoded on access."""
 
     def __init__(
         self,
@@ -89,7 +93,7 @@ class TfdsSource:
         self._records, self._name = records, name
         self._encoded = _is_image(features[image_key])
         self._shape = features[image_key].shape
-        self._columns = tuple(name for name in COLUMNS if name in features)
+        self._columns = tuple(name for name in FRAME_COLUMNS if name in features)
         self._image_key = image_key
         self._label_key = label_key
         self._size = {"image_size": image_size, "channels": channels}
@@ -108,7 +112,7 @@ class TfdsSource:
     def _decode(self, record: bytes) -> Example:
         from tensorflow_datasets.proto import tf_example_pb2
 
-        # TFDS's own decoding goes through every feature and doubles the time.
+        # TFDS decodes every feature, which doubles the time.
         features = tf_example_pb2.Example.FromString(record).features.feature
         image = features[self._image_key]
         if self._encoded:
@@ -125,7 +129,7 @@ class TfdsSource:
 
 
 def _values(feature: Any) -> UInt8[np.ndarray, " n"]:
-    """Return what TFDS keeps of an uint8 tensor, as numbers or in compressed bytes."""
+    """Return a uint8 tensor, which TFDS stores as numbers or compressed bytes."""
     if feature.int64_list.value:
         return np.array(feature.int64_list.value, np.uint8)
     return np.frombuffer(zlib.decompress(feature.bytes_list.value[0]), np.uint8)
@@ -134,16 +138,16 @@ def _values(feature: Any) -> UInt8[np.ndarray, " n"]:
 def prepared_builder(
     name: str, data_dir: str, *, instead: str = "run experiments/digits.py"
 ) -> Any:
-    """Return the TFDS builder of a set that is prepared, now or before, in `data_dir`.
+    """Return the TFDS builder of a set; prepare the set in `data_dir` if necessary.
 
     Args:
-        name: of the set.
-        data_dir: where it is, or shall be.
-        instead: what a user can do who has neither network nor TensorFlow.
+        name: name of the set.
+        data_dir: directory of prepared sets, "" for the default.
+        instead: an alternative without network and TensorFlow, for error messages.
 
     Raises:
-        UserError: there is no such set, or it cannot be prepared here or read at
-            random.
+        UserError: the set does not exist, cannot be prepared, or was prepared in a
+            format without random access.
     """
     builder = _builder(name, data_dir)
     if not builder.data_path.exists():
@@ -152,14 +156,15 @@ def prepared_builder(
         except UserError:
             raise
         except Exception as error:
-            # Another process of the same run may have finished it meanwhile.
+            # Ignore the error if another process of the run has prepared the set.
             if not _builder(name, data_dir).data_path.exists():
                 raise UserError(
                     f"the TFDS set {builder.info.full_name} is not in "
                     f"{builder.data_path} and cannot be prepared there "
                     f"({one_line(error)}); prepare it on a machine with network and "
-                    "TensorFlow as file_format='array_record' and point "
-                    "data.data_dir or TFDS_DATA_DIR to the folder that holds "
+                    "TensorFlow (pip install 'vqvae_jax[prepare]') as "
+                    "file_format='array_record' and point data.data_dir or "
+                    "TFDS_DATA_DIR to the folder that holds "
                     f"{builder.name}/, or {instead}, which needs neither"
                 ) from error
         builder = _builder(name, data_dir)
@@ -179,25 +184,21 @@ def _builder(name: str, data_dir: str) -> Any:
     directory = data_dir or None
     stem, _, config = name.partition("/")
     try:
-        if stem == "digits":
-            from vqvae_jax.data.digits import Digits
-
-            return Digits(data_dir=directory, config=config or None)
-        if stem == "maze":
-            from vqvae_jax.data.maze import Maze
-
-            return Maze(data_dir=directory, config=config or None)
-        if stem == "speech":
-            from vqvae_jax.contrib.synthetic_speech.builder import Speech
-
-            return Speech(data_dir=directory, config=config or None)
+        if stem in EMBEDDED_SETS:
+            embedded = load(EMBEDDED_SETS[stem])
+            return embedded(data_dir=directory, config=config or None)
         return tfds.builder(name, data_dir=directory)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"data.name={name!r} needs the module {error.name}, which is missing; "
+            "restore or install it, or choose another set"
+        ) from error
     except Exception as error:
-        known = [*tfds.list_builders(with_community_datasets=False), *_EMBEDDED]
+        known = [*tfds.list_builders(with_community_datasets=False), *EMBEDDED_SETS]
         stem = stem.split(":")[0]
         close = difflib.get_close_matches(stem, known) if stem not in known else []
         reason = (
-            "TFDS knows no set of that name"
+            "TFDS has no set of that name"
             if isinstance(error, tfds.core.DatasetNotFoundError)
             else one_line(error)
         )
@@ -209,7 +210,7 @@ def _prepare(builder: Any) -> None:
     import tensorflow_datasets as tfds
 
     _check_reachable(builder)
-    # What takes a second needs no progress bar; a real download does, on a terminal.
+    # Show progress bars only for downloads, and only on a terminal.
     quiet = builder.name == "digits"
     with (
         contextlib.redirect_stdout(io.StringIO() if quiet else sys.stdout),
@@ -227,7 +228,7 @@ def _prepare(builder: Any) -> None:
 
 @contextlib.contextmanager
 def _silent_tensorflow() -> Iterator[None]:
-    """Let TensorFlow, if it is first imported inside, not tell how it was built."""
+    """Suppress the messages that TensorFlow prints when it is imported inside."""
     values = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
     added = {name: v for name, v in values.items() if name not in os.environ}
     os.environ.update(added)
@@ -239,7 +240,7 @@ def _silent_tensorflow() -> Iterator[None]:
 
 
 def _check_reachable(builder: Any) -> None:
-    # TFDS tries for minutes before it gives up on a machine without network.
+    # Without network, TFDS retries for minutes.
     urls = list(builder.url_infos or ())
     if urls and not urllib.request.getproxies():
         host = urllib.parse.urlsplit(urls[0]).hostname
@@ -250,11 +251,11 @@ def _check_reachable(builder: Any) -> None:
 
 
 def records(builder: Any, split: str) -> Any:
-    """Return a split's serialised examples: a random-access source of bytes."""
+    """Return the serialised examples of a split, as a random-access source of bytes."""
     import tensorflow_datasets as tfds
 
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    # The inner source yields bytes and pickles to a few paths, not the whole builder.
+    # The inner source yields bytes, and its pickle has a few paths, not the builder.
     source = builder.as_data_source(
         split, deserialize_method=raw, file_format="array_record"
     )
@@ -263,7 +264,7 @@ def records(builder: Any, split: str) -> Any:
 
 @contextlib.contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Tell which split it is that cannot be read, by its `name_of`."""
+    """Convert any error to a UserError that names the split, as `name_of` does."""
     try:
         yield
     except UserError:
@@ -276,7 +277,7 @@ def readable(name: str) -> Iterator[None]:
 
 
 def name_of(builder: Any, split: str) -> str:
-    """Return what a split of a prepared set is called in messages, with its folder."""
+    """Return the name of a split in messages: its set, split and folder."""
     return f"{builder.info.full_name}, split {split} in {builder.data_path}"
 
 
@@ -300,7 +301,7 @@ def _image_key(builder: Any) -> str:
         )
 
     keys = [key for key in features if readable(features[key])]
-    # Encoded images first: a set may also hold, say, uint8 masks as tensors.
+    # Encoded images first: other uint8 tensors can be masks, for example.
     keys.sort(key=lambda key: (key != "image", not _is_image(features[key])))
     require(
         bool(keys),
@@ -319,6 +320,6 @@ def _label_key(builder: Any) -> str | None:
 
 
 def one_line(error: Exception) -> str:
-    """Return what an exception says, without line breaks and not all too long."""
+    """Return the message of an exception as one line of at most 400 characters."""
     text = " ".join(str(error).split())
     return text[:400] or type(error).__name__

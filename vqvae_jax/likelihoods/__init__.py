@@ -1,9 +1,9 @@
-"""p(x|z) over images of 256 values a channel: log-probability, mean and sample.
+"""Likelihoods p(x|z) of images with 256 values per channel.
 
-Each likelihood reads the decoder's output, `num_outputs` channels for every channel of
-the image, and is a distribution over the 256 integers (its probabilities sum to 1), so
-that its log-probability is a part of bits/dim. `MeanSquaredError` alone is a density:
-it trains the paper's ImageNet and Lab models and never becomes bits/dim.
+Each likelihood reads `num_outputs` channels of the decoder's output per image channel
+and is a distribution over the 256 integers: its probabilities sum to 1, so its
+log-probability counts towards bits/dim. Only `MeanSquaredError` is a density: it trains
+the paper's ImageNet and DeepMind Lab models and is never reported as bits/dim.
 """
 
 from vqvae_jax.likelihoods.base import (
@@ -45,10 +45,10 @@ _BY_NAME = {
 
 
 def by_name(name: str) -> Likelihood:
-    """Return the likelihood a config names.
+    """Return the likelihood with the name that a config uses.
 
     Raises:
-      UserError: there is none of that name; the message lists those there are.
+      UserError: the name is unknown; the message lists the known ones.
     """
     require(
         name in _BY_NAME,

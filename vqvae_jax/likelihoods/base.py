@@ -1,4 +1,4 @@
-"""What a likelihood p(x|z) is, and the scale on which decoders work."""
+"""The likelihood protocol, and the scale of decoder outputs."""
 
 from typing import Protocol, runtime_checkable
 
@@ -14,36 +14,35 @@ NUM_VALUES = 256
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """What a model asks of p(x|z), a distribution over the channels of an image.
+    """A distribution p(x|z) over the channels of an image, independent given z.
 
-    Given z the channels are independent of each other. `outputs` are the decoder's,
-    `[B, H, W, C*P]` for images `[B, H, W, C]` and P = `num_outputs`: P consecutive
-    channels belong to one channel of the image.
+    `outputs` are the decoder's, `[B, H, W, C*P]` for images `[B, H, W, C]` and
+    P = `num_outputs`: P consecutive channels belong to one channel of the image.
     """
 
     @property
     def num_outputs(self) -> int:
-        """P, the decoder's outputs for each channel of the image."""
+        """P, the number of decoder outputs per image channel."""
 
     @property
     def is_discrete(self) -> bool:
-        """Whether `log_prob` is that of a distribution over the 256 values.
+        """Whether p(x|z) is a distribution over the 256 values.
 
-        Only then it may become bits/dim.
+        Only such a `log_prob` converts to bits/dim.
         """
 
     def log_prob(self, outputs, images):
-        """Return nats, `[B, H, W, C]`: log p of each channel of each pixel.
+        """Return log p of each channel of each pixel in nats, `[B, H, W, C]`.
 
         Raises:
-          UserError: the images are not uint8, or the outputs are of another shape.
+          UserError: the images are not uint8, or the outputs have the wrong shape.
         """
 
     def mean(self, outputs):
         """Return the expected value in 0 ... 255, `[B, H, W, C]` float32."""
 
     def sample(self, key, outputs):
-        """Draw an image, `[B, H, W, C]` uint8."""
+        """Sample an image, `[B, H, W, C]` uint8."""
 
 
 def scaled(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -52,7 +51,7 @@ def scaled(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def unscaled(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Map -1 ... 1 to 0 ... 255, and what is further out to the ends."""
+    """Map -1 ... 1 to 0 ... 255, and clip values beyond."""
     return jnp.clip((x + 1.0) * ((NUM_VALUES - 1) / 2), 0, NUM_VALUES - 1)
 
 
@@ -62,9 +61,9 @@ def to_uint8(x: Float[Array, "*shape"]) -> Shaped[Array, "*shape"]:
 
 
 def log_p_of(
-    logits: Float[Array, "*places K"], values: Int[Array, "*places"]
-) -> Float[Array, "*places"]:
-    """Return log p in nats of values in 0 ... K - 1 under a softmax."""
+    logits: Float[Array, "*batch K"], values: Int[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """Return the log-probability in nats of values in 0 ... K - 1 under a softmax."""
     chosen = jnp.take_along_axis(logits, values[..., None], axis=-1)[..., 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)
 
@@ -72,10 +71,10 @@ def log_p_of(
 def per_channel(
     outputs: Float[Array, "B H W CP"], num_outputs: int
 ) -> Float[Array, "B H W C P"]:
-    """Give each channel of the image its own outputs, as float32.
+    """Reshape float32 outputs to P per image channel.
 
     Raises:
-      UserError: the channels are no multiple of `num_outputs`.
+      UserError: the number of channels is not a multiple of `num_outputs`.
     """
     require(
         outputs.shape[-1] % num_outputs == 0,
@@ -86,10 +85,10 @@ def per_channel(
 
 
 def require_uint8(images: Shaped[AnyArray, "*shape"]) -> None:
-    """Raise UserError unless images hold the 256 values as uint8.
+    """Raise UserError unless images are uint8.
 
-    A distribution over integers would take images that are scaled already, or of 16
-    bits, without a word, and its bits/dim would mean nothing.
+    A distribution over integers would silently accept scaled or 16-bit images and
+    return meaningless bits/dim.
     """
     require(
         images.dtype == jnp.uint8,
@@ -103,9 +102,9 @@ def require_fitting(
     images: Shaped[AnyArray, "B H W C"],
     num_outputs: int,
 ) -> None:
-    """Raise UserError unless images are uint8 and each channel has its outputs.
+    """Raise UserError unless images are uint8 and outputs have the matching shape.
 
-    One channel would be broadcast over three without a word.
+    Otherwise one channel would silently broadcast over three.
     """
     require_uint8(images)
     *rest, channels = images.shape

@@ -1,4 +1,4 @@
-"""A softmax over the 256 values: the paper's p(x|z) on CIFAR-10."""
+"""Softmax likelihood over the 256 values."""
 
 import dataclasses
 from typing import ClassVar
@@ -12,7 +12,7 @@ from vqvae_jax.likelihoods.base import NUM_VALUES, per_channel, require_fitting
 
 @dataclasses.dataclass(frozen=True)
 class Categorical:
-    """A softmax over the 256 values of each channel: the paper's on CIFAR-10."""
+    """A softmax over the 256 values of each channel, the paper's p(x|z) on CIFAR-10."""
 
     num_outputs: ClassVar[int] = NUM_VALUES
     is_discrete: ClassVar[bool] = True
@@ -20,17 +20,17 @@ class Categorical:
     def log_prob(
         self, outputs: Float[Array, "B H W CP"], images: Shaped[Array, "B H W C"]
     ) -> Float[Array, "B H W C"]:
-        """Return nats of each channel of uint8 images.
+        """Return the log-probability of each channel of uint8 images in nats.
 
         Raises:
-          UserError: the images are not uint8, or the outputs do not fit.
+          UserError: the images are not uint8, or the outputs have the wrong shape.
         """
         require_fitting(outputs, images, self.num_outputs)
         logits = per_channel(outputs, self.num_outputs)
-        # Else a large common offset would take the digits of their differences.
+        # Otherwise a large common offset would cost the differences their precision.
         logits -= jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
-        # A sum over the values, of which all but one are left out: its gradient fuses
-        # with the softmax's, where that of indexing would be a scatter of its own.
+        # Select by a masked sum over the values: its gradient fuses with the softmax's,
+        # while the gradient of indexing would be a separate scatter.
         value = jnp.arange(NUM_VALUES, dtype=jnp.int32)[None, None, None, None]
         is_chosen = value == images.astype(jnp.int32)[..., None]
         chosen = jnp.sum(jnp.where(is_chosen, logits, 0.0), axis=-1)
@@ -45,6 +45,6 @@ class Categorical:
     def sample(
         self, key: PRNGKeyArray, outputs: Float[Array, "B H W CP"]
     ) -> UInt8[Array, "B H W C"]:
-        """Draw each channel on its own."""
+        """Sample each channel independently."""
         logits = per_channel(outputs, self.num_outputs)
         return jax.random.categorical(key, logits, axis=-1).astype(jnp.uint8)

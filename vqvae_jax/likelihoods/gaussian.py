@@ -1,4 +1,4 @@
-"""A Gaussian over the 256 values of each channel, as a distribution and a density."""
+"""Gaussian likelihoods: discretized over the 256 values, and as a density."""
 
 import dataclasses
 import math
@@ -21,17 +21,17 @@ from vqvae_jax.runtime.errors import require
 
 @dataclasses.dataclass(frozen=True)
 class DiscretizedGaussian:
-    """A Gaussian, integrated over the 256 values' unit bins.
+    """A Gaussian integrated over the unit bins of the 256 values.
 
-    The first and last bin reach to infinity, so the 256 probabilities sum to 1. The
-    decoder's outputs are the mean, on a scale where -1 ... 1 spans the values, and,
-    where the scale is learned, the logarithm of the standard deviation on that scale.
-    Both are clipped: further out float32 cannot tell the ends of a bin apart.
+    The first and last bin extend to infinity, so the 256 probabilities sum to 1. The
+    decoder outputs the mean, on a scale where -1 ... 1 spans the values, and, for a
+    learned scale, the logarithm of the standard deviation on that scale. Both are
+    clipped: beyond their ranges float32 cannot separate the ends of a bin.
 
     Attributes:
-      scale: the standard deviation of all channels, None to learn that of each.
-      mean_range: where means are clipped.
-      log_scale_range: where log-scales are clipped.
+      scale: the standard deviation of all channels; None learns one per channel.
+      mean_range: range to which means are clipped.
+      log_scale_range: range to which log-scales are clipped.
     """
 
     scale: float | None = None
@@ -40,7 +40,7 @@ class DiscretizedGaussian:
     is_discrete: ClassVar[bool] = True
 
     def __post_init__(self):
-        """Check a fixed scale, which is not clipped."""
+        """Check the range of a fixed scale, which is not clipped."""
         low, high = map(math.exp, self.log_scale_range)
         require(
             self.scale is None or low <= self.scale <= high,
@@ -49,16 +49,16 @@ class DiscretizedGaussian:
 
     @property
     def num_outputs(self) -> int:
-        """Mean and, if learned, log-scale."""
+        """The number of outputs, a mean and, if learned, a log-scale."""
         return 2 if self.scale is None else 1
 
     def log_prob(
         self, outputs: Float[Array, "B H W CP"], images: Shaped[Array, "B H W C"]
     ) -> Float[Array, "B H W C"]:
-        """Return nats of each channel of uint8 images.
+        """Return the log-probability of each channel of uint8 images in nats.
 
         Raises:
-          UserError: the images are not uint8, or the outputs do not fit.
+          UserError: the images are not uint8, or the outputs have the wrong shape.
         """
         require_fitting(outputs, images, self.num_outputs)
         mean, scale = self._parameters(outputs)
@@ -77,7 +77,7 @@ class DiscretizedGaussian:
     def sample(
         self, key: PRNGKeyArray, outputs: Float[Array, "B H W CP"]
     ) -> UInt8[Array, "B H W C"]:
-        """Draw each channel on its own."""
+        """Sample each channel independently."""
         mean, scale = self._parameters(outputs)
         draw = mean + scale * jax.random.normal(key, mean.shape)
         return to_uint8(unscaled(draw))
@@ -93,11 +93,12 @@ class DiscretizedGaussian:
 
 @dataclasses.dataclass(frozen=True)
 class MeanSquaredError:
-    """A Gaussian density of fixed scale: training by squared error, no bits/dim.
+    """A Gaussian density of fixed scale, for training by squared error.
 
     `log_prob` is -(x - mean)^2 / (2 scale^2) with x on a scale where -1 ... 1 spans the
-    256 values, without the constant. The default scale is about the spread of natural
-    images, so that the squared error is measured against their variance.
+    256 values, without the constant. It has no bits/dim. The default scale is about the
+    standard deviation of natural images, so the squared error is relative to their
+    variance.
     """
 
     scale: float = 0.5
@@ -107,10 +108,10 @@ class MeanSquaredError:
     def log_prob(
         self, outputs: Float[Array, "B H W CP"], images: Shaped[Array, "B H W C"]
     ) -> Float[Array, "B H W C"]:
-        """Return the density's logarithm for each channel, up to a constant.
+        """Return the log-density of each channel, up to a constant.
 
         Raises:
-          UserError: the images are not uint8, or the outputs do not fit.
+          UserError: the images are not uint8, or the outputs have the wrong shape.
         """
         require_fitting(outputs, images, self.num_outputs)
         error = scaled(images.astype(jnp.float32)) - outputs.astype(jnp.float32)
@@ -123,15 +124,14 @@ class MeanSquaredError:
     def sample(
         self, key: PRNGKeyArray, outputs: Float[Array, "B H W C"]
     ) -> UInt8[Array, "B H W C"]:
-        """Round the mean: noise of the fixed scale would say nothing about x."""
+        """Round the mean: noise of the fixed scale carries no information about x."""
         del key
         return to_uint8(self.mean(outputs))
 
 
 def _log_normal_interval(lower, upper):
     """Return log(Phi(upper) - Phi(lower)) without cancellation in either tail."""
-    # By symmetry an interval in the right tail is one in the left tail, where
-    # _log_ndtr keeps its precision.
+    # Mirror intervals in the right tail to the left tail, where _log_ndtr is precise.
     right = lower > 0
     low = jnp.where(right, -upper, lower)
     high = jnp.where(right, -lower, upper)
@@ -141,7 +141,7 @@ def _log_normal_interval(lower, upper):
 
 @jax.custom_jvp
 def _log_ndtr(x):
-    """Return log Phi(x), with a derivative that holds in the left tail too."""
+    """Return log Phi(x), with a derivative that is exact in the left tail too."""
     return jax.scipy.special.log_ndtr(x)
 
 
@@ -150,9 +150,9 @@ def _log_ndtr_jvp(primals, tangents):
     (x,), (x_dot,) = primals, tangents
     log_p = _log_ndtr(x)
     # The derivative is phi(x) / Phi(x). JAX takes the exponential of a difference of
-    # logarithms, which grow as x^2 / 2: at x = -10 000 nothing of it is right. There
-    # the asymptotic series of the ratio, whose next term is 706 / far^9, is exact to
-    # float32.
+    # logarithms, which grow as x^2 / 2: at x = -10 000 no digit of it is correct. There
+    # the asymptotic series of the ratio is exact to float32; its next term is
+    # 706 / far^9.
     near, far = jnp.maximum(x, -10.0), jnp.minimum(x, -10.0)
     ratio = jnp.exp(jax.scipy.stats.norm.logpdf(near) - log_p)
     r = 1 / jnp.square(far)

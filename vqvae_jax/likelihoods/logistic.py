@@ -1,4 +1,4 @@
-"""A mixture of discretised logistics for each channel (PixelCNN++).
+"""Discretized logistic mixture likelihood (PixelCNN++).
 
 Salimans, Karpathy, Chen and Kingma, *PixelCNN++*, 2017, section 2.1, equation 2. There
 the means of green and blue also depend on red and green; here the channels of a pixel
@@ -26,17 +26,17 @@ _HALF = (NUM_VALUES - 1) / 2
 
 @dataclasses.dataclass(frozen=True)
 class LogisticMixture:
-    """M logistic distributions, integrated over the 256 values' unit bins.
+    """A mixture of M logistics integrated over the unit bins of the 256 values.
 
-    The first and last bin reach to infinity, so the 256 probabilities sum to 1. The
-    decoder's 3 M outputs of a channel are M logits of the components, M means on a
-    scale where -1 ... 1 spans the values, and M logarithms of the logistics' scale on
-    that scale. Means and log-scales are clipped.
+    The first and last bin extend to infinity, so the 256 probabilities sum to 1. The
+    decoder outputs 3 M values per channel: M logits of the components, M means on a
+    scale where -1 ... 1 spans the values, and the logarithms of M scales of the
+    logistics, on that same scale. Means and log-scales are clipped.
 
     Attributes:
-      components: M.
-      mean_range: where means are clipped.
-      log_scale_range: where log-scales are clipped.
+      components: M, number of components.
+      mean_range: range to which means are clipped.
+      log_scale_range: range to which log-scales are clipped.
     """
 
     components: int = 10
@@ -53,16 +53,16 @@ class LogisticMixture:
 
     @property
     def num_outputs(self) -> int:
-        """Logit, mean and log-scale of each component."""
+        """The number of outputs, a logit, mean and log-scale per component."""
         return 3 * self.components
 
     def log_prob(
         self, outputs: Float[Array, "B H W CP"], images: Shaped[Array, "B H W C"]
     ) -> Float[Array, "B H W C"]:
-        """Return nats of each channel of uint8 images.
+        """Return the log-probability of each channel of uint8 images in nats.
 
         Raises:
-          UserError: the images are not uint8, or the outputs do not fit.
+          UserError: the images are not uint8, or the outputs have the wrong shape.
         """
         require_fitting(outputs, images, self.num_outputs)
         log_pi, mean, scale = self._parameters(outputs)
@@ -71,8 +71,8 @@ class LogisticMixture:
         lower = (x - 0.5 - mean) / scale
         log_below = jax.nn.log_sigmoid(upper)
         log_above = jax.nn.log_sigmoid(-lower)
-        # sigma(u) - sigma(l) = sigma(u) sigma(-l) (1 - exp(l - u)), which has no
-        # cancellation anywhere, and u - l is the bin's width, 1 / scale.
+        # sigma(u) - sigma(l) = sigma(u) sigma(-l) (1 - exp(l - u)) never cancels, and
+        # u - l is the bin's width, 1 / scale.
         inner = log_below + log_above + jnp.log(-jnp.expm1(-1 / scale))
         log_p = jnp.where(
             x == 0, log_below, jnp.where(x == NUM_VALUES - 1, log_above, inner)
@@ -82,7 +82,7 @@ class LogisticMixture:
     def mean(self, outputs: Float[Array, "B H W CP"]) -> Float[Array, "B H W C"]:
         """Return the expected value of each channel, in 0 ... 255.
 
-        It is that of the mixture clipped to 0 ... 255 but not rounded.
+        The mixture is clipped to 0 ... 255 but not rounded.
         """
         log_pi, mean, scale = self._parameters(outputs)
         # E[X] is the integral of p(X > x) over 0 ... 255.
@@ -94,7 +94,7 @@ class LogisticMixture:
     def sample(
         self, key: PRNGKeyArray, outputs: Float[Array, "B H W CP"]
     ) -> UInt8[Array, "B H W C"]:
-        """Draw a component, then a value, each channel on its own."""
+        """Sample a component, then a value, independently for each channel."""
         component_key, value_key = jax.random.split(key)
         log_pi, mean, scale = self._parameters(outputs)
         component = jax.random.categorical(component_key, log_pi, axis=-1)[..., None]
@@ -107,13 +107,14 @@ class LogisticMixture:
     def _parameters(self, outputs):
         """Return log pi, means and scales, `[B, H, W, C, M]`, in units of the values.
 
-        In these units the distance to a bin's edge is exact near the mean, where
-        neighbouring bins must agree on the edge between them.
+        In these units the distance to the edge of a bin is exact near the mean, where
+        adjacent bins must agree on their shared edge.
         """
         channels = per_channel(outputs, self.num_outputs)
         logits, mean, log_scale = jnp.split(channels, 3, axis=-1)
-        # An untrained decoder gives all components nearly the same outputs, and they
-        # would move as one; so 0 stands for means spread evenly over the values.
+        # Spread the means evenly over the values at output 0: an untrained decoder
+        # outputs nearly the same for all components, which would otherwise get the
+        # same gradient.
         spread = jnp.linspace(-1, 1, self.components + 2)[1:-1]
         mean = jnp.clip(mean + spread[None, None, None, None], *self.mean_range)
         log_scale = jnp.clip(log_scale, *self.log_scale_range) + math.log(_HALF)

@@ -1,0 +1,1 @@
+"""Models of data and of codes: options, loss, sampling."""

@@ -1,12 +1,11 @@
-"""What image autoencoders with other latents than the VQ-VAE's share with each other.
+"""Image autoencoders: encoder, decoder and likelihood, whatever the latents.
 
-The same encoder, decoder and likelihoods as the VQ-VAE's, so that their bounds can be
-compared (section 4.1).
+The VQ-VAE, the VAE and VIMCO share them, so that their bounds compare (section 4.1).
 """
 
 import dataclasses
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,90 +13,79 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Integer, Key, UInt8
 
-from vqvae_jax import image_quality, likelihoods, metrics
+from vqvae_jax import image_quality, likelihoods, metrics, options
 from vqvae_jax.models.base import (
+    Shapes,
     TrainedByGradient,
-    require_dtype,
+    image_batch,
     require_halvable,
     require_sides,
 )
 from vqvae_jax.networks.autoencoder import Decoder, Encoder
+from vqvae_jax.options import GIVEN
 from vqvae_jax.runtime.arrays import AnyArray, require_shape
 from vqvae_jax.runtime.errors import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageAutoencoder(TrainedByGradient):
-    """Sizes and options of an encoder, a decoder and p(x|z).
+    """An encoder, a decoder and p(x|z), which the models of section 4.1 share.
 
     Attributes:
       image_shape: `(H, W, C)`.
-      stages: stride-2 convolutions; the grid is the image halved so many times.
-      units: channels of encoder and decoder.
-      residual_blocks: in each of encoder and decoder.
-      residual_units: channels inside a residual block.
-      likelihood: p(x|z), a name that `likelihoods.by_name` knows.
-      dtype: compute dtype, "float32" or "bfloat16"; likelihoods, bounds and parameters
-        are float32 all the same.
-      remat: compute what lies inside residual blocks and stages again for the gradient
-        instead of keeping it: less memory, more time, the same results.
+      encoder: from images to latents.
+      decoder: from latents to the parameters of p(x|z).
+      likelihood: p(x|z): "categorical", "gaussian", "gaussian_fixed",
+        "logistic_mixture" or "mse".
     """
 
-    image_shape: tuple[int, int, int]
-    stages: int = 2
-    units: int = 256
-    residual_blocks: int = 2
-    residual_units: int = 256
+    image_shape: Annotated[tuple[int, int, int], GIVEN]
+    encoder: Encoder = Encoder()
+    decoder: Decoder = Decoder()
     likelihood: str = "categorical"
-    dtype: str = "float32"
-    remat: bool = False
 
     def __post_init__(self):
-        """Check every option, so that a mistake is told before anything is built."""
-        self._require_at_least(1, "units", "residual_units")
-        self._require_at_least(0, "stages", "residual_blocks")
+        """Check every option; UserError names the first wrong one."""
+        options.check(self)
         require_sides("image_shape", self.image_shape)
-        require_halvable(self.image_shape, stages=self.stages)
-        require_dtype(self.dtype)
+        require_halvable(
+            self.image_shape,
+            num_downsamples=self.encoder.num_downsamples,
+            key="encoder.num_downsamples",
+        )
+        require(
+            self.decoder.num_downsamples == self.encoder.num_downsamples,
+            f"decoder.num_downsamples={self.decoder.num_downsamples} must equal "
+            f"encoder.num_downsamples={self.encoder.num_downsamples}",
+        )
         likelihoods.by_name(self.likelihood)
 
     @property
     def num_dims(self) -> int:
-        """Values of one image: what bits/dim divides by."""
+        """Number of values of one image, the divisor of bits/dim."""
         return math.prod(self.image_shape)
 
-    def _require_at_least(self, low: int, *names: str) -> None:
-        for name in names:
-            value = getattr(self, name)
-            require(value >= low, f"{name} must be at least {low}, got {value}")
+    def init_batch(self) -> Shapes:
+        """Return the shapes of a batch that `init` accepts."""
+        return image_batch(self.image_shape)
 
     @property
     def _cells(self) -> tuple[int, int]:
         height, width, _ = self.image_shape
-        return height >> self.stages, width >> self.stages
+        halvings = self.encoder.num_downsamples
+        return height >> halvings, width >> halvings
 
     @property
     def _likelihood(self) -> likelihoods.Likelihood:
         return likelihoods.by_name(self.likelihood)
 
     def _encoder_to(self, out_features: int) -> Encoder:
-        return Encoder(out_features=out_features, **self._sizes)
+        return self.encoder.clone(out_features=out_features)
 
     @property
     def _decoder(self) -> Decoder:
         channels = self.image_shape[-1] * self._likelihood.num_outputs
-        return Decoder(out_channels=channels, **self._sizes)
-
-    @property
-    def _sizes(self) -> dict[str, Any]:
-        return {
-            "units": self.units,
-            "stages": self.stages,
-            "residual_blocks": self.residual_blocks,
-            "residual_units": self.residual_units,
-            "dtype": jnp.dtype(self.dtype),
-            "remat": self.remat,
-        }
+        return self.decoder.clone(out_channels=channels)
 
     def _as_input(self, images) -> Float[Array, "B H W C"]:
         require_shape("images", images, "B", *self.image_shape)
@@ -116,7 +104,7 @@ class ImageAutoencoder(TrainedByGradient):
         return likelihoods.to_uint8(self._mean_image(decoder_params, z))
 
     def _bits_per_dim(self, nats_per_dim, mask) -> metrics.Metrics:
-        """Return the metric, or nothing where p(x|z) is a density."""
+        """Return the metric; {} where p(x|z) is a density."""
         if not self._likelihood.is_discrete:
             return {}
         return {
@@ -125,7 +113,7 @@ class ImageAutoencoder(TrainedByGradient):
         }
 
     def _bits_of_each(self, mask, nats_per_dim) -> dict[str, metrics.Each]:
-        """Return the bits of each image; nothing where p(x|z) is a density."""
+        """Return the bits of each image; {} where p(x|z) is a density."""
         if not self._likelihood.is_discrete:
             return {}
         to_bits = self.num_dims / math.log(2)
@@ -138,37 +126,33 @@ class ImageAutoencoder(TrainedByGradient):
 def quality(
     images: UInt8[Array, "B H W C"], means: Float[Array, "B H W C"], mask
 ) -> dict[str, metrics.Mean]:
-    """Return the metrics of reconstructions: PSNR in dB, and SSIM of large images.
-
-    SSIM, of the image as it is rounded to 256 values, is left out for images smaller
-    than its window.
-    """
+    """Return the measures of reconstructions that accept images of this size."""
     images = images.astype(jnp.float32)
-    results = {"psnr_db": metrics.mean(image_quality.psnr_db(images, means), mask)}
-    if min(images.shape[1:3]) >= image_quality.SSIM_WINDOW:
-        ssim = image_quality.ssim(images, jnp.round(means))
-        results["ssim"] = metrics.mean(ssim, mask)
-    return results
+    return {
+        name: metrics.mean(measure.compare(images, means), mask)
+        for name, measure in image_quality.MEASURES.items()
+        if min(images.shape[1:3]) >= measure.smallest_side
+    }
 
 
 def keys_of(images: Integer[AnyArray, "B H W C"]) -> Key[Array, " B"]:
     """Return a key for each image, or grid of codes, that depends on it alone.
 
-    With them a bound that is estimated from random draws is the same number each time,
-    and whatever batches and devices the images are spread over.
+    A bound estimated with these keys is the same number in every evaluation, however
+    the images are split into batches and over devices.
     """
     pixels = jnp.asarray(images).reshape(images.shape[0], -1).astype(jnp.uint32)
-    # Random odd multipliers, modulo 2^32: two images that differ rarely agree.
+    # Random odd multipliers modulo 2^32: different images rarely collide.
     odd = np.random.default_rng(0).integers(2**31, size=pixels.shape[1]) * 2 + 1
     digests = jnp.sum(pixels * jnp.asarray(odd, jnp.uint32)[None], axis=1)
     return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), digests)
 
 
 def over_samples(function, num_samples: int, *, at_once: int = 1) -> Any:
-    """Stack `function(number)` of samples 0 ... num_samples - 1, some at once.
+    """Stack `function(number)` of samples 0 ... num_samples - 1, `at_once` at a time.
 
-    Where there are more, only the results are kept for the gradient and the rest is
-    computed again, so that memory does not grow with the samples.
+    With several chunks, intermediate values are recomputed for the gradient, so that
+    memory does not grow with the number of samples.
     """
     if num_samples == at_once:
         return jax.vmap(function)(jnp.arange(num_samples))
@@ -178,10 +162,10 @@ def over_samples(function, num_samples: int, *, at_once: int = 1) -> Any:
 
 
 def sum_of_each(x: Float[Array, "B ..."]) -> Float[Array, " B"]:
-    """Sum what belongs to one example."""
+    """Sum over all axes but the batch."""
     return x.reshape(x.shape[0], -1).sum(axis=1)
 
 
 def mean_of_each(x: Float[Array, "B ..."]) -> Float[Array, " B"]:
-    """Average what belongs to one example."""
+    """Average over all axes but the batch."""
     return x.reshape(x.shape[0], -1).mean(axis=1)

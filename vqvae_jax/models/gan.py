@@ -5,9 +5,8 @@
 
 with D a sigmoid of the discriminator's logit. The generator's loss is the
 non-saturating one (section 3), the penalty R1 (Mescheder, Geiger and Nowozin, *Which
-Training Methods for GANs do actually Converge?*, 2018, equation 9). Their sum has the
-gradients of both players' losses, for each player its own, so that one optimiser moves
-both at once.
+Training Methods for GANs do actually Converge?*, 2018, equation 9). The sum has each
+player's gradient with respect to its own parameters, so that one optimiser moves both.
 
     model = GAN(image_shape=(32, 32, 3))
     params = model.init(key, batch)
@@ -15,34 +14,36 @@ both at once.
     images = model.sample(params, key, num_samples=64)
 
 A batch is a dict of `image` `[B, H, W, C]` uint8 and `mask` `[B]` bool, False at
-examples that only fill up the batch; neither they nor the images generated in their
-places count.
+padding examples; neither these nor the images generated for them count.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
-from vqvae_jax import likelihoods, metrics
+from vqvae_jax import likelihoods, metrics, options
 from vqvae_jax.models.autoencoder import keys_of, sum_of_each
 from vqvae_jax.models.base import (
+    Shapes,
     TrainedByGradient,
-    require_dtype,
+    Traits,
+    image_batch,
     require_halvable,
     require_sides,
 )
 from vqvae_jax.networks.dcgan import Discriminator, Generator
+from vqvae_jax.options import GIVEN
 from vqvae_jax.runtime.arrays import require_shape
 from vqvae_jax.runtime.errors import require
 
 
 class Params(NamedTuple):
-    """Everything that a trained GAN is.
+    """The parameters of a GAN.
 
     generator: the generator's parameters.
     discriminator: the discriminator's parameters.
@@ -53,11 +54,11 @@ class Params(NamedTuple):
 
 
 class Logits(NamedTuple):
-    """What the discriminator says, `[B]` each.
+    """The discriminator's logits, `[B]` each.
 
     real: of the batch's images.
     fake: of generated images; its gradient reaches the discriminator only.
-    fooling: the same numbers; its gradient reaches the generator only.
+    fooling: the same values; its gradient reaches the generator only.
     """
 
     real: Float[Array, " B"]
@@ -67,50 +68,65 @@ class Logits(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GAN(TrainedByGradient):
-    """Sizes and options of a GAN over images.
+    """A GAN over images.
 
     Attributes:
       image_shape: `(H, W, C)`.
       latent_dim: numbers in z.
-      units: channels of the smallest grid; each stage halves them.
-      stages: convolutions of stride 2 in each of generator and discriminator.
-      r1: weight of the discriminator's squared slope at real images; 0 for none. It
+      generator: from z to images.
+      discriminator: from images to logits.
+      r1: weight of the discriminator's squared gradient at real images; 0 for none. It
         depends on the scale of images, -1 ... 1 here, and grows with their size.
-      dtype: compute dtype, "float32" or "bfloat16"; losses and parameters are float32
-        all the same.
     """
 
-    image_shape: tuple[int, int, int]
-    latent_dim: int = 100
-    units: int = 512
-    stages: int = 3
-    r1: float = 0.1
-    dtype: str = "float32"
+    image_shape: Annotated[tuple[int, int, int], GIVEN]
+    latent_dim: Annotated[int, ">= 1"] = 100
+    generator: Generator = Generator()
+    discriminator: Discriminator = Discriminator()
+    r1: Annotated[float, ">= 0"] = 0.1
+
+    traits = Traits(
+        likelihood="undefined",
+        latent="numbers",
+        encodes=False,
+        figure=("test_discriminator", "nats"),
+    )
 
     def __post_init__(self):
-        """Check every option, so that a mistake is told before anything is built."""
-        for name in ("latent_dim", "units", "stages"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
-        require(self.r1 >= 0, f"r1 must not be negative, got {self.r1}")
+        """Check every option; UserError names the first wrong one."""
+        options.check(self)
         require_sides("image_shape", self.image_shape)
-        require_halvable(self.image_shape, stages=self.stages)
-        factor = 2**self.stages
-        require(
-            self.units % (factor // 2) == 0,
-            f"units is halved {self.stages - 1} times, so it must be a multiple of "
-            f"{factor // 2}, got {self.units}",
-        )
-        require_dtype(self.dtype)
+        for name in ("generator", "discriminator"):
+            network = getattr(self, name)
+            require_halvable(
+                self.image_shape,
+                num_downsamples=network.num_downsamples,
+                key=f"{name}.num_downsamples",
+            )
+            halvings = network.num_downsamples - 1
+            require(
+                network.channels % 2**halvings == 0,
+                f"{name}.channels is halved {halvings} times, so it must be a multiple "
+                f"of {2**halvings}, got {network.channels}",
+            )
+
+    @property
+    def num_latents(self) -> int:
+        """Numbers in z."""
+        return self.latent_dim
+
+    def init_batch(self) -> Shapes:
+        """Return the shapes of a batch that `init` accepts."""
+        return image_batch(self.image_shape)
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
-        """Initialise the networks at random; of the batch only shapes matter."""
+        """Initialise the networks at random; the batch gives the shapes."""
         generator_key, discriminator_key = jax.random.split(key)
         images = self._as_input(batch["image"][:1])
         z = jnp.zeros((1, self.latent_dim))
         return Params(
             generator=self._generator.init(generator_key, z),
-            discriminator=self._discriminator.init(discriminator_key, images),
+            discriminator=self.discriminator.init(discriminator_key, images),
         )
 
     def loss(
@@ -118,8 +134,8 @@ class GAN(TrainedByGradient):
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
         """Return the sum of both players' losses and R1; the first two are metrics.
 
-        The sum says nothing of how well the GAN does: what one player gains the other
-        loses.
+        The sum does not measure the quality of the GAN: one player's gain is the
+        other's loss.
 
         Raises:
           UserError: the images are not uint8 of image_shape.
@@ -130,7 +146,7 @@ class GAN(TrainedByGradient):
         losses = generator_loss(logits) + discriminator_loss(logits)
         if self.r1 > 0:
             squared = squared_slope(
-                lambda x: self._discriminator.apply(params.discriminator, x),
+                lambda x: self.discriminator.apply(params.discriminator, x),
                 self._as_input(images),
             )
             losses = losses + self.r1 / 2 * squared
@@ -138,16 +154,16 @@ class GAN(TrainedByGradient):
         return loss, (_metrics(logits, mask), None)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
-        """Return both players' losses, accuracies and a loss that is 0.
+        """Return both players' losses, accuracies and a loss of 0.
 
-        Each z depends on the image in its place alone: to evaluate again gives the
-        same numbers.
+        Each z depends on the image at its index alone, so that evaluation is
+        deterministic.
         """
         images, mask = batch["image"], batch["mask"]
         draw = jax.vmap(lambda key: jax.random.normal(key, (self.latent_dim,)))
         logits = self._logits(params, draw(keys_of(images)), images)
-        # A GAN has no likelihood and no objective that falls as it gets better. Of
-        # equal losses the newest checkpoint is taken for the best.
+        # A GAN has no objective that falls as it improves. Of equal losses the newest
+        # checkpoint counts as the best.
         nothing = jnp.zeros(images.shape[0])
         return {**_metrics(logits, mask), "loss": metrics.mean(nothing, mask)}
 
@@ -161,19 +177,7 @@ class GAN(TrainedByGradient):
 
     @property
     def _generator(self) -> Generator:
-        return Generator(self.image_shape, **self._sizes)
-
-    @property
-    def _discriminator(self) -> Discriminator:
-        return Discriminator(**self._sizes)
-
-    @property
-    def _sizes(self) -> dict[str, Any]:
-        return {
-            "units": self.units,
-            "stages": self.stages,
-            "dtype": jnp.dtype(self.dtype),
-        }
+        return self.generator.clone(image_shape=self.image_shape)
 
     def _as_input(self, images) -> Float[Array, "B H W C"]:
         require_shape("images", images, "B", *self.image_shape)
@@ -182,7 +186,7 @@ class GAN(TrainedByGradient):
 
     def _logits(self, params, z, images) -> Logits:
         generated = self._generator.apply(params.generator, z)
-        discriminate = self._discriminator.apply
+        discriminate = self.discriminator.apply
         return Logits(
             real=discriminate(params.discriminator, self._as_input(images)),
             fake=discriminate(params.discriminator, lax.stop_gradient(generated)),
@@ -201,8 +205,8 @@ def discriminator_loss(logits: Logits) -> Float[Array, " B"]:
 
 
 def squared_slope(discriminate, images: Float[Array, "B H W C"]) -> Float[Array, " B"]:
-    """Return the squared norm of each logit's gradient by its own image."""
-    # No image changes another's logit, so the gradient of their sum holds them all.
+    """Return the squared norm of each logit's gradient with respect to its image."""
+    # No image changes another's logit: the gradient of the sum contains each.
     slopes = jax.grad(lambda x: discriminate(x).sum())(images)
     return sum_of_each(jnp.square(slopes))
 

@@ -1,29 +1,30 @@
 """p(z): a PixelCNN over the codes of a trained VQ-VAE (section 3, "Prior").
 
-`Prior` holds sizes and options, no arrays, and has the methods that the training loop
-asks of any model. A batch is a dict of `codes` `[B, H, W, C]`, `label` `[B]` and `mask`
-`[B]` bool, with `vector` and `features` where the prior is built for them.
+`Prior` holds sizes and options, no arrays, and implements `training.Model`. A batch is
+a dict of `codes` `[B, H, W, C]`, `label` `[B]` and `mask` `[B]` bool, with `vector` and
+`features` where the prior is conditioned on them.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vqvae_jax import likelihoods, metrics, sampling
+from vqvae_jax import likelihoods, metrics, options, sampling
 from vqvae_jax.models.base import (
+    Shapes,
     TrainedByGradient,
-    require_dtype,
-    require_odd,
+    codes_batch,
     require_pixelcnn,
     require_sides,
 )
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
+from vqvae_jax.options import GIVEN
 from vqvae_jax.runtime.arrays import (
     AnyArray,
     common_size,
@@ -35,69 +36,50 @@ from vqvae_jax.runtime.errors import require
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prior(TrainedByGradient):
-    """Sizes and options of a prior over grids of codes.
+    """A PixelCNN over grids of codes, class-conditional where there are classes.
 
     Attributes:
-      grid: `(H, W, C)`, taken from the VQ-VAE.
-      num_codes: K, taken from the VQ-VAE.
-      class_names: what labels 0, 1, ... mean; empty for a prior without labels.
+      grid: `(H, W, C)`, the VQ-VAE's.
+      num_codes: K, the VQ-VAE's.
+      class_names: of labels 0, 1, ...; empty for a prior without labels.
       vector_features: size of a vector that each grid depends on, 0 for none.
       map_features: channels of a map `[H, W]` that each grid depends on, 0 for none.
-      layers: gated layers of the PixelCNN.
-      units: their channels.
-      kernel_size: odd.
-      cell_layers: residual layers between a cell's context and its logits.
-      dropout: rate while training.
-      label_dropout: part of the labels that are withheld while training; above 0 the
-        prior can also be used without labels, and with guidance.
-      dtype: compute dtype, "float32" or "bfloat16".
-      remat: compute what lies inside layers again for the gradient instead of keeping
-        it: less memory, more time, the same results.
+      network: the PixelCNN's sizes.
+      label_dropout: fraction of labels withheld in training; above 0 the prior also
+        samples without labels, and with guidance.
     """
 
-    grid: tuple[int, int, int]
-    num_codes: int
-    class_names: tuple[str, ...] = ()
-    vector_features: int = 0
-    map_features: int = 0
-    layers: int = 15
-    units: int = 128
-    kernel_size: int = 5
-    cell_layers: int = 1
-    dropout: float = 0.0
-    label_dropout: float = 0.0
-    dtype: str = "float32"
-    remat: bool = False
+    grid: Annotated[tuple[int, int, int], GIVEN]
+    num_codes: Annotated[int, GIVEN, ">= 1"]
+    class_names: Annotated[tuple[str, ...], GIVEN] = ()
+    vector_features: Annotated[int, GIVEN, ">= 0"] = 0
+    map_features: Annotated[int, GIVEN, ">= 0"] = 0
+    network: PixelCNN = PixelCNN()
+    label_dropout: Annotated[float, ">= 0", "< 1"] = 0.0
 
     def __post_init__(self):
-        """Check every option, so that a mistake is told before anything is built."""
+        """Check every option; UserError names the first wrong one."""
         require_sides("grid", self.grid)
-        for name in ("num_codes", "layers", "units"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
-        require_odd("kernel_size", self.kernel_size)
-        for name in ("cell_layers", "vector_features", "map_features"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must not be negative, got {value}")
-        for name in ("dropout", "label_dropout"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"{name} must be in [0, 1), got {value}")
-        require_dtype(self.dtype)
+        options.check(self)
+
+    def init_batch(self) -> Shapes:
+        """Return the shapes of a batch that `init` accepts."""
+        return codes_batch(self.grid)
 
     @property
     def num_classes(self) -> int:
-        """The classes that samples can be drawn from, 0 if there are none."""
+        """Classes that samples can be drawn from, 0 without labels."""
         return len(self.class_names)
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Any:
-        """Initialise the PixelCNN at random; of the batch only shapes matter."""
+        """Initialise the PixelCNN at random; the batch gives the shapes."""
         first = {name: array[:1] for name, array in batch.items()}
-        return self.network.init(key, first["codes"], self._condition_of(first))
+        return self.pixelcnn.init(key, first["codes"], self._condition_of(first))
 
     def loss(
         self, params: Any, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
-        """Return -log p(z) in nats a code, with dropout."""
+        """Return -log p(z) in nats per code, with dropout."""
         dropout_key, label_key = jax.random.split(key)
         condition = self._condition_of(batch)
         if self.num_classes and self.label_dropout:
@@ -111,7 +93,7 @@ class Prior(TrainedByGradient):
         return loss, (self._metrics(-log_p, batch["mask"]), None)
 
     def evaluate(self, params: Any, batch: Mapping[str, Array]) -> metrics.Metrics:
-        """Return bits per code, and `bits` of each grid, without dropout."""
+        """Return bits per code, and the `bits` of each grid, without dropout."""
         mask = batch["mask"]
         log_p = self._log_p(params, batch["codes"], self._condition_of(batch))
         bits = -log_p.reshape(log_p.shape[0], -1).sum(axis=1) / math.log(2)
@@ -138,14 +120,14 @@ class Prior(TrainedByGradient):
           params: the prior's parameters.
           codes: the grids.
           labels: a class for each, if the prior is class-conditional.
-          vector: what each depends on, if the prior was built so.
-          features: a map that each depends on, if the prior was built so.
-          given: as in `sample`; only places where it is -1 count, which makes the sum
+          vector: the condition of each, if the prior has `vector_features`.
+          features: the condition map of each, if the prior has `map_features`.
+          given: as in `sample`; only codes where it is -1 count, which makes the sum
             the log-probability that `sample` draws these codes there.
-          dropout_key: decides what is dropped, as in training; nothing without it.
+          dropout_key: enables dropout, as in training.
 
         Raises:
-          UserError: the codes or what they depend on do not fit this model.
+          UserError: the codes or the condition do not fit this model.
         """
         require_pixelcnn("prior", self, params)
         self._check_codes("codes", codes, lowest=0)
@@ -173,35 +155,33 @@ class Prior(TrainedByGradient):
         leading: Int[AnyArray, "B R W C"] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Int[Array, "B H W C"]:
-        """Draw grids of codes, in time linear in their cells.
+        """Draw grids of codes, in time linear in the number of cells.
 
-        Compiled once for each number of samples, each top_k and each `progress`;
-        temperature, top_p, guidance, labels and given codes may change without
-        compiling again.
+        Compiled once for each number of samples, top_k and `progress`. Temperature,
+        top_p, guidance, labels and given codes change without recompilation.
 
         Args:
           params: the prior's parameters.
           key: decides the draw.
           labels: `[B]`, a class for each sample, if the prior is class-conditional.
-          num_samples: B, where nothing else says it.
-          vector: what each sample depends on, if the prior was built so.
-          features: a map that each sample depends on, if the prior was built so.
+          num_samples: B, where no array determines it.
+          vector: the condition of each sample, if the prior has `vector_features`.
+          features: the condition map of each, if the prior has `map_features`.
           temperature: below 1 for likelier, above 1 for more varied samples.
-          top_k: draw each code from the k likeliest.
-          top_p: draw each code from the likeliest that have this probability together.
-          guidance: how much the label counts; 1 is the model itself, above 1
-            exaggerates it (classifier-free guidance; needs label_dropout).
-          given: codes to keep, -1 where they are to be drawn. Each code is drawn given
-            the codes before it in raster order, so what is given further on does not
-            influence it: this fills holes from above and from the left, which is not
-            the exact conditional distribution of the holes.
-          leading: the first R rows, to be completed; exact, as they come first.
-          progress: called with the number of finished rows, for each row. A part of
-            what is compiled, and kept with it: pass the same function each time.
+          top_k: draw each code from the k most likely.
+          top_p: draw each code from the most likely with this total probability.
+          guidance: weight of the label; 1 is the model itself, above 1 exaggerates the
+            label (classifier-free guidance; needs label_dropout).
+          given: codes to keep, -1 at codes to draw. Each code is drawn given the codes
+            before it in raster order; given codes after it have no influence. This is
+            not the exact conditional distribution of the missing codes.
+          leading: the first R rows, to complete; exact, as they come first.
+          progress: called with the number of finished rows, after each row. It is
+            compiled into the program: pass the same function each time.
 
         Raises:
-          UserError: labels are missing, not wanted or not classes, an option cannot be,
-            or an array is not for this grid.
+          UserError: labels are missing, unexpected or not classes, an option is
+            invalid, or an array does not fit this grid.
         """
         require_pixelcnn("prior", self, params)
         sampling.require_drawable(temperature=temperature, top_k=top_k, top_p=top_p)
@@ -247,7 +227,7 @@ class Prior(TrainedByGradient):
             )
 
         return sampling.cached(
-            self.network,
+            self.pixelcnn,
             params,
             key,
             shape=(batch, *self.grid),
@@ -260,30 +240,28 @@ class Prior(TrainedByGradient):
         )
 
     @property
-    def network(self) -> PixelCNN:
-        """The PixelCNN that it is."""
-        # One more class for labels that are withheld.
+    def channels(self) -> int:
+        """Channels of the PixelCNN."""
+        return self.network.channels
+
+    @property
+    def pixelcnn(self) -> PixelCNN:
+        """The network, built for these codes and conditions."""
+        # One more class for withheld labels.
         withheld = 1 if self.num_classes and self.label_dropout else 0
-        return PixelCNN(
+        return self.network.clone(
             num_codes=self.num_codes,
             codes_per_cell=self.grid[-1],
             num_classes=self.num_classes + withheld,
             vector_features=self.vector_features,
             map_features=self.map_features,
-            layers=self.layers,
-            units=self.units,
-            kernel_size=self.kernel_size,
-            cell_layers=self.cell_layers,
-            dropout=self.dropout,
-            dtype=jnp.dtype(self.dtype),
-            remat=self.remat,
         )
 
     def _log_p(
         self, params, codes, condition, dropout_key=None
     ) -> Float[Array, "B H W C"]:
         rngs = {} if dropout_key is None else {"dropout": dropout_key}
-        logits = self.network.apply(params, codes, condition, rngs=rngs)
+        logits = self.pixelcnn.apply(params, codes, condition, rngs=rngs)
         return likelihoods.log_p_of(logits, codes)
 
     def _metrics(self, nats, mask) -> dict:
@@ -299,10 +277,10 @@ class Prior(TrainedByGradient):
     def condition(
         self, batch: int, labels=None, vector=None, features=None
     ) -> Condition:
-        """Return what a batch of grids depends on, as the PixelCNN takes it.
+        """Return the condition of a batch of grids, as the PixelCNN takes it.
 
         Raises:
-          UserError: labels are missing, not wanted, or not classes.
+          UserError: labels are missing, unexpected, or not classes.
         """
         if labels is None and self.num_classes:
             require(

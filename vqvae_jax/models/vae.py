@@ -1,4 +1,4 @@
-"""The continuous VAE of the same architecture as the VQ-VAE (section 4.1).
+"""The continuous VAE with the VQ-VAE's architecture (section 4.1).
 
     -log p(x) <= E_q(z|x)[-log p(x|z)] + KL(q(z|x) || p(z))
 
@@ -11,12 +11,13 @@ Wierstra, 2014). On CIFAR-10 the paper gives it 4.51 bits/dim.
     (loss, (metrics, _)) = model.loss(params, key, batch)
 
 A batch is a dict of `image` `[B, H, W, C]` uint8 and `mask` `[B]` bool, False at
-examples that only fill up the batch.
+padding examples.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +31,14 @@ from vqvae_jax.models.autoencoder import (
     quality,
     sum_of_each,
 )
+from vqvae_jax.models.base import Traits
 from vqvae_jax.networks.autoencoder import Encoder
 from vqvae_jax.runtime.arrays import AnyArray, require_shape
 from vqvae_jax.runtime.errors import require
 
 
 class Params(NamedTuple):
-    """Everything that a trained VAE is.
+    """The parameters of a VAE.
 
     encoder: the encoder's parameters.
     decoder: the decoder's parameters.
@@ -59,22 +61,23 @@ class Posterior(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VAE(ImageAutoencoder):
-    """Sizes and options of a VAE over images, beside those of any autoencoder.
+    """A VAE over images: an autoencoder with Gaussian latents.
 
     Attributes:
       latent_dim: numbers in each cell of the latent grid; open in the paper.
       samples_per_image: draws of z for each image's bound in `evaluate`.
-      log_variance_range: where the logarithm of q's variance is clipped.
+      log_variance_range: the logarithm of q's variance is clipped to it.
     """
 
-    latent_dim: int = 64
-    samples_per_image: int = 1
+    latent_dim: Annotated[int, ">= 1"] = 64
+    samples_per_image: Annotated[int, ">= 1"] = 1
     log_variance_range: tuple[float, float] = (-12.0, 6.0)
 
+    traits = Traits(likelihood="bound", latent="numbers", encodes=True)
+
     def __post_init__(self):
-        """Check every option, so that a mistake is told before anything is built."""
+        """Check every option; UserError names the first wrong one."""
         super().__post_init__()
-        self._require_at_least(1, "latent_dim", "samples_per_image")
         low, high = self.log_variance_range
         require(
             low < high,
@@ -86,8 +89,13 @@ class VAE(ImageAutoencoder):
         """The shape `(h, w, latent_dim)` of an image's latents."""
         return *self._cells, self.latent_dim
 
+    @property
+    def num_latents(self) -> int:
+        """Numbers in z."""
+        return math.prod(self.grid)
+
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
-        """Initialise the networks at random; of the batch only shapes matter."""
+        """Initialise the networks at random; the batch gives the shapes."""
         encoder_key, decoder_key = jax.random.split(key)
         encoder = self._encoder.init(encoder_key, self._as_input(batch["image"][:1]))
         decoder = self._decoder.init(decoder_key, jnp.zeros((1, *self.grid)))
@@ -96,9 +104,9 @@ class VAE(ImageAutoencoder):
     def loss(
         self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
-        """Return the negative bound, from one draw of z, and its two terms as metrics.
+        """Return the negative bound from one draw of z, with its two terms as metrics.
 
-        All are in nats for each value of the image.
+        All are in nats per value of the image.
 
         Raises:
           UserError: the images are not uint8 of image_shape.
@@ -114,8 +122,8 @@ class VAE(ImageAutoencoder):
         """Return the terms of the loss, PSNR and, if defined, bits/dim.
 
         The expectation over q(z|x) is a mean over `samples_per_image` draws, whose keys
-        depend on each image alone: to evaluate again gives the same numbers. Of each
-        image there are the bits of distortion and of rate, and `bits`, their sum.
+        depend on each image alone, so that evaluation is deterministic. Per image there
+        are the bits of distortion and of rate, and `bits`, their sum.
         """
         images, mask = batch["image"], batch["mask"]
         reconstruction, kl, posterior = self._bound(
@@ -175,7 +183,7 @@ class VAE(ImageAutoencoder):
         return Posterior(mean, jnp.clip(log_variance, *self.log_variance_range))
 
     def _bound(self, params, keys, images, *, draws: int):
-        """Return the bound's two terms in nats for each value, `[B]`, and q(z|x)."""
+        """Return the bound's two terms in nats per value, `[B]`, and q(z|x)."""
         posterior = self._posterior(params, images)
 
         def log_p(number):
@@ -188,7 +196,7 @@ class VAE(ImageAutoencoder):
 
 
 def reparameterized(keys: Array, posterior: Posterior) -> Float[Array, "B *grid L"]:
-    """Draw z = mean + sigma * epsilon, for each example by its own key `[B]`."""
+    """Draw z = mean + sigma * epsilon, each example with its own key `[B]`."""
     mean, log_variance = posterior
     epsilon = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
     return mean + jnp.exp(0.5 * log_variance) * epsilon
@@ -200,7 +208,7 @@ def kl_to_standard_normal(posterior: Posterior) -> Float[Array, "B *grid L"]:
     Kingma and Welling, appendix B.
     """
     mean, log_variance = posterior
-    # expm1(v) - v instead of exp(v) - 1 - v, which loses its digits near v = 0.
+    # expm1(v) - v instead of exp(v) - 1 - v, which cancels near v = 0.
     return 0.5 * (jnp.square(mean) + jnp.expm1(log_variance) - log_variance)
 
 

@@ -1,8 +1,10 @@
-"""The image encoder and decoder of VQ-VAE (van den Oord et al., 2017, section 4.1).
+"""The image encoder and decoder of the paper (section 4.1).
 
-Both are stacks of strided convolutions and residual blocks; what lies between them,
-and what the decoder's outputs mean, is the models' business.
+Both are stacks of strided convolutions and residual blocks. Models decide what lies
+between them and what the decoder's outputs parametrise.
 """
+
+from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,50 +12,59 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from vqvae_jax.networks.convolution import Conv, ConvTranspose
+from vqvae_jax.options import GIVEN, DType
 
-# An untrained decoder's outputs are near zero, so that p(x|z) starts broad: a Gaussian
-# whose scale starts at random has a first loss in the thousands.
+# Near-zero initial outputs start p(x|z) broad: a Gaussian with a random initial scale
+# has a first loss in the thousands.
 _NEAR_ZERO = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
 
 
 class ResidualBlock(nn.Module):
     """Add ReLU, 3x3 convolution, ReLU, 1x1 convolution to the input.
 
-    [B, H, W, C] to [B, H, W, units]. Where C differs from `units`, the skip goes
+    [B, H, W, C] to [B, H, W, channels]. Where C differs from `channels`, the skip goes
     through a 1x1 convolution of its own.
     """
 
-    units: int
-    residual_units: int
+    channels: int
+    residual_channels: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W units"]:
-        h = Conv(self.residual_units, (3, 3), dtype=self.dtype, name="conv3x3")(
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W channels"]:
+        h = Conv(self.residual_channels, (3, 3), dtype=self.dtype, name="conv3x3")(
             nn.relu(x)
         )
-        h = Conv(self.units, (1, 1), dtype=self.dtype, name="conv1x1")(nn.relu(h))
-        if x.shape[-1] != self.units:
-            x = Conv(self.units, (1, 1), dtype=self.dtype, name="skip")(x)
+        h = Conv(self.channels, (1, 1), dtype=self.dtype, name="conv1x1")(nn.relu(h))
+        if x.shape[-1] != self.channels:
+            x = Conv(self.channels, (1, 1), dtype=self.dtype, name="skip")(x)
         return x.astype(self.dtype) + h
 
 
 class Encoder(nn.Module):
-    """Map images [B, H, W, C] to z_e [B, H / 2^stages, W / 2^stages, out_features].
+    """Map images [B, H, W, C] to z_e [B, h, w, out_features].
 
-    `stages` 4x4 convolutions of stride 2 with a ReLU between each two, then the
-    residual blocks, a ReLU and a 1x1 projection; with no stages, one 3x3 convolution
-    instead. An odd side is rounded up by each stage. The result is float32 whatever
-    `dtype` the sums run in. With `remat` only what goes from one of these parts to the
-    next is kept for the gradient.
+    4x4 convolutions of stride 2 with a ReLU between each two, then the residual blocks,
+    a ReLU and a 1x1 projection. Without strided convolutions there is one 3x3
+    convolution. Each halving rounds an odd side up. The result is float32.
+
+    Attributes:
+      out_features: features of z_e.
+      channels: channels of every layer.
+      num_downsamples: number of strided convolutions; h = H / 2^num_downsamples.
+      residual_blocks: number of residual blocks.
+      residual_channels: channels inside a residual block.
+      dtype: compute dtype; parameters are float32.
+      remat: recompute activations inside blocks for the gradient instead of keeping
+        them: less memory, more time, the same results.
     """
 
-    out_features: int
-    units: int = 256
-    stages: int = 2
-    residual_blocks: int = 2
-    residual_units: int = 256
-    dtype: DTypeLike = jnp.float32
+    out_features: Annotated[int, GIVEN, ">= 1"] = 1
+    channels: Annotated[int, ">= 1"] = 256
+    num_downsamples: Annotated[int, ">= 0", "<= 16"] = 2
+    residual_blocks: Annotated[int, ">= 0", "<= 1000"] = 2
+    residual_channels: Annotated[int, ">= 1"] = 256
+    dtype: DType = "float32"
     remat: bool = False
 
     @nn.compact
@@ -66,7 +77,7 @@ class Encoder(nn.Module):
         x = downsample(self, images)
         for block in range(self.residual_blocks):
             x = residual_block(
-                self.units, self.residual_units, self.dtype, name=f"block_{block}"
+                self.channels, self.residual_channels, self.dtype, name=f"block_{block}"
             )(x)
         z_e = Conv(self.out_features, (1, 1), dtype=self.dtype, name="project")(
             nn.relu(x)
@@ -74,33 +85,41 @@ class Encoder(nn.Module):
         return z_e.astype(jnp.float32)
 
     def _downsample(self, x):
-        if self.stages == 0:
-            return Conv(self.units, (3, 3), dtype=self.dtype, name="conv")(x)
-        for stage in range(self.stages):
+        if self.num_downsamples == 0:
+            return Conv(self.channels, (3, 3), dtype=self.dtype, name="conv")(x)
+        for stage in range(self.num_downsamples):
             x = nn.relu(x) if stage else x
             x = Conv(
-                self.units, (4, 4), stride=2, dtype=self.dtype, name=f"stage_{stage}"
+                self.channels, (4, 4), stride=2, dtype=self.dtype, name=f"stage_{stage}"
             )(x)
         return x
 
 
 class Decoder(nn.Module):
-    """Map z_q [B, h, w, D] to outputs [B, h 2^stages, w 2^stages, out_channels].
+    """Map z_q [B, h, w, D] to outputs [B, H, W, out_channels].
 
-    The encoder's mirror: a 3x3 convolution to `units`, the residual blocks, a ReLU,
-    then `stages` transposed 4x4 convolutions of stride 2 with a ReLU between each
-    two, the last of which gives `out_channels`; with no stages, one 3x3 convolution
-    instead. Its kernel is drawn by `out_init`. The result is float32 whatever `dtype`
-    the sums run in. `remat` is as the encoder's.
+    The encoder's mirror: a 3x3 convolution, the residual blocks, a ReLU, then
+    transposed 4x4 convolutions of stride 2 with a ReLU between each two. Without
+    transposed convolutions there is one 3x3 convolution. The result is float32.
+
+    Attributes:
+      out_channels: channels of the last layer.
+      channels: channels of every layer but the last.
+      num_downsamples: number of transposed convolutions; H = h 2^num_downsamples.
+      residual_blocks: number of residual blocks.
+      residual_channels: channels inside a residual block.
+      dtype: compute dtype; parameters are float32.
+      out_init: initialiser of the last layer's kernel.
+      remat: recompute activations inside blocks for the gradient, as in the encoder.
     """
 
-    out_channels: int
-    units: int = 256
-    stages: int = 2
-    residual_blocks: int = 2
-    residual_units: int = 256
-    dtype: DTypeLike = jnp.float32
-    out_init: nn.initializers.Initializer = _NEAR_ZERO
+    out_channels: Annotated[int, GIVEN, ">= 1"] = 1
+    channels: Annotated[int, ">= 1"] = 256
+    num_downsamples: Annotated[int, ">= 0", "<= 16"] = 2
+    residual_blocks: Annotated[int, ">= 0", "<= 1000"] = 2
+    residual_channels: Annotated[int, ">= 1"] = 256
+    dtype: DType = "float32"
+    out_init: Annotated[nn.initializers.Initializer, GIVEN] = _NEAR_ZERO
     remat: bool = False
 
     @nn.compact
@@ -110,16 +129,16 @@ class Decoder(nn.Module):
         upsample, residual_block = Decoder._upsample, ResidualBlock
         if self.remat:
             upsample, residual_block = map(nn.remat, (upsample, residual_block))
-        x = Conv(self.units, (3, 3), dtype=self.dtype, name="expand")(z_q)
+        x = Conv(self.channels, (3, 3), dtype=self.dtype, name="expand")(z_q)
         for block in range(self.residual_blocks):
             x = residual_block(
-                self.units, self.residual_units, self.dtype, name=f"block_{block}"
+                self.channels, self.residual_channels, self.dtype, name=f"block_{block}"
             )(x)
         return upsample(self, x).astype(jnp.float32)
 
     def _upsample(self, x):
         x = nn.relu(x)
-        if self.stages == 0:
+        if self.num_downsamples == 0:
             return Conv(
                 self.out_channels,
                 (3, 3),
@@ -127,11 +146,11 @@ class Decoder(nn.Module):
                 kernel_init=self.out_init,
                 name="conv",
             )(x)
-        for stage in range(self.stages):
-            last = stage == self.stages - 1
+        for stage in range(self.num_downsamples):
+            last = stage == self.num_downsamples - 1
             x = nn.relu(x) if stage else x
             x = ConvTranspose(
-                self.out_channels if last else self.units,
+                self.out_channels if last else self.channels,
                 dtype=self.dtype,
                 kernel_init=self.out_init if last else nn.initializers.he_normal(),
                 name=f"stage_{stage}",

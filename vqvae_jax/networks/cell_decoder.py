@@ -1,4 +1,4 @@
-"""The categories inside one cell: each from the cell's context and those before it."""
+"""Autoregressive prediction of the categories inside one cell."""
 
 import jax
 import jax.numpy as jnp
@@ -10,33 +10,33 @@ from vqvae_jax.runtime.arrays import AnyArray
 
 
 def gate(x: Float[Array, "*shape F2"]) -> Float[Array, "*shape F"]:
-    """Apply the gated activation unit: tanh of one half times sigmoid of the other."""
+    """Apply the gated activation: tanh of one half times sigmoid of the other."""
     a, b = jnp.split(x, 2, axis=-1)
     return jnp.tanh(a) * jax.nn.sigmoid(b)
 
 
 class CodeEmbedding(nn.Module):
-    """An embedding table for each place in a cell: `[..., C]` -> `[..., C, units]`."""
+    """Embedding tables per position in a cell: `[..., C]` -> `[..., C, channels]`."""
 
     num_codes: int
     codes_per_cell: int
-    units: int
+    channels: int
 
     def setup(self):
-        """Make the tables `[C, K, units]`."""
+        """Create the tables `[C, K, channels]`."""
         self.tables = self.param(
             "tables",
             nn.initializers.normal(1.0 / self.codes_per_cell**0.5),
-            (self.codes_per_cell, self.num_codes, self.units),
+            (self.codes_per_cell, self.num_codes, self.channels),
         )
 
     def __call__(self, codes: Int[Array, "*cells C"]) -> Float[Array, "*cells C F"]:
-        """Embed every category of cells; float32."""
+        """Embed all categories of cells in float32."""
         places = jnp.arange(self.codes_per_cell)
         return self.tables[places.reshape((1,) * (codes.ndim - 1) + (-1,)), codes]
 
     def at(self, codes: Int[Array, " B"], place: Int[Array, ""]) -> Float[Array, "B F"]:
-        """Embed the categories at one place of a cell."""
+        """Embed the categories at one position of a cell."""
         return self.tables[place, codes]
 
 
@@ -45,10 +45,11 @@ def projected(
     vectors: Float[AnyArray, "C K D"],
     tables: Float[Array, "C K F"],
 ) -> Float[Array, "C K F"]:
-    """Return vectors as a `CodeEmbedding`'s tables: near where they are near.
+    """Return initial tables of a `CodeEmbedding` that keep the distances of vectors.
 
-    Each place's vectors are centred, projected at random to the tables' width and
-    scaled to the tables' own size.
+    Center the vectors of each position, project them at random to the width of the
+    tables and scale them to the standard deviation of the tables. Vectors that are
+    close stay close.
     """
     centred = vectors - vectors.mean(axis=1, keepdims=True)
     random = jax.random.normal(key, (*vectors.shape[::2], tables.shape[-1]))
@@ -57,30 +58,32 @@ def projected(
 
 
 class CellDecoder(nn.Module):
-    """Logits of a cell's C categories, each from the context and those before it.
+    """Logits of a cell's C categories, each given the context and the earlier ones.
 
-    The embeddings of the categories before c, from tables of their own, are summed: the
-    sum tells all of them, and costs the same for every c.
+    The embeddings of the categories before c, from one table per position, are summed:
+    the sum identifies all of them and has the same cost for every c.
     """
 
     num_codes: int
     codes_per_cell: int
-    units: int
+    channels: int
     layers: int
     dropout: float
     dtype: DTypeLike
 
     def setup(self):
-        """Make the parameters that both forms share."""
-        self.embedding = CodeEmbedding(self.num_codes, self.codes_per_cell, self.units)
+        """Create the parameters that `__call__` and `next_code` share."""
+        self.embedding = CodeEmbedding(
+            self.num_codes, self.codes_per_cell, self.channels
+        )
         self.gates = [
-            nn.Dense(2 * self.units, dtype=self.dtype) for _ in range(self.layers)
+            nn.Dense(2 * self.channels, dtype=self.dtype) for _ in range(self.layers)
         ]
         self.residuals = [
-            nn.Dense(self.units, dtype=self.dtype) for _ in range(self.layers)
+            nn.Dense(self.channels, dtype=self.dtype) for _ in range(self.layers)
         ]
         self.drop = nn.Dropout(self.dropout)
-        sizes = self.codes_per_cell, self.units, self.num_codes
+        sizes = self.codes_per_cell, self.channels, self.num_codes
         self.place = self.param("place", nn.initializers.normal(0.02), sizes[:2])
         self.kernel = self.param(
             "kernel", nn.initializers.lecun_normal(batch_axis=0), sizes
@@ -106,7 +109,7 @@ class CellDecoder(nn.Module):
         earlier: Float[Array, "B F"],
         place: Int[Array, ""],
     ) -> Float[Array, "B K"]:
-        """Return the logits at one place, given the sum of the earlier embeddings."""
+        """Return the logits at one position, given the sum of earlier embeddings."""
         x = self._features(context, earlier + self.place[place][None])
         return x @ self.kernel[place] + self.bias[place][None]
 
@@ -116,6 +119,6 @@ class CellDecoder(nn.Module):
             y = gate(to_gates(nn.relu(x)))
             y = self.drop(y, deterministic=not self.has_rng("dropout"))
             x = x + residual(y)
-        # Float32 operands, not only sums: XLA:CPU has no such product of bfloat16s, and
-        # elsewhere the default precision rounds them as it multiplies.
+        # Cast the operands, not only the sums, to float32: XLA:CPU lacks this product
+        # for bfloat16, and elsewhere the default precision rounds operands anyway.
         return nn.relu(x).astype(jnp.float32)

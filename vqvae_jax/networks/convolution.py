@@ -1,11 +1,11 @@
-"""Convolutions in two dimensions, each in the form that its platform runs fast.
+"""2D convolutions, each in the form that runs fast on its platform.
 
-XLA has a fast convolution on GPU and TPU. On CPU its forward pass is fair, but the
-kernel's gradient of a transposed convolution takes fifty times longer than its matrix
-product would. There the same sums are written as patches times a matrix, whose
-gradients are matrix products too. On GPU a transposed convolution would have zeros put
-between its inputs and then be computed with all of them, stride² times as much as
-needed; there it is written as several dense ones.
+XLA's convolution is fast on GPU and TPU. On CPU its forward pass is acceptable, but the
+kernel gradient of a transposed convolution takes fifty times longer than the equivalent
+matrix product. On CPU these functions therefore multiply patches by a matrix, whose
+gradients are matrix products too. On GPU XLA would insert zeros between the inputs of a
+transposed convolution and compute with them, stride² times the necessary work; there it
+is written as several dense convolutions.
 """
 
 import functools
@@ -25,17 +25,17 @@ from vqvae_jax.runtime.errors import require
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Padding = Literal["SAME", "VALID"] | Pads
 
-# A transposed convolution to fewer columns than this, as to RGB, makes matrix products
-# too thin for its phases one by one.
+# With fewer output columns than this, as for RGB, the matrix products of the single
+# phases of a transposed convolution are too thin to be fast.
 _NARROW = 64
 
-# Patches of so many bytes at a time stay in a CPU's cache between the copy and the
-# product: on 256 channels 1.3 to 1.7 times faster than all at once, in a fourth of the
+# Chunks of patches of this size stay in a CPU's cache between the copy and the product:
+# with 256 channels this is 1.3 to 1.7 times faster than one chunk, in a fourth of the
 # memory.
 _CHUNK_BYTES = 8 * 2**20
 
 
-# Programs of their own: outside of jit each call would trace and compile anew.
+# Jitted, because outside of jit each call would trace and compile again.
 @functools.partial(jax.jit, static_argnames=("stride", "padding"))
 def conv2d(
     x: Float[Array, "B H W C_in"],
@@ -46,11 +46,11 @@ def conv2d(
 ) -> Float[Array, "B h w C_out"]:
     """Convolve images with a kernel, as `lax.conv_general_dilated` does.
 
-    `padding` is "SAME", "VALID" or ((top, bottom), (left, right)); the result has
-    the dtype of `x`, sums are accumulated in float32.
+    `padding` is "SAME", "VALID" or ((top, bottom), (left, right)). The result has the
+    dtype of `x`; sums are accumulated in float32.
 
     Raises:
-        UserError: if the padded image is smaller than the kernel.
+      UserError: the padded image is smaller than the kernel.
     """
     window = kernel.shape[:2]
     require(stride >= 1, f"stride {stride}: expected a positive integer")
@@ -61,7 +61,7 @@ def conv2d(
         require(
             size + sum(pair) >= extent,
             f"an image side of {size} padded by {pair} is smaller than the kernel's "
-            f"{extent}: use larger images or fewer strided stages",
+            f"{extent}: use larger images or fewer strided layers",
         )
     return for_platform(
         x,
@@ -85,7 +85,7 @@ def conv2d_transpose(
     2016): each of the stride² output phases is a small dense convolution.
 
     Raises:
-        UserError: if `stride` does not divide both sides of the kernel.
+      UserError: `stride` does not divide both sides of the kernel.
     """
     require(stride >= 1, f"stride {stride}: expected a positive integer")
     require(
@@ -106,7 +106,7 @@ def conv2d_transpose(
 
 def _conv_by_xla(x, kernel, *, stride, pads):
     if x.shape[1:3] == kernel.shape[:2] and pads == ((0, 0), (0, 0)):
-        # One place, as when a grid is drawn cell by cell: no convolution to set up.
+        # A single output position, as when sampling cell by cell, is a matrix product.
         matrix = kernel.reshape(-1, kernel.shape[-1])
         y = x.reshape(x.shape[0], matrix.shape[0]) @ matrix
         return y[:, None, None, :]
@@ -116,7 +116,7 @@ def _conv_by_xla(x, kernel, *, stride, pads):
 
 
 def _pad_and_convolve(x, kernel, *, stride, pads):
-    # A GPU's library takes no padding of one side, which XLA would slice off again.
+    # cuDNN has no one-sided padding: XLA would pad both sides and slice one off.
     return _conv_by_xla(
         jnp.pad(x, ((0, 0), *pads, (0, 0))),
         kernel,
@@ -131,11 +131,11 @@ def _transpose_by_xla(x, kernel, *, stride):
 
 def _conv_as_products(x, kernel, *, stride, pads):
     form = functools.partial(_patches_times_matrix, stride=stride, pads=pads)
-    places = [
+    output_sides = [
         (size + sum(pair) - extent) // stride + 1
         for size, pair, extent in zip(x.shape[1:3], pads, kernel.shape, strict=False)
     ]
-    floats = math.prod(places) * math.prod(kernel.shape[:3])
+    floats = math.prod(output_sides) * math.prod(kernel.shape[:3])
     return _in_chunks(form, x, kernel, floats_per_image=floats)
 
 
@@ -152,13 +152,13 @@ def _transpose_as_products(x, kernel, *, stride):
 
 
 def _in_chunks(form, x, kernel, *, floats_per_image):
-    """Apply `form` in float32, to so few images at a time that its patches fit.
+    """Apply `form` in float32 to chunks of images whose patches fit into the cache.
 
-    Float32 also for bfloat16 inputs: CPUs of today multiply it no slower.
+    Use float32 for bfloat16 inputs too: current CPUs do not multiply bfloat16 faster.
     """
 
-    # The patches are cut again in the backward pass: they are kh * kw copies of the
-    # input, too many to keep from the forward pass.
+    # Recompute the patches in the backward pass: they are kh * kw copies of the input,
+    # too large to keep from the forward pass.
     @jax.checkpoint
     def convolve(images):
         y = form(images.astype(jnp.float32), kernel.astype(jnp.float32))
@@ -171,8 +171,8 @@ def _in_chunks(form, x, kernel, *, floats_per_image):
     )
     if size == batch:
         return convolve(x)
-    # Images i, i + n, i + 2n, ... make a chunk, so that a batch split over devices
-    # stays split inside each chunk.
+    # A chunk takes images i, i + n, i + 2n, ..., so a batch sharded over devices stays
+    # sharded inside each chunk.
     chunks = x.reshape(size, batch // size, *x.shape[1:]).swapaxes(0, 1)
     y = lax.map(convolve, chunks).swapaxes(0, 1)
     return y.reshape(batch, *y.shape[2:])
@@ -192,21 +192,21 @@ def _patches_times_matrix(x, kernel, *, stride, pads):
         ],
         axis=-1,
     )
-    # Two-dimensional operands: XLA transposes operands that contract three
-    # dimensions, as the kernel's gradient would.
+    # Use 2D operands: XLA would transpose operands that contract three dimensions, as
+    # the kernel's gradient does.
     matrix = kernel.reshape(-1, c_out)
     y = patches.reshape(batch * h * w, matrix.shape[0]) @ matrix
     return y.reshape(batch, h, w, c_out)
 
 
-# lax.conv_transpose: y[o] = sum over u of K[u] x[(o + u - lead) / stride], where the
-# fraction is whole.
+# lax.conv_transpose computes y[o] = sum over u of K[u] x[(o + u - lead) / stride], over
+# the u for which stride divides o + u - lead.
 def _lead(extent: int, stride: int) -> int:
     return extent - 1 if stride >= extent else (extent + stride - 1) // 2
 
 
 def _transpose_by_phases(x, kernel, *, stride, convolve):
-    """Compute each phase o % stride of the result by a dense convolution."""
+    """Compute each phase o % stride of the result as a dense convolution."""
     batch, height, width, _ = x.shape
 
     def phase(extent: int, remainder: int):
@@ -228,7 +228,7 @@ def _transpose_by_phases(x, kernel, *, stride, convolve):
 
 
 def _transpose_by_taps(x, kernel, *, stride):
-    """Multiply once by all taps side by side, then shift each tap into place."""
+    """Multiply once by all taps side by side, then shift and sum the products."""
     batch, height, width, c_in = x.shape
     kh, kw, _, c_out = kernel.shape
     matrix = kernel.transpose(2, 0, 1, 3).reshape(c_in, kh * kw * c_out)
@@ -241,10 +241,12 @@ def _transpose_by_taps(x, kernel, *, stride):
         return low, stride - 1 - low, stride - 1
 
     zero = jnp.zeros((), products.dtype)
-    whole = (0, 0, 0)
+    unpadded = (0, 0, 0)
     shifted = [
         lax.pad(
-            products[:, :, :, u, v], zero, (whole, shift(kh, u), shift(kw, v), whole)
+            products[:, :, :, u, v],
+            zero,
+            (unpadded, shift(kh, u), shift(kw, v), unpadded),
         )
         for u in range(kh)
         for v in range(kw)
@@ -255,9 +257,9 @@ def _transpose_by_taps(x, kernel, *, stride):
 class Conv(nn.Module):
     """Convolve [B, H, W, C_in] to [B, h, w, features] and add a bias.
 
-    Parameters are float32: `kernel` [kh, kw, C_in, features], drawn by `kernel_init`
-    with fan-in kh * kw * C_in, and `bias` [features], zeros. The sums run in `dtype`,
-    which is also the result's.
+    Parameters are float32: `kernel` [kh, kw, C_in, features], initialized by
+    `kernel_init` with fan-in kh * kw * C_in, and `bias` [features], zeros. The module
+    computes in `dtype`, which is also the dtype of the result.
     """
 
     features: int
@@ -271,7 +273,7 @@ class Conv(nn.Module):
     def __call__(
         self, x: Float[Array, "B H W C_in"], *, padding: Padding | None = None
     ) -> Float[Array, "B h w C_out"]:
-        """Convolve; `padding` here goes before the module's own."""
+        """Convolve; `padding` overrides the module's attribute."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param(
@@ -290,9 +292,9 @@ class ConvTranspose(nn.Module):
     """Upsample [B, H, W, C_in] to [B, stride * H, stride * W, features], add a bias.
 
     Parameters are float32: `kernel` [kh, kw, C_in, features] and `bias` [features],
-    zeros. One output sums over kh * kw / stride² taps of the kernel, so `kernel_init`
-    draws with fan-in kh * kw * C_in / stride². The sums run in `dtype`, which is also
-    the result's.
+    zeros. Each output sums over kh * kw / stride² taps of the kernel, so `kernel_init`
+    uses fan-in kh * kw * C_in / stride². The module computes in `dtype`, which is also
+    the dtype of the result.
     """
 
     features: int

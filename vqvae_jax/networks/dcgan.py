@@ -1,56 +1,61 @@
 """The generator and discriminator of DCGAN (Radford, Metz and Chintala, 2016).
 
-    z -> dense -> [h, w, units] -> [2h, 2w, units / 2] -> ... -> [H, W, C]
+    z -> dense -> [h, w, channels] -> [2h, 2w, channels / 2] -> ... -> [H, W, C]
 
-and back. Where DCGAN has BatchNorm there is LayerNorm over channels in the generator
-and nothing in the discriminator: no running statistics, and no example, padding among
-them, changes what becomes of another, as R1's gradient for each image needs.
+and back. In place of DCGAN's BatchNorm the generator uses LayerNorm over channels and
+the discriminator no normalization: there are no running statistics, and no example or
+padding affects another, as the per-image gradient of R1 requires.
 """
 
 import math
+from typing import Annotated
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
 from vqvae_jax.networks.convolution import Conv, ConvTranspose
+from vqvae_jax.options import GIVEN, DType
 
-# Unit variance before the tanh, which he_normal would drive into saturation.
+# Keeps unit variance before the tanh, which he_normal would saturate.
 _LINEAR = nn.initializers.lecun_normal()
 
 
 class Generator(nn.Module):
     """Map z [B, Z] to images [B, H, W, C] in -1 ... 1.
 
-    A dense layer to the smallest grid, the image halved `stages` times, then as many
-    transposed 4x4 convolutions of stride 2, each to half the channels of the one
-    before and the last to C; LayerNorm and ReLU between each two, tanh at the end. The
-    result is float32 whatever `dtype` the sums run in.
+    A dense layer maps z to the smallest grid, the image size halved `num_downsamples`
+    times. Then as many transposed 4x4 convolutions of stride 2 follow, each with half
+    the channels of the one before, the last with C. LayerNorm and ReLU precede each
+    convolution, tanh follows the last. The result is float32 for any `dtype`.
 
     Attributes:
-      image_shape: `(H, W, C)`; 2^stages divides H and W.
-      units: channels of the smallest grid; a multiple of 2^(stages - 1).
-      stages: transposed convolutions.
+      image_shape: `(H, W, C)`; 2^num_downsamples divides H and W.
+      channels: channels of the smallest grid; a multiple of 2^(num_downsamples - 1).
+      num_downsamples: number of transposed convolutions.
       dtype: compute dtype.
     """
 
-    image_shape: tuple[int, int, int]
-    units: int = 512
-    stages: int = 3
-    dtype: DTypeLike = jnp.float32
+    image_shape: Annotated[tuple[int, int, int], GIVEN] = (1, 1, 1)
+    channels: Annotated[int, ">= 1"] = 512
+    num_downsamples: Annotated[int, ">= 1", "<= 16"] = 3
+    dtype: DType = "float32"
 
     @nn.compact
     def __call__(self, z: Float[Array, "B Z"]) -> Float32[Array, "B H W C"]:
-        height, width, channels = self.image_shape
-        grid = (height >> self.stages, width >> self.stages, self.units)
+        height, width, colours = self.image_shape
+        grid = (
+            height >> self.num_downsamples,
+            width >> self.num_downsamples,
+            self.channels,
+        )
         x = nn.Dense(math.prod(grid), dtype=self.dtype, name="dense")(z)
         x = x.reshape(-1, *grid)
-        for stage in range(self.stages):
-            last = stage == self.stages - 1
+        for stage in range(self.num_downsamples):
+            last = stage == self.num_downsamples - 1
             x = nn.LayerNorm(dtype=self.dtype, name=f"norm_{stage}")(x)
             x = ConvTranspose(
-                channels if last else self.units >> (stage + 1),
+                colours if last else self.channels >> (stage + 1),
                 dtype=self.dtype,
                 kernel_init=_LINEAR if last else nn.initializers.he_normal(),
                 name=f"stage_{stage}",
@@ -59,24 +64,29 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Map images [B, H, W, C] to logits [B], high where an image seems real.
+    """Map images [B, H, W, C] to logits [B], high for real images.
 
-    The generator's mirror: `stages` 4x4 convolutions of stride 2, each to twice the
-    channels of the one before and the last to `units`, a leaky ReLU after each, then a
-    dense layer over all that is left. The result is float32 whatever `dtype` the sums
-    run in.
+    Mirrors the generator: `num_downsamples` 4x4 convolutions of stride 2, each with
+    twice the channels of the one before, the last with `channels`. A leaky ReLU follows
+    each, and a dense layer reads the flattened result. The logits are float32 for any
+    `dtype`.
+
+    Attributes:
+      channels: channels of the smallest grid; a multiple of 2^(num_downsamples - 1).
+      num_downsamples: number of convolutions.
+      dtype: compute dtype.
     """
 
-    units: int = 512
-    stages: int = 3
-    dtype: DTypeLike = jnp.float32
+    channels: Annotated[int, ">= 1"] = 512
+    num_downsamples: Annotated[int, ">= 1", "<= 16"] = 3
+    dtype: DType = "float32"
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float32[Array, " B"]:
         x = images
-        for stage in range(self.stages):
+        for stage in range(self.num_downsamples):
             x = Conv(
-                self.units >> (self.stages - 1 - stage),
+                self.channels >> (self.num_downsamples - 1 - stage),
                 (4, 4),
                 stride=2,
                 dtype=self.dtype,

@@ -1,4 +1,4 @@
-"""One layer of the gated PixelCNN, in one form for whole grids and for single cells."""
+"""The gated PixelCNN layer, shared by training on grids and sampling of cells."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,28 +10,28 @@ from vqvae_jax.networks.convolution import Conv
 
 
 class GatedLayer(nn.Module):
-    """Figure 2 of the gated PixelCNN paper, with a skip connection beside the residual.
+    """Figure 2 of the gated PixelCNN paper, with a skip connection added.
 
-    Each stack reads a window of its own input that ends where it writes. Over a whole
-    grid the window is the grid behind `reach` rows or columns of zeros; to continue a
-    grid it is the last `reach` rows or cells and the new one, without zeros. The sums
-    are the same.
+    Each stack reads a window of its input that ends at the position it writes. For a
+    whole grid the window is the grid padded with `reach` leading rows or columns of
+    zeros; to extend a grid it is the last `reach` rows or cells and the new one,
+    without padding. Both compute the same sums.
 
     Attributes:
-      units: channels of both stacks.
-      reach: rows up, and cells left and right, that the layer sees.
-      dropout: rate on the gates, active where a "dropout" key is given.
+      channels: channels of both stacks.
+      reach: number of rows up, and cells left and right, that the layer reads.
+      dropout: dropout rate after the gates, active if a "dropout" key is passed.
       dtype: compute dtype.
     """
 
-    units: int
+    channels: int
     reach: int
     dropout: float
     dtype: DTypeLike
 
     def setup(self):
-        """Make the convolutions and projections of both stacks."""
-        gates = 2 * self.units
+        """Create the convolutions and projections of both stacks."""
+        gates = 2 * self.channels
         self.vertical = Conv(
             gates, (self.reach + 1, 2 * self.reach + 1), dtype=self.dtype
         )
@@ -50,9 +50,9 @@ class GatedLayer(nn.Module):
         *,
         zeros_above: int,
     ) -> tuple[Float[Array, "B H W F"], Float[Array, "B H W F2"]]:
-        """Return the stack's rows, and what they and the condition tell the other.
+        """Return the stack's rows and the guide, its input to the horizontal stack.
 
-        H is R + zeros_above - reach; `features` are those of the rows that come out.
+        H is R + zeros_above - reach; `features` are those of the output rows.
         """
         padding = ((zeros_above, 0), (self.reach, self.reach))
         v = self.vertical(window, padding=padding)
@@ -73,7 +73,7 @@ class GatedLayer(nn.Module):
         *,
         zeros_left: int,
     ) -> tuple[Float[Array, "B H W F"], Float[Array, "B H W F"]]:
-        """Return the stack's cells, W = C + zeros_left - reach, and the skip's."""
+        """Return the stack's cells and the skip output, W = C + zeros_left - reach."""
         h = self.horizontal(window, padding=((0, 0), (zeros_left, 0)))
         output = self.drop(gate(h + guide), deterministic=not self.has_rng("dropout"))
         residual, skip = jnp.split(self.residual_and_skip(output), 2, axis=-1)

@@ -1,38 +1,39 @@
 """The gated PixelCNN (van den Oord et al., 2016b) over grids of categories.
 
-One module serves as the prior over codes (1 or 10 a cell), as a model of pixels (3
-channels of 256 values a cell) and as a decoder. Cells come in raster order, and the
-categories of a cell one after the other:
+One module serves as the prior over codes (1 or 10 per cell), as a model of pixels (3
+channels of 256 values per cell) and as a decoder. Cells are in raster order, and the
+categories of a cell are in sequence:
 
     p(z) = prod_cells prod_c p(z[cell, c] | z[earlier cells], z[cell, <c], condition).
 
-No kernel is masked. The vertical stack starts from its input moved down by one row, the
-horizontal stack from its input moved right by one column; from there on each may look
-at its own row or column too. Padding on one side keeps the rest of the future out, half
-of each kernel is not computed in vain, and there is no blind spot.
+No kernel is masked. The input of the vertical stack is shifted down by one row, and
+that of the horizontal stack right by one column, so that layers may read their own row
+or column. One-sided padding excludes the rest of the future. No half of a kernel is
+computed in vain, and there is no blind spot.
 
 `__call__` computes all logits of a grid at once. `next_row`, `next_cell` and
-`next_code` compute the same numbers one after the other, each from a cache of the few
-rows or cells that a layer still sees: what `sampling.cached` walks through.
+`next_code` compute the same logits step by step, each from a cache of the few rows or
+cells that a layer reads; `sampling.cached` uses them.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from vqvae_jax import options
 from vqvae_jax.networks.cell_decoder import CellDecoder, CodeEmbedding
 from vqvae_jax.networks.gated_layer import GatedLayer
+from vqvae_jax.options import GIVEN, ODD, DType
 from vqvae_jax.runtime.errors import require
 
 
 class Condition(NamedTuple):
-    """What the categories depend on besides each other; None for what is not given.
+    """The condition of a grid's categories; None for parts that are not given.
 
     labels: `[B]` int, classes.
-    vector: `[B, V]`, any description of a whole grid.
+    vector: `[B, V]`, a description of a whole grid.
     features: `[B, H, W, M]`, a map over the same grid.
     """
 
@@ -45,59 +46,59 @@ UNCONDITIONAL = Condition()
 
 
 class PixelCNN(nn.Module):
-    """Logits of every category of every cell, from the categories before it.
+    """Logits of each category given the categories before it.
 
     Each part of a condition is projected into the gates of every layer.
 
     Attributes:
       num_codes: K, the categories.
-      codes_per_cell: C.
+      codes_per_cell: C, number of codes of a cell.
       num_classes: labels to condition on, 0 for none.
       vector_features: V, size of a vector to condition on, 0 for none.
       map_features: M, channels of a map to condition on, 0 for none.
       layers: gated layers.
-      units: channels of both stacks.
+      channels: channels of both stacks.
       kernel_size: odd; a layer sees (kernel_size - 1) / 2 cells up, left and right.
       cell_layers: residual layers between a cell's context and its logits.
-      dropout: rate on the gates, active where a "dropout" key is given.
+      dropout: rate on the gates, active if a "dropout" PRNG key is given, as in
+        training.
       dtype: compute dtype; parameters and logits are float32.
-      remat: compute what lies inside layers again for the gradient of `__call__`
-        instead of keeping it.
+      remat: recompute activations inside layers for the gradient of `__call__` instead
+        of keeping them.
     """
 
-    num_codes: int
-    codes_per_cell: int = 1
-    num_classes: int = 0
-    vector_features: int = 0
-    map_features: int = 0
-    layers: int = 15
-    units: int = 128
-    kernel_size: int = 5
-    cell_layers: int = 1
-    dropout: float = 0.0
-    dtype: DTypeLike = jnp.float32
+    num_codes: Annotated[int, GIVEN, ">= 1"] = 1
+    codes_per_cell: Annotated[int, GIVEN, ">= 1"] = 1
+    num_classes: Annotated[int, GIVEN, ">= 0"] = 0
+    vector_features: Annotated[int, GIVEN, ">= 0"] = 0
+    map_features: Annotated[int, GIVEN, ">= 0"] = 0
+    layers: Annotated[int, ">= 1", "<= 1000"] = 15
+    channels: Annotated[int, ">= 1"] = 128
+    kernel_size: Annotated[int, ODD, "> 1", "<= 255"] = 5
+    cell_layers: Annotated[int, ">= 0", "<= 1000"] = 1
+    dropout: Annotated[float, ">= 0", "< 1"] = 0.0
+    dtype: DType = "float32"
     remat: bool = False
 
     def setup(self):
-        """Make the layers that both forms share."""
-        require(
-            self.kernel_size % 2 == 1 and self.kernel_size > 1,
-            f"kernel_size must be odd and above 1, got {self.kernel_size}",
+        """Create the layers that both forms share."""
+        options.check(self)
+        self.embedding = CodeEmbedding(
+            self.num_codes, self.codes_per_cell, self.channels
         )
-        self.embedding = CodeEmbedding(self.num_codes, self.codes_per_cell, self.units)
         if self.num_classes:
             self.label_embedding = nn.Embed(
-                self.num_classes, self.units, dtype=self.dtype
+                self.num_classes, self.channels, dtype=self.dtype
             )
         self.stack = [
-            GatedLayer(self.units, self.kernel_size // 2, self.dropout, self.dtype)
+            GatedLayer(self.channels, self.kernel_size // 2, self.dropout, self.dtype)
             for _ in range(self.layers)
         ]
-        self.to_context = nn.Dense(self.units, dtype=self.dtype)
+        self.to_context = nn.Dense(self.channels, dtype=self.dtype)
         self.cell_decoder = CellDecoder(
             self.num_codes,
             self.codes_per_cell,
-            self.units,
+            self.channels,
             self.cell_layers,
             self.dropout,
             self.dtype,
@@ -109,8 +110,8 @@ class PixelCNN(nn.Module):
         """Return logits `[B, H, W, C, K]` float32 for codes in 0 ... K-1.
 
         Raises:
-          UserError: C is not codes_per_cell, or a part of the condition is missing, not
-            wanted, or not of this batch and grid.
+          UserError: C is not codes_per_cell, or a part of the condition is missing,
+            unexpected, or does not fit this batch and grid.
         """
         self.check(codes.shape, condition)
         cells = self.embed(codes)
@@ -127,7 +128,7 @@ class PixelCNN(nn.Module):
         return self.cell_decoder(self._context(skip), codes)
 
     def embed(self, codes: Int[Array, "B H W C"]) -> Float[Array, "B H W F"]:
-        """Return what the stacks read of whole cells."""
+        """Return the stacks' input for whole cells."""
         return self.embedding(codes).sum(axis=-2).astype(self.dtype)
 
     def next_row(
@@ -136,7 +137,7 @@ class PixelCNN(nn.Module):
         above: Float[Array, "B 1 W F"],
         condition: Condition,
     ) -> tuple[tuple, tuple]:
-        """Move the vertical stack down by one row.
+        """Advance the vertical stack by one row.
 
         Args:
           cache: for each layer the last `reach` rows of its input, zeros at first.
@@ -164,12 +165,12 @@ class PixelCNN(nn.Module):
         left: Float[Array, "B 1 1 F"],
         guides: tuple[Float[Array, "B 1 1 F2"], ...],
     ) -> tuple[tuple, Float[Array, "B F"]]:
-        """Move the horizontal stack right by one cell.
+        """Advance the horizontal stack by one cell.
 
         Args:
           cache: for each layer the last `reach` cells of its input, zeros at first.
           left: the embedded cell to the left, zeros for the first.
-          guides: this column of what `next_row` returned.
+          guides: this column of the guides from `next_row`.
 
         Returns the next cache and the cell's context.
         """
@@ -187,21 +188,20 @@ class PixelCNN(nn.Module):
         earlier: Float[Array, "B F"],
         place: Int[Array, ""],
     ) -> Float[Array, "B K"]:
-        """Return the logits at a place of the cell.
+        """Return the logits at an index of the cell.
 
-        `earlier` is the sum of what `embed_code` gave for the places before, zeros at
-        first.
+        `earlier` is the sum of `embed_code` over the indices before, zeros at first.
         """
         return self.cell_decoder.next_code(context, earlier, place)
 
     def embed_code(
         self, codes: Int[Array, " B"], place: Int[Array, ""]
     ) -> Float[Array, "B F"]:
-        """Return what the later places of a cell read of a code; float32."""
+        """Return the embedding that later indices of the cell read; float32."""
         return self.cell_decoder.embedding.at(codes, place)
 
     def check(self, shape: tuple[int, ...], condition: Condition) -> None:
-        """Raise UserError unless codes of a shape and a condition fit this network."""
+        """Raise UserError unless a shape of codes and a condition fit this network."""
         require(
             len(shape) == 4 and shape[-1] == self.codes_per_cell,
             f"codes must have shape [B, H, W, {self.codes_per_cell}], got {shape}",
@@ -229,7 +229,7 @@ class PixelCNN(nn.Module):
             )
 
     def _vector(self, condition):
-        """Return the condition of whole grids as one vector, None if there is none."""
+        """Return the conditions of whole grids as one vector; None without any."""
         parts = []
         if condition.labels is not None:
             parts.append(self.label_embedding(condition.labels))
@@ -245,7 +245,7 @@ class PixelCNN(nn.Module):
 
 
 def _over_grid(layer: GatedLayer, vertical, horizontal, vector, features):
-    """Return both stacks of a whole grid behind a layer, and the skip's output."""
+    """Return both stacks of a whole grid after a layer, and its skip output."""
     vertical, guide = layer.vertical_stack(
         vertical, vector, features, zeros_above=layer.reach
     )
@@ -256,10 +256,10 @@ def _over_grid(layer: GatedLayer, vertical, horizontal, vector, features):
 
 
 def _down(x: Float[Array, "B H W F"]) -> Float[Array, "B H W F"]:
-    """Move the grid down by a row, so that a place holds what is above it."""
+    """Shift the grid down by a row: each cell holds the one above it."""
     return jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
 
 
 def _right(x: Float[Array, "B H W F"]) -> Float[Array, "B H W F"]:
-    """Move the grid right by a column, so that a place holds what is left of it."""
+    """Shift the grid right by a column: each cell holds the one left of it."""
     return jnp.pad(x, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]

@@ -1,5 +1,5 @@
-"""A run from nothing to a report, in stages that can each be resumed."""
+"""Run an experiment from data to a report, in stages that each resume."""
 
-from vqvae_jax.pipeline.run import run, stages_of
+from vqvae_jax.pipeline.run import run
 
-__all__ = ["run", "stages_of"]
+__all__ = ["run"]

@@ -1,4 +1,4 @@
-"""Do class-conditional samples look like their class? A classifier's opinion."""
+"""Class accuracy of class-conditional samples under a classifier of real images."""
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -10,12 +10,12 @@ def class_accuracy(
     images: UInt8[np.ndarray, "M H W C"],
     labels: Int[np.ndarray, " M"],
 ) -> float:
-    """Return the part of `images` that a classifier of real images gives its label.
+    """Return the accuracy on `images` of a classifier trained on real images.
 
     The classifier is scikit-learn's support vector machine on pixels, which recognises
     99 % of real handwritten digits; it suits small, simple images only.
     """
-    # Here: the import takes seconds, which a run spends when it needs it.
+    # Imported here because it takes seconds.
     from sklearn.svm import SVC
 
     classifier = SVC().fit(_rows(train_images), train_labels)

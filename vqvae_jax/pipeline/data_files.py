@@ -1,7 +1,7 @@
-"""Which files a run's folder of data has, so that a run never mixes two folders.
+"""Facts that identify a run's data folder, so that a run never mixes two folders.
 
-A config says only where a folder is, and a folder may be moved. What it holds is known
-by the names and sizes of its files: none of them is read.
+A config contains only the path of a folder, which can be moved. The facts are the names
+and sizes of its files; no file is read.
 """
 
 import hashlib
@@ -11,24 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from vqvae_jax.data import folder
-from vqvae_jax.data.config import DataConfig
 from vqvae_jax.runtime.errors import UserError, require
-from vqvae_jax.tasks.speech import folder as speech_folder
-from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
 from vqvae_jax.workdir import Workdir
 
-# As JSON has it: `class_names`, and `splits` with `files` and `hash` of each.
+# JSON: `class_names`, and `splits` with `files` and `hash` of each.
 Facts = dict[str, Any]
 
 
-def facts_of(data: DataConfig | SpeechDataConfig) -> Facts | None:
-    """Return what the files of a folder are known by.
+def facts_of(data: Any) -> Facts | None:
+    """Return the facts that identify the files of a folder.
 
-    None for other data, and where there is no folder with a train split: whoever opens
-    it tells what is missing.
+    None for other data, and for a folder without a train split, which raises when it is
+    opened.
+
+    Args:
+      data: the `data` section of an experiment.
 
     Raises:
-      UserError: the folder has two that may be the same split.
+      UserError: two folders are candidates for the same split.
     """
     base = Path(data.data_dir).expanduser()
     if data.source != "folder" or not base.is_dir():
@@ -36,26 +36,20 @@ def facts_of(data: DataConfig | SpeechDataConfig) -> Facts | None:
     splits = folder.split_folders(base)
     if "train" not in splits:
         return None
-    suffixes = folder.SUFFIXES
-    if isinstance(data, SpeechDataConfig):
-        suffixes = (*speech_folder.SUFFIXES, speech_folder.PHONES_SUFFIX)
     class_names = [path.name for path in folder.subfolders(splits["train"])]
     return {
         "class_names": class_names,
         "splits": {
-            role: _of_split(path, suffixes, in_folders=bool(class_names))
+            role: _facts_of_split(path, data.suffixes, in_folders=bool(class_names))
             for role, path in splits.items()
         },
     }
 
 
 def require_same(workdir: Workdir, facts: Facts | None) -> None:
-    """See that a run's folder has the files that the run was started with.
+    """Raise UserError unless a folder has the files that the run was started with.
 
-    A run that has kept no facts can have any folder.
-
-    Raises:
-      UserError: it has others.
+    A run without saved facts accepts any folder.
     """
     if facts is None or not workdir.data.exists():
         return
@@ -75,16 +69,16 @@ def require_same(workdir: Workdir, facts: Facts | None) -> None:
 
 
 def keep(workdir: Workdir, facts: Facts | None) -> None:
-    """Write what the files of a run's folder are known by, the first time."""
+    """Write the facts of a run's folder, unless they exist."""
     if facts is not None and not workdir.data.exists():
         workdir.write_json(workdir.data, facts)
 
 
-def _of_split(path: Path, suffixes: Sequence[str], *, in_folders: bool) -> Facts:
+def _facts_of_split(path: Path, suffixes: Sequence[str], *, in_folders: bool) -> Facts:
     digest, count = hashlib.sha256(), 0
-    for place in folder.subfolders(path) if in_folders else [path]:
-        for name, size in _files(place, tuple(suffixes)):
-            relative = os.path.join(place.name, name) if in_folders else name
+    for parent in folder.subfolders(path) if in_folders else [path]:
+        for name, size in _files(parent, tuple(suffixes)):
+            relative = os.path.join(parent.name, name) if in_folders else name
             digest.update(os.fsencode(relative) + f"\0{size}\0".encode())
             count += 1
     return {"files": count, "hash": digest.hexdigest()[:16]}

@@ -1,45 +1,36 @@
-"""The figures of a run: what `results.json` holds."""
+"""Evaluate on the test split: the results of `results.json`."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vqvae_jax import metrics as metrics_lib
+from vqvae_jax.data import code_usage
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.data.source import (
-    Source,
-    Subset,
-    first_examples,
-    permutation,
-)
+from vqvae_jax.data.source import Source, Subset, first_examples, permutation
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.models.second import SECOND_STAGES
-from vqvae_jax.models.vqvae import VQVAE
-from vqvae_jax.pipeline import classifier, code_usage, rate_distortion
+from vqvae_jax.image_quality import MEASURES
+from vqvae_jax.pipeline import classifier, rate_distortion
+from vqvae_jax.pipeline.rate_distortion import Bits
+from vqvae_jax.pipeline.run import Context, SecondStage
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
 from vqvae_jax.training.logging import read_entries
-from vqvae_jax.training.state import Model
-from vqvae_jax.workdir import (
-    SPLITS,
-    Workdir,
-    restore,
-    restore_prior,
-)
+from vqvae_jax.training.step import Model
+from vqvae_jax.workdir import SPLITS, Workdir
 
 Results = dict[str, float | int]
 
-# What samples of all kinds have.
-_SPEED = {"samples_per_second": "f"}
+_SPEED_SCHEMA = {"samples_per_second": "f"}
 
 
-class OfSecond(NamedTuple):
-    """What a VQ-VAE's second stage adds.
+class SecondResults(NamedTuple):
+    """The results of a second stage.
 
-    results: figures by name.
+    results: values by name, with units in the names.
     rate_bits: `[N]` -log2 p(z) of each test image; None without a p(z).
     """
 
@@ -47,65 +38,70 @@ class OfSecond(NamedTuple):
     rate_bits: np.ndarray | None = None
 
 
-MeasureSecond = Callable[[Workdir, Experiment, Dataset], OfSecond]
+def evaluate_images(context: Context) -> tuple[Results, rate_distortion.Bits]:
+    """Evaluate a model of images on the test split.
+
+    Returns a flat dict, with units in the names, and the bits of each image.
+    """
+    model, values, bits = _evaluate_model(context)
+    results = {f"test_{name}": value for name, value in values.items()}
+    return _with_common_results(context, model, results, bits), bits
 
 
-def measure(
-    workdir: Workdir,
-    experiment: Experiment,
-    dataset: Dataset,
-    *,
-    measure_second: MeasureSecond | None = None,
+def evaluate_coded_images(
+    context: Context, *, second: SecondStage
 ) -> tuple[Results, rate_distortion.Bits]:
-    """Measure a trained model, and a VQ-VAE's second stage, on the test split.
+    """Evaluate a VQ-VAE of images and its second stage on the test split.
 
-    Returns a flat dict, where units are part of the names, and the bits of each image.
+    Returns a flat dict, with units in the names, and the bits of each image.
 
     Raises:
       UserError: the second stage belongs to another VQ-VAE, or a stage is missing.
     """
-    model, params = restore(workdir.path)
-    if measure_second is not None:
-        workdir.require_same_codebook(params)
+    model, values, bits = _evaluate_model(context, has_codes=True)
+    found: SecondResults = second.evaluate(context)
+    bits = rate_distortion.bounds(
+        bits.get("distortion_bits"),
+        num_latents=model.num_latents,
+        num_codes=model.num_codes,
+        learned_rate=found.rate_bits,
+    )
+    results = _vqvae_results(model, values, found.results) | found.results
+    results["sample_temperature"] = context.experiment.samples.temperature
+    return _with_common_results(context, model, results, bits), bits
+
+
+def _evaluate_model(
+    context: Context, *, has_codes: bool = False
+) -> tuple[Any, dict[str, float], Bits]:
+    """Return the model, its metrics on the test split, and the bits of each image."""
+    workdir, experiment, dataset = context
+    model, params = workdir.restore()
+    if has_codes:
+        workdir.require_same_codebook(model, params)
     params = sharding.put_replicated(params, sharding.data_mesh())
     evaluation = make_evaluation(model, sharding.data_mesh())
     sums = evaluation(params, experiment.eval_batches(dataset.test))
-    values, bits = metrics_lib.compute(sums), metrics_lib.each(sums)
-    if measure_second is not None:
-        second = measure_second(workdir, experiment, dataset)
-        bits = rate_distortion.of_codes(
-            bits.get("distortion_bits"),
-            num_latents=model.num_latents,
-            num_codes=model.num_codes,
-            learned_rate=second.rate_bits,
-        )
-        results = _of_vqvae(model, values, second.results) | second.results
-        results["sample_temperature"] = experiment.samples.temperature
-    else:
-        results = {f"test_{name}": value for name, value in values.items()}
-    of_dims = rate_distortion.per_dim(bits, num_dims=math.prod(model.image_shape))
-    results |= {f"test_{name}": value for name, value in of_dims.items()}
-    results |= of_samples(workdir)
+    return model, metrics_lib.compute(sums), metrics_lib.each(sums)
+
+
+def _with_common_results(
+    context: Context, model: Any, results: Results, bits: Bits
+) -> Results:
+    """Add bits/dim, and the results of samples and of training."""
+    workdir, experiment, dataset = context
+    per_dim = rate_distortion.per_dim(bits, num_dims=math.prod(model.image_shape))
+    results |= {f"test_{name}": value for name, value in per_dim.items()}
+    results |= sampling_speed(workdir)
     if experiment.evaluation.classify_samples:
-        results |= _of_classes(workdir, dataset)
-    results |= of_training(workdir, experiment, counted="images")
-    return results, bits
+        results |= _class_accuracies(workdir, dataset)
+    return results | training_results(workdir, experiment, counted="images")
 
 
-def of_prior(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSecond:
-    """Measure the prior over a VQ-VAE's codes."""
-    del dataset  # The codes say it all.
-    prior, params = restore_prior(workdir.path)
-    params = sharding.put_replicated(params, sharding.data_mesh())
-    sources: dict[str, Source] = {split: workdir.codes(split) for split in SPLITS}
-    results, of_test = bits_of_prior(prior, params, sources, workdir, experiment)
-    return OfSecond(results, metrics_lib.each(of_test)["bits"])
+def _vqvae_results(model: Any, values: dict[str, float], second: Results) -> Results:
+    """Return the results of reconstructions and codebook, and sizes in bits.
 
-
-def _of_vqvae(model: VQVAE, values: dict[str, float], second: Results) -> Results:
-    """Reconstructions, codebook and sizes.
-
-    What a code costs under a learned prior is known where the second stage has one.
+    Sizes under a learned prior are included if the second stage has one.
     """
     image_bits = 8 * model.num_dims
     bits_per_code = {"uniform": math.log2(model.num_codes)}
@@ -116,12 +112,11 @@ def _of_vqvae(model: VQVAE, values: dict[str, float], second: Results) -> Result
         for name, bits in bits_per_code.items()
     }
     results = {
-        "test_psnr_db": values["psnr_db"],
-        **({"test_ssim": values["ssim"]} if "ssim" in values else {}),
+        **{f"test_{name}": values[name] for name in MEASURES if name in values},
         "test_loss": values["loss"],
         "codebook_perplexity": values["codebook_perplexity"],
         "codebook_active_codes": int(values["codebook_active_codes"]),
-        "codebook_codes": model.num_codes * model.num_codebooks,
+        "codebook_codes": model.num_codes * model.grid[-1],
         "image_bits": image_bits,
         **{f"code_bits{name}": bits for name, bits in code_bits.items()},
         **{
@@ -132,16 +127,16 @@ def _of_vqvae(model: VQVAE, values: dict[str, float], second: Results) -> Result
     return results
 
 
-def bits_of_prior(
+def evaluate_prior_bits(
     prior: Model,
     params: Any,
     sources: Mapping[str, Source],
     workdir: Workdir,
     experiment: Experiment,
 ) -> tuple[Results, metrics_lib.Metrics]:
-    """Return bits per code on each split, and what was summed up over test.
+    """Return bits per code on each split, and the sums of the metrics over test.
 
-    Beside those of a prior without context, by frequency alone.
+    The results include the bits of a prior without context, the entropy of the codes.
     """
     evaluation = make_evaluation(prior, sharding.data_mesh())
     train = _drawn(sources["train"], experiment.evaluation.train_grids)
@@ -151,9 +146,9 @@ def bits_of_prior(
         split: evaluation(params, experiment.eval_batches(sources[split]))
         for split in reversed(SPLITS)
     }
-    for split, of_split in sums.items():
+    for split, split_sums in sums.items():
         name = "prior_bits_per_code" + ("" if split == "test" else f"_{split}")
-        results[name] = metrics_lib.compute(of_split)["bits_per_code"]
+        results[name] = metrics_lib.compute(split_sums)["bits_per_code"]
     results["prior_train_grids_evaluated"] = len(train)
     counts = code_usage.count_codes(
         workdir.codes("test"), num_codes=experiment.model.num_codes
@@ -163,41 +158,42 @@ def bits_of_prior(
 
 
 def _drawn(source: Source, n: int) -> Source:
-    """Return `n` examples, always the same ones, of a source; all where n is 0."""
+    """Return a fixed random subset of `n` examples of a source; all for n = 0."""
     if n == 0 or n >= len(source):
         return source
     return Subset(source, np.sort(permutation(len(source), 0)[:n]))
 
 
-def of_samples(workdir: Workdir) -> Results:
-    """Samples a second, where there was more than the batch that compiles."""
-    speed = float(workdir.read_samples(_SPEED)["samples_per_second"])
+def sampling_speed(workdir: Workdir) -> Results:
+    """Return the samples per second; {} if only the compiling batch was timed."""
+    speed = float(workdir.read_samples(_SPEED_SCHEMA)["samples_per_second"])
     return {"samples_per_second": speed} if math.isfinite(speed) else {}
 
 
-def _of_classes(workdir: Workdir, dataset: Dataset) -> Results:
-    """How many samples, and how many real test images, a classifier recognises."""
+def _class_accuracies(workdir: Workdir, dataset: Dataset) -> Results:
+    """Return a classifier's accuracy on the samples and on real test images."""
     train = first_examples(dataset.train, len(dataset.train))
     test = first_examples(dataset.test, len(dataset.test))
     samples = workdir.read_samples()
     drawn = samples["images"], samples["labels"]
     return {
-        name: classifier.class_accuracy(train["image"], train["label"], *those)
-        for name, those in (
+        name: classifier.class_accuracy(train["image"], train["label"], *labelled)
+        for name, labelled in (
             ("sample_class_accuracy", drawn),
             ("real_class_accuracy", (test["image"], test["label"])),
         )
     }
 
 
-def of_training(workdir: Workdir, experiment: Experiment, *, counted: str) -> Results:
-    """Steps done, the best of them by validation, and the median speed, of stages.
+def training_results(
+    workdir: Workdir, experiment: Experiment, *, counted: str
+) -> Results:
+    """Return steps, best step by validation and median speed of each training stage.
 
-    `counted` is what the examples are that the model itself is trained on.
+    `counted` names the examples of the first model in the names of its speed.
     """
-    second = experiment.second
-    trained = SECOND_STAGES[second].trained if second else ()
-    # A stage that trains, the prefix of its results, and what its speed counts.
+    trained = experiment.second_spec.variants if experiment.second_stage else ()
+    # Name of a stage, prefix of its results, and prefix of its speed.
     stages = (
         (experiment.kind, "", f"train_{counted}"),
         *((name, f"{name}_", f"{name}_train_grids") for name in trained),
@@ -223,7 +219,7 @@ def of_training(workdir: Workdir, experiment: Experiment, *, counted: str) -> Re
                 f"{name}",
             )
         results[f"{prefix}train_steps"] = validation[-1]["step"]
-        # Of equal ones the newest, which is the one that `restore` reads.
+        # The newest of equal losses, as `restore` selects.
         best = min(validation, key=lambda entry: (entry["loss"], -entry["step"]))
         results[f"{prefix}best_step"] = best["step"]
         speeds = [entry["examples_per_second"] for entry in train]

@@ -1,39 +1,83 @@
-"""A run from nothing to a report: stages, each of which can be resumed.
+"""Run an experiment from data to a report, in stages that each resume.
 
-    vqvae -> codes -> its second stage -> samples -> evaluate -> report
+    vqvae -> codes -> prior, hierarchy or video -> samples -> evaluate -> report
     vae, vimco, pixelcnn or gan -> samples -> evaluate -> report
-    speech -> codes -> sequence_prior, if there is one -> samples -> evaluate -> report
+    speech -> codes -> sequence_prior (optional) -> samples -> evaluate -> report
 
-Each stage reads what the stages before it left in the workdir, and leaves its own
-result there whole or not at all. What is finished is not done again.
+Each stage reads the results of earlier stages from the workdir and writes its result
+atomically. Finished stages are skipped.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import functools
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import rich
 from rich.markup import escape
 
-from vqvae_jax.data.dataset import Dataset, open_dataset
-from vqvae_jax.experiment import Experiment
-from vqvae_jax.models.second import training_section
+from vqvae_jax import registry
+from vqvae_jax.data.source import Source
+from vqvae_jax.experiment import Experiment, training_section
 from vqvae_jax.pipeline import data_files
-from vqvae_jax.pipeline.codes import extract_codes
-from vqvae_jax.pipeline.samples import sample_images
-from vqvae_jax.pipeline.second import SECOND_STAGES
-from vqvae_jax.pipeline.stage import (
-    Context,
-    Stage,
-    last_stages,
-    train_model,
-)
 from vqvae_jax.runtime import distributed, preemption
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.runtime.locks import locked
-from vqvae_jax.tasks.speech.dataset import SpeechDataset, open_speech
 from vqvae_jax.training import sharding, weights_and_biases
 from vqvae_jax.training.early_stopping import is_marked
+from vqvae_jax.training.loop import Run, fit
 from vqvae_jax.workdir import Workdir, without_machine_keys
+
+
+class Context(NamedTuple):
+    """The input of every stage.
+
+    Attributes:
+      workdir: of the run.
+      experiment: of the run, with the model's options that the data decide.
+      dataset: an opened data set with splits `train`, `validation` and `test`.
+    """
+
+    workdir: Workdir
+    experiment: Experiment
+    dataset: Any
+
+
+class Stage(NamedTuple):
+    """A stage of a run.
+
+    Attributes:
+      is_done: returns whether a workdir contains the stage's result.
+      run: writes the result.
+    """
+
+    is_done: Callable[[Workdir], bool]
+    run: Callable[[Context], None]
+
+
+class SecondStage(NamedTuple):
+    """The part of a run that trains, samples, evaluates and reports models of codes.
+
+    Attributes:
+      sample: writes `samples.npz`.
+      evaluate: returns a `pipeline.evaluate.SecondResults`; None if the stages of the
+        first model evaluate both.
+      sections: returns sections of the report; None if the stages of the first model
+        report both.
+      examples: returns the examples to train on, from the codes of a split and the
+        model of codes; by default the codes themselves.
+      start: returns the model to train, from the model of codes, the first model and
+        its parameters; by default the model of codes.
+      stages: stages between training and `samples`.
+    """
+
+    sample: Callable[[Context], None]
+    evaluate: Callable[[Context], Any] | None = None
+    sections: Callable[[Context], list] | None = None
+    examples: Callable[..., Source] = lambda codes, model, *, split: codes
+    start: Callable[..., Any] = lambda model, before, params: model
+    stages: Mapping[str, Stage] = {}
 
 
 def run(
@@ -43,20 +87,20 @@ def run(
     *,
     command: str = "",
 ) -> None:
-    """Bring a workdir to the end of the given stages, all by default.
+    """Run the given stages in a workdir, all by default.
 
     Args:
       config: an experiment's config as nested dicts.
-      workdir: made if it does not exist; a run that was interrupted there goes on.
-      stages: some of those that the model's kind has.
-      command: what was typed to start it, kept for the report.
+      workdir: created if missing; an interrupted run in it resumes.
+      stages: names of the stages to run, a subset of those of the model's kind.
+      command: command line, saved for the report.
 
     Raises:
-      UserError: the config, the data or the workdir cannot be used.
+      UserError: the config, the data or the workdir is invalid.
     """
     weights_and_biases.require_available()
     experiment = Experiment.from_config(config)
-    all_stages = stages_of(experiment.kind, experiment.second)
+    all_stages = registry.load(experiment.spec.stages)(experiment)
     for name in stages:
         require(
             name in all_stages,
@@ -72,20 +116,20 @@ def run(
         "the processes of this run have different configs or --stages: start all of "
         "them with the same command",
     )
-    place = Workdir(workdir)
-    place.require_usable(config)
-    with locked(place.path):
-        pending = _pending(chosen, all_stages, place)
-        files = distributed.in_turn(lambda: _files(place, experiment))
+    directory = Workdir(workdir)
+    directory.require_usable(config)
+    with locked(directory.path):
+        pending = _pending(chosen, all_stages, directory)
+        files = distributed.in_turn(lambda: _data_files(directory, experiment))
         if not pending:
-            done = f"{workdir}: {', '.join(chosen)} finished before; nothing to do"
+            done = f"{workdir}: {', '.join(chosen)} are finished; nothing to do"
             rich.print(escape(done))
             return
-        context = _opened(place, experiment)
+        context = _open(directory, experiment)
         require_labels(experiment, context.dataset)
-        data_files.keep(place, files)
-        # Written last: a config in a workdir is one that a run has started with.
-        place.begin(config, command=command)
+        data_files.keep(directory, files)
+        # Written last, so that a workdir with a config belongs to a started run.
+        directory.begin(config, command=command)
         distributed.barrier("config")
         for name in pending:
             preemption.check()
@@ -94,71 +138,114 @@ def run(
             distributed.barrier(name)
 
 
-def _files(workdir: Workdir, experiment: Experiment) -> data_files.Facts | None:
-    """Return the files of a folder of data, seen to be those of the run."""
+def train_model(context: Context) -> None:
+    """Fit the model to the images. The stage has the name of the model's kind."""
+    workdir, experiment, dataset = context
+    train = experiment.train_batches(
+        dataset.train, experiment.training, random_flip=experiment.data.random_flip
+    )
+    run = Run(
+        stage=experiment.kind,
+        workdir=workdir.path,
+        seed=experiment.seed,
+        train=train,
+        validation=lambda: experiment.eval_batches(dataset.validation),
+        init_batch=experiment.init_batch(dataset.train, experiment.training),
+    )
+    fit(experiment.model, experiment.training, run)
+
+
+def training_stage(name: str, train: Callable[[Context], None]) -> Stage:
+    """Return a training stage; it is done once its checkpoints are marked."""
+    return Stage(lambda workdir: is_marked(workdir.checkpoints(name)), train)
+
+
+def sampling_stage(sample: Callable[[Context], None]) -> Stage:
+    """Return the stage that writes `samples.npz`."""
+    return Stage(lambda workdir: workdir.samples.exists(), sample)
+
+
+def final_stages(
+    evaluate: Callable[[Context], tuple[Mapping, Mapping]],
+    build_page: Callable[[Context], str],
+) -> dict[str, Stage]:
+    """Return the last stages of every run, `evaluate` and `report`.
+
+    Args:
+      evaluate: returns results by name, and arrays over test examples by name.
+      build_page: returns the report as HTML.
+    """
+    return {
+        "evaluate": Stage(
+            lambda workdir: workdir.results.exists(),
+            functools.partial(_write_results, evaluate=evaluate),
+        ),
+        "report": Stage(
+            lambda workdir: workdir.report.exists(),
+            functools.partial(_write_page, build_page=build_page),
+        ),
+    }
+
+
+def require_labels(experiment: Experiment, dataset: Any) -> None:
+    """Raise UserError if options of the samples need labels that the data lack."""
+    classes = len(getattr(dataset, "class_names", ()))
+    guidance = experiment.samples.guidance
+    is_classified = experiment.evaluation.classify_samples
+    for key, value, default, min_classes in (
+        ("samples.guidance", guidance, 1.0, 1),
+        # A classifier needs two classes.
+        ("evaluation.classify_samples", is_classified, False, 2),
+    ):
+        require(
+            value == default or classes >= min_classes,
+            f"{key}={value} needs {'two classes' if classes else 'labels'}, and the "
+            f"data has {classes or 'none'}: set it to {default}, or use data with "
+            "classes",
+        )
+
+
+def _write_results(context: Context, *, evaluate) -> None:
+    """Evaluate on the test split, on which nothing was trained or selected."""
+    workdir = context.workdir
+    results, bits = evaluate(context)
+    if bits:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **bits)
+        workdir.write_bytes(workdir.test_bits, buffer.getvalue())
+    # Written last, because the results mark the stage as finished.
+    workdir.write_json(workdir.results, results)
+
+
+def _write_page(context: Context, *, build_page) -> None:
+    if not distributed.is_first():
+        return
+    workdir = context.workdir
+    workdir.write_bytes(workdir.report, build_page(context).encode())
+    rich.print(escape(f"report: {workdir.report}"))
+
+
+def _data_files(workdir: Workdir, experiment: Experiment) -> data_files.Facts | None:
+    """Return the facts of a folder of data; raise if the run has other files."""
     files = data_files.facts_of(experiment.data)
     data_files.require_same(workdir, files)
     return files
 
 
-def require_labels(experiment: Experiment, dataset: Dataset | SpeechDataset) -> None:
-    """Raise UserError where what is asked of the samples needs labels in the data."""
-    classes = len(getattr(dataset, "class_names", ()))
-    guidance = experiment.samples.guidance
-    is_classified = experiment.evaluation.classify_samples
-    for key, value, without, least in (
-        ("samples.guidance", guidance, 1.0, 1),
-        # Of a single class there is nothing to tell.
-        ("evaluation.classify_samples", is_classified, False, 2),
-    ):
-        require(
-            value == without or classes >= least,
-            f"{key}={value} needs {'two classes' if classes else 'labels'}, and the "
-            f"data has {classes or 'none'}: set it to {without}, or take data with "
-            "classes",
-        )
-
-
-def _opened(workdir: Workdir, experiment: Experiment) -> Context:
-    """Open the data; a model of speech is told who speaks in them."""
-    if experiment.kind != "speech":
-        dataset = distributed.in_turn(lambda: open_dataset(experiment.data))
-        return Context(workdir, experiment, dataset)
-    dataset = distributed.in_turn(lambda: open_speech(experiment.data))
-    experiment = experiment.with_speakers(dataset.speaker_names)
-    workdir.keep_speakers(dataset.speaker_names)
+def _open(workdir: Workdir, experiment: Experiment) -> Context:
+    """Open the data, and set the model's options that they decide."""
+    open_data = registry.load(experiment.spec.open_data)
+    dataset = distributed.in_turn(lambda: open_data(experiment.data))
+    if dataset.given:
+        experiment = experiment.with_given(dataset.given)
+        workdir.keep_given(dataset.given)
     return Context(workdir, experiment, dataset)
-
-
-def stages_of(kind: str, second: str | None = "prior") -> dict[str, Stage]:
-    """Return the stages of a kind of model, by name and in order.
-
-    `second` is what follows a VQ-VAE, and may follow one of speech; the other kinds are
-    followed by nothing.
-    """
-    if kind == "speech":
-        # Here: what measures voices takes seconds to import, which images do not need.
-        from vqvae_jax.tasks.speech.stages import stages_of_speech
-
-        return stages_of_speech(second)
-    train = Stage(lambda workdir: is_marked(workdir.checkpoints(kind)), train_model)
-    if kind != "vqvae":
-        samples = Stage(lambda workdir: workdir.samples.exists(), sample_images)
-        return {kind: train, "samples": samples, **last_stages()}
-    row = SECOND_STAGES[second]
-    return {
-        "vqvae": train,
-        "codes": Stage(Workdir.has_codes, extract_codes),
-        **row.stages,
-        "samples": Stage(lambda workdir: workdir.samples.exists(), row.sample),
-        **last_stages(row.measure, row.sections),
-    }
 
 
 def _pending(
     chosen: Sequence[str], stages: Mapping[str, Stage], workdir: Workdir
 ) -> list[str]:
-    """Return the stages to run: the first unfinished one and all that read from it."""
+    """Return the stages to run: the first unfinished one and all after it."""
     for i, name in enumerate(chosen):
         if not stages[name].is_done(workdir):
             return list(chosen[i:])
@@ -166,10 +253,11 @@ def _pending(
 
 
 def _batch_sizes(experiment: Experiment) -> Iterator[tuple[str, int, int]]:
-    """Return (key, examples at once, parts that they are taken in)."""
+    """Yield (key, batch size, number of accumulated parts)."""
     sections = {"training": experiment.training}
-    if experiment.second is not None:
-        sections[training_section(experiment.second)] = experiment.second_training
+    if experiment.second_stage is not None:
+        name = training_section(experiment.second_stage)
+        sections[name] = experiment.second_training
     for name, training in sections.items():
         yield f"{name}.batch_size", training.batch_size, training.accumulate
     yield "evaluation.batch_size", experiment.evaluation.batch_size, 1

@@ -1,4 +1,4 @@
-"""Draw samples from a trained model, and keep them."""
+"""Draw samples of a trained model batch by batch, and write them to the workdir."""
 
 import contextlib
 import itertools
@@ -11,80 +11,29 @@ import numpy as np
 import rich
 import rich.progress
 
-from vqvae_jax.models.pixelcnn import PixelModel
-from vqvae_jax.pipeline.stage import Context
+from vqvae_jax.pipeline.run import Context
 from vqvae_jax.report import image_grid
 from vqvae_jax.runtime import distributed
-from vqvae_jax.training import sharding
-from vqvae_jax.workdir import Workdir, restore, restore_prior
+from vqvae_jax.workdir import Workdir
 
-# Told of each row that is drawn, where anybody looks.
+# Called after each row is drawn; None if no progress is displayed.
 Progress = Callable[[int], None] | None
 # Key, labels [B] and progress -> arrays, `images` among them.
 Draw = Callable[[jax.Array, np.ndarray, Progress], dict[str, np.ndarray]]
 
-# Rows of a grid that is slow enough for progress inside a batch.
+# Grids with fewer rows show progress per batch only.
 _LONG_GRID = 16
 
 
-def sample_codes(context: Context) -> None:
-    """Draw class-conditional codes from the prior, decode them, and keep both."""
-    workdir, config = context.workdir, context.experiment.samples
-    model, params = restore(workdir.path)
-    prior, prior_params = restore_prior(workdir.path)
-    workdir.require_same_codebook(params)
-    mesh = sharding.data_mesh()
-    splits_evenly = config.batch_size % mesh.size == 0
-    params, prior_params = sharding.put_replicated((params, prior_params), mesh)
-    decode = jax.jit(model.decode)
+def draw_samples(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
+    """Draw samples; write `samples.npz` and an image grid of each class.
 
-    def draw(key, labels, progress):
-        if splits_evenly:
-            own = {"label": distributed.own_rows(labels)}
-            labels = sharding.put_batch(own, mesh)["label"]
-        codes = prior.sample(
-            prior_params,
-            key,
-            labels=labels if prior.num_classes else None,
-            num_samples=config.batch_size,
-            progress=progress,
-            **config.of_draw,
-        )
-        return distributed.whole({"images": decode(params, codes), "codes": codes})
-
-    keep(context, draw, classes=prior.num_classes, rows=prior.grid[0])
-
-
-def sample_images(context: Context) -> None:
-    """Draw images from a model that needs no prior, and keep them."""
-    model, params = restore(context.workdir.path)
-    if isinstance(model, PixelModel):
-        options = context.experiment.samples.without_labels
-
-        def draw(key, labels, progress):
-            images = model.sample(
-                params,
-                key,
-                num_samples=len(labels),
-                progress=progress,
-                **options,
-            )
-            return {"images": jax.device_get(images)}
-
-        keep(context, draw, classes=0, rows=model.image_shape[0])
-        return
-
-    sample = jax.jit(model.sample, static_argnames="num_samples")
-
-    def draw_at_once(key, labels, progress):
-        images = jax.device_get(sample(params, key, num_samples=len(labels)))
-        return {"images": images}
-
-    keep(context, draw_at_once, classes=0, rows=1)
-
-
-def keep(context: Context, draw: Draw, *, classes: int, rows: int) -> None:
-    """Draw batch by batch and write `samples.npz`, and a picture of each class."""
+    Args:
+      context: input of the stage.
+      draw: draws one batch.
+      classes: number of labels, which the samples share evenly; 0 without labels.
+      rows: rows of a sample that `draw` reports to its progress callback.
+    """
     workdir, experiment, dataset = context
     config = experiment.samples
     class_names = dataset.class_names if classes else ()
@@ -128,15 +77,15 @@ def _write(workdir: Workdir, arrays, labels, class_names, speed) -> None:
 def rows_to_draw(
     num_batches: int, rows: int
 ) -> Iterator[tuple[Progress, Callable[[], None]]]:
-    """Show a bar on a terminal; give what is called after each row and each batch."""
+    """Show a progress bar on a terminal; yield callbacks for a row and a batch."""
     is_shown = rich.get_console().is_terminal and distributed.is_first()
     bar = rich.progress.Progress(
         *rich.progress.Progress.get_default_columns(), disable=not is_shown
     )
     task = bar.add_task("samples", total=num_batches * rows)
     finished = itertools.count(rows, rows)
-    # A program that calls back is not kept on disk, so that only long grids have one;
-    # and several processes must all have the same program.
+    # JAX does not cache programs with callbacks on disk, so only long grids have one.
+    # All processes must run the same program, so several processes have none.
     calls_back = is_shown and rows >= _LONG_GRID and jax.process_count() == 1
     with bar:
         yield (
@@ -146,7 +95,8 @@ def rows_to_draw(
 
 
 def file_name(class_names: Sequence[str], label: int) -> str:
+    """Return the file name, without suffix, of the samples of a label."""
     name = class_names[label] if class_names else "samples"
     safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-    # File systems count bytes.
+    # File systems limit bytes, not characters.
     return f"{label:04d}_{safe}".encode()[:100].decode(errors="ignore")

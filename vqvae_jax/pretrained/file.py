@@ -1,12 +1,11 @@
-"""One portable file: every array of a trained model, and what it is, as safetensors.
+"""One portable safetensors file with every array of a trained model and its metadata.
 
-Arrays are named by the stage that trained them and their place in its params, as
-"vqvae/encoder/params/...". The metadata has `format` "vqvae_jax", `version`, `about`,
-which is JSON, and `sha256`, JSON with a hash of the arrays of each stage.
+Arrays are named by the stage that trained them and their path in its params, as
+"vqvae/encoder/params/...". The header has `format` "vqvae_jax", `version`, `about`, the
+metadata as JSON, and `sha256`, JSON with a hash of the arrays of each stage.
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,80 +17,81 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from vqvae_jax.models.first import KINDS
-from vqvae_jax.models.second import SECOND_STAGES
-from vqvae_jax.pretrained.metadata import About, from_json, to_json
+from vqvae_jax.pretrained.metadata import Metadata, from_json, to_json
+from vqvae_jax.runtime.checksums import sha256_of_arrays
 from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.runtime.safe_io import write_bytes
 from vqvae_jax.runtime.tree_utils import require_same_shapes, shapes_of
 
-_FORMAT, _VERSION = "vqvae_jax", "1"
+_FORMAT, _VERSION = "vqvae_jax", "2"
 _DTYPES = {"float32": "F32", "int32": "I32"}
 
 
-def write(path: Path, about: About, params: Mapping[str, Any]) -> None:
-    """Write a model and what follows it, whole or not at all.
+def write(path: Path, metadata: Metadata, params: Mapping[str, Any]) -> None:
+    """Write a model and its second stage atomically.
 
     Args:
       path: of the file.
-      about: the model.
-      params: of each stage that `about` names.
+      metadata: of the model.
+      params: of each stage that the metadata name.
 
     Raises:
       UserError: the file cannot be written.
     """
     arrays = {stage: _named(tree) for stage, tree in params.items()}
-    metadata = {
+    hashes = {stage: sha256_of_arrays(x) for stage, x in arrays.items()}
+    header = {
         "format": _FORMAT,
         "version": _VERSION,
-        "about": to_json(about),
-        "sha256": json.dumps({stage: _hash(x) for stage, x in arrays.items()}),
+        "about": to_json(metadata),
+        "sha256": json.dumps(hashes),
     }
     flat = {
         f"{stage}/{name}": array
         for stage, of_stage in arrays.items()
         for name, array in of_stage.items()
     }
-    write_bytes(path, safetensors.numpy.save(flat, metadata))
+    write_bytes(path, safetensors.numpy.save(flat, header))
 
 
 class File:
-    """A file of `write`, read on demand; nothing in it is run.
+    """A file of `write`, read on demand; nothing in it is executed.
 
     Attributes:
-      about: what the file says it holds.
+      metadata: of the model in it.
 
     Raises:
-      UserError: it is no such file, damaged, or of another version.
+      UserError: it is not such a file, damaged, or of another version.
     """
 
     def __init__(self, path: Path):
-        """Read what a file holds, and no array yet."""
+        """Read the metadata of a file, and no array yet."""
         self._path = path
         with self._read() as file:
-            metadata = file.metadata() or {}
+            header = file.metadata() or {}
         require(
-            metadata.get("format") == _FORMAT,
+            header.get("format") == _FORMAT,
             f"{path} was not written by vqvae_jax.save_pretrained",
         )
+        version = header.get("version")
         require(
-            metadata.get("version") == _VERSION,
-            f"{path} is of version {metadata.get('version')}; this program reads "
-            f"version {_VERSION}",
+            version == _VERSION,
+            f"{path} has format version {version}, expected {_VERSION}: read it with "
+            f"{'version 0.1' if version == '1' else 'another version'} of vqvae_jax",
         )
         with self._read():
-            self._hashes = json.loads(metadata["sha256"])
+            self._hashes = json.loads(header["sha256"])
             require(isinstance(self._hashes, dict), "its checksums are damaged")
-            self.about = from_json(metadata["about"])
+            self.metadata = from_json(header["about"])
 
     def params(self, stage: str) -> Any:
         """Return the arrays of a stage.
 
         Raises:
-          UserError: arrays are missing, too many, or of other shapes or types than the
-            model has, or not those that were written.
+          UserError: arrays are missing, surplus, damaged, or of other shapes or types
+            than the model's.
         """
-        expected = abstract_params(self.about, stage)
+        expected = self.metadata.abstract_params(stage)
         prefix = f"{stage}/"
         with self._read() as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
@@ -106,9 +106,8 @@ class File:
                 )
             arrays = {name: file.get_tensor(prefix + name) for name in slices}
             require(
-                _hash(arrays) == self._hashes.get(stage),
-                f"the arrays of the {stage} are not those that were written; copy the "
-                "file again",
+                sha256_of_arrays(arrays) == self._hashes.get(stage),
+                f"the arrays of the {stage} are damaged; copy the file again",
             )
         leaves, structure = jax.tree.flatten(expected)
         del leaves
@@ -117,7 +116,7 @@ class File:
 
     @contextlib.contextmanager
     def _read(self):
-        """Open the file; whatever fails inside is told in one line with its name."""
+        """Open the file; turn any error into one line with its name."""
         try:
             with safetensors.safe_open(self._path, framework="numpy") as file:
                 yield file
@@ -125,24 +124,14 @@ class File:
             raise UserError(f"{self._path}: {_one_line(error)}") from error
         except safetensors.SafetensorError as error:
             raise UserError(
-                f"{self._path} is no safetensors file, damaged, or its end is missing "
+                f"{self._path} is not a safetensors file, damaged or truncated "
                 f"({_one_line(error)}): copy it again"
             ) from error
 
 
-def abstract_params(about: About, stage: str) -> Any:
-    """Return the shapes and types of what a stage trains."""
-    if stage == about.kind:
-        model, batch = about.model, KINDS[about.kind].batch(about.model)
-    else:
-        model = about.models[stage]
-        batch = SECOND_STAGES[about.second].batch(model)
-    return jax.eval_shape(model.init, jax.random.key(0), batch)
-
-
 def hash_of(tree: Any) -> str:
     """Return a hash of the names and values of all arrays of a pytree."""
-    return _hash(_named(tree))
+    return sha256_of_arrays(_named(tree))
 
 
 def _named(tree: Any) -> dict[str, np.ndarray]:
@@ -152,16 +141,8 @@ def _named(tree: Any) -> dict[str, np.ndarray]:
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:
-    """Return leaves in their own order, by the names that `shapes_of` gives them."""
+    """Return leaves in tree order, under the names that `shapes_of` gives them."""
     return dict(zip(shapes_of(tree), jax.tree.leaves(tree), strict=True))
-
-
-def _hash(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode())
-        digest.update(arrays[name].tobytes())
-    return digest.hexdigest()
 
 
 def _one_line(error: Exception) -> str:

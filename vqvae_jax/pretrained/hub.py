@@ -9,15 +9,16 @@ PREFIX = "hf://"
 
 
 def download(name: str, filename: str) -> Path:
-    """Return where a file of a repository of the Hub lies here, fetched if need be.
+    """Return the local path of a file of a Hub repository; download it if necessary.
 
     Raises:
-      UserError: the name is none, huggingface_hub is not installed, or the file cannot
-        be fetched.
+      UserError: the name is invalid, huggingface_hub is not installed, or the file
+        cannot be downloaded.
     """
     found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name[len(PREFIX) :])
     require(
-        found is not None, f"{name} is no name of the Hub: expected {PREFIX}user/name"
+        found is not None,
+        f"{name} is not a name on the Hub: expected {PREFIX}user/name",
     )
     repository, revision = found.groups()
     try:
@@ -25,12 +26,14 @@ def download(name: str, filename: str) -> Path:
     except ImportError as error:
         raise UserError(
             f"huggingface_hub is needed to read {name} and is not installed: "
-            "pip install -e '.[hub]', or pip install huggingface_hub"
+            "pip install 'vqvae_jax[hub]', or pip install huggingface_hub"
         ) from error
     try:
         path = huggingface_hub.hf_hub_download(repository, filename, revision=revision)
-    # What it raises comes from three HTTP libraries and its own, by version.
+    # Its errors come from several HTTP libraries, depending on its version.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{filename} of {name} cannot be fetched: {reason}") from error
+        raise UserError(
+            f"{filename} of {name} cannot be downloaded: {reason}"
+        ) from error
     return Path(path)

@@ -1,81 +1,92 @@
-"""What a trained model is besides its arrays: kinds, options, figures, as JSON."""
+"""The metadata of a trained model: kinds, options and results, as JSON."""
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from vqvae_jax.models.base import require_buildable
-from vqvae_jax.models.first import KINDS
-from vqvae_jax.models.second import SECOND_STAGES
-from vqvae_jax.options import section, shown
+import jax
+
+from vqvae_jax import options, registry
+from vqvae_jax.models.base import fingerprint, second_models
+from vqvae_jax.options import shown
 from vqvae_jax.runtime.errors import UserError, require
-from vqvae_jax.workdir import fingerprint
-
-# Stage -> its model, without arrays.
-Models = dict[str, Any]
 
 
-class About(NamedTuple):
-    """All that is known of a trained model and of what follows it.
+class Metadata(NamedTuple):
+    """The metadata of a trained model and of its second stage.
 
-    kind: a name of `models.first.KINDS`, and of the stage that trained the model.
-    model: of that kind.
-    second: what follows, a name of `models.second.SECOND_STAGES`; None for nothing.
-    models: of the second stage, those that have been trained, by their stages.
-    codes_of: fingerprint of the model that the second stage's codes came from.
-    sample_rate: Hz of speech; None for images, or if nobody said it.
-    config: of the run; None without one.
-    results: of the run, empty before it was evaluated.
+    Attributes:
+      kind: a row of `registry.MODELS`, and the stage that trained the model.
+      model: of that kind.
+      second_stage: a row of `registry.SECOND_STAGES`; None without one.
+      models: trained models of the second stage, by their stages.
+      codes_of: fingerprint of the model whose codes the second stage was trained on.
+      sample_rate: Hz of speech; None for images, or if unknown.
+      config: of the run; None without one.
+      results: of the run; empty before its evaluation.
     """
 
     kind: str
     model: Any
-    second: str | None = None
+    second_stage: str | None = None
     models: Mapping[str, Any] = {}
     codes_of: str | None = None
     sample_rate: int | None = None
     config: Mapping[str, Any] | None = None
     results: Mapping[str, float] = {}
 
+    def abstract_params(self, stage: str) -> Any:
+        """Return the shapes and dtypes of the parameters of a stage."""
+        model = self.model if stage == self.kind else self.models[stage]
+        return jax.eval_shape(model.init, jax.random.key(0), model.init_batch())
 
-def to_json(about: About) -> str:
+
+def to_json(metadata: Metadata) -> str:
     """Return the text that `from_json` reads."""
-    base = about.models.get(about.second)
-    values = about._asdict() | {
-        "model": _options(about.model),
-        "models": list(about.models),
-        "second_options": None if base is None else _options(base),
+    base = metadata.models.get(metadata.second_stage)
+    values = metadata._asdict() | {
+        "model": options.as_dict(metadata.model),
+        "models": list(metadata.models),
+        "second_options": None if base is None else options.as_dict(base),
     }
     return json.dumps(values)
 
 
-def from_json(text: str) -> About:
-    """Return what `to_json` made a text of.
+def from_json(text: str) -> Metadata:
+    """Return the metadata that `to_json` wrote.
 
     Raises:
-      UserError: it is none, or has a kind or an option that this version has not.
+      UserError: the text is damaged, or names an unknown kind or option.
     """
     try:
         values = json.loads(text)
-        options = values.pop("second_options")
-        kind, second, stages = (values[key] for key in ("kind", "second", "models"))
-        values["model"] = _model(KINDS, kind, values["model"])
+        second_options = values.pop("second_options")
+        kind, second, stages = (
+            values[key] for key in ("kind", "second_stage", "models")
+        )
+        _require_known(kind, registry.MODELS)
+        section, given = _split(values["model"])
+        cls = registry.load(registry.MODELS[kind].model)
+        values["model"] = options.build(cls, section, name=kind, **given)
         values["models"] = {}
-        if options is not None:
-            base, make = _model(SECOND_STAGES, second, options), SECOND_STAGES[second]
-            values["models"] = {stage: make.trained[stage](base) for stage in stages}
-        about = About(**values)
-        _require_plain(about)
-        return about
+        if second_options is not None:
+            _require_known(second, registry.SECOND_STAGES)
+            models = second_models(second, *_split(second_options))
+            values["models"] = {stage: models[stage] for stage in stages}
+        metadata = Metadata(**values)
+        _require_types(metadata)
+        return metadata
     except UserError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"what it says of its model is damaged: {error}") from error
+        raise UserError(f"its metadata are damaged: {error}") from error
 
 
-def about_models(*pairs: Any) -> tuple[About, dict[str, Any]]:
-    """Return what model, params, second model, second params are, and the params.
+def metadata_of(*pairs: Any) -> tuple[Metadata, dict[str, Any]]:
+    """Return the metadata and the parameters of models of a training loop.
+
+    Args:
+      *pairs: model and params, then those of a second stage if there is one.
 
     Raises:
       UserError: they are not models of this package.
@@ -83,30 +94,31 @@ def about_models(*pairs: Any) -> tuple[About, dict[str, Any]]:
     require(
         len(pairs) in (2, 4),
         f"expected (model, params) or (model, params, prior, prior_params), got "
-        f"{len(pairs)} things",
+        f"{len(pairs)} values",
     )
-    kind = _name_of(KINDS, pairs[0])
+    kind = _name_of(registry.MODELS, pairs[0])
     params = {kind: pairs[1]}
     if len(pairs) == 2:
-        return About(kind, pairs[0]), params
-    second = _name_of(SECOND_STAGES, pairs[2])
-    codes_of = fingerprint(pairs[1])
-    about = About(kind, pairs[0], second, {second: pairs[2]}, codes_of)
-    return about, params | {second: pairs[3]}
+        return Metadata(kind, pairs[0]), params
+    second = _name_of(registry.SECOND_STAGES, pairs[2])
+    codes_of = fingerprint(*pairs[:2])
+    metadata = Metadata(kind, pairs[0], second, {second: pairs[2]}, codes_of)
+    return metadata, params | {second: pairs[3]}
 
 
-def _require_plain(about: About) -> None:
-    """Raise TypeError unless what is no model is of the types that `About` tells."""
-    config, rate = about.config, about.sample_rate
+def _require_types(metadata: Metadata) -> None:
+    """Raise TypeError if a metadata field has the wrong type."""
+    config, rate = metadata.config, metadata.sample_rate
+    second = metadata.second_stage
     for name, is_right in (
-        ("second", about.second is None or about.second in SECOND_STAGES),
-        ("codes_of", isinstance(about.codes_of, str | None)),
+        ("second_stage", second is None or second in registry.SECOND_STAGES),
+        ("codes_of", isinstance(metadata.codes_of, str | None)),
         ("sample_rate", rate is None or (type(rate) is int and 0 < rate < 2**31)),
         ("config", config is None or isinstance(config.get("data", {}), dict)),
-        ("results", all(_is_number(x) for x in about.results.values())),
+        ("results", all(_is_number(x) for x in metadata.results.values())),
     ):
         if not is_right:
-            raise TypeError(f"{name} cannot be {shown(getattr(about, name))}")
+            raise TypeError(f"{name} cannot be {shown(getattr(metadata, name))}")
 
 
 def _is_number(value: Any) -> bool:
@@ -114,28 +126,26 @@ def _is_number(value: Any) -> bool:
 
 
 def _name_of(rows: Mapping[str, Any], model: Any) -> str:
-    found = [name for name, row in rows.items() if type(model) is row.model]
-    classes = ", ".join(row.model.__name__ for row in rows.values())
-    require(
-        bool(found), f"expected a model, one of {classes}; got {type(model).__name__}"
-    )
+    """Return the row whose class a model is an instance of."""
+    name = type(model).__name__
+    path = f"{type(model).__module__}:{name}"
+    found = [row for row, spec in rows.items() if spec.model == path]
+    classes = ", ".join(spec.model.partition(":")[2] for spec in rows.values())
+    require(bool(found), f"expected a model, one of {classes}; got {name}")
     return found[0]
 
 
-def _model(
-    rows: Mapping[str, Any], name: str | None, options: Mapping[str, Any]
-) -> Any:
-    require(name in rows, f"it is a {name!r}, which this version does not know")
-    # JSON has lists where models want tuples.
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    return section(rows[name].model, given, name=name, check=require_buildable)
+def _require_known(name: Any, rows: Mapping[str, Any]) -> None:
+    require(
+        isinstance(name, str) and name in rows,
+        f"it contains the unknown model {name!r}: it is damaged or of a newer version",
+    )
 
 
-def _options(model: Any) -> dict[str, Any]:
-    """Return the options of a model; arrays that it only starts from are left out."""
-    values = {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
-    return {name: value for name, value in values.items() if not _is_array(value)}
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "dtype")
+def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the section of a config and the given options of a model."""
+    section = dict(values)
+    given = section.pop("given")
+    return section, {
+        k: tuple(v) if isinstance(v, list) else v for k, v in given.items()
+    }

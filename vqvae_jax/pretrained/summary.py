@@ -1,4 +1,4 @@
-"""What a trained model is, in words and numbers that a person reads."""
+"""A summary of a trained model in words and numbers, for people."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,38 +6,37 @@ from typing import Any
 
 import jax
 
-from vqvae_jax.models.vqvae import VQVAE
-from vqvae_jax.pretrained.file import abstract_params
-from vqvae_jax.pretrained.metadata import About
-from vqvae_jax.tasks.speech.model import SpeechVQVAE
+from vqvae_jax.pretrained.metadata import Metadata
 
-# Names that fit into a line.
+# Names shown in one line.
 _SHOWN = 10
 
 
-def facts(about: About) -> dict[str, str]:
-    """Return what a model is, line by line: kind, sizes, parameters, codes, bits."""
-    model = about.model
-    lines = {"kind": f"{about.kind} ({type(model).__name__})"}
+def summary(metadata: Metadata) -> dict[str, str]:
+    """Return the kind, sizes, parameters, codes and bits of a model, line by line."""
+    model = metadata.model
+    lines = {"kind": f"{metadata.kind} ({type(model).__name__})"}
     if hasattr(model, "image_shape"):
         lines["images"] = _sides(model.image_shape)
-    if isinstance(model, VQVAE):
-        lines |= _of_codes(model, about.results)
-    if isinstance(model, SpeechVQVAE):
-        lines |= _of_speech(model, about.sample_rate)
-    lines["parameters"] = _parameters(about, about.kind)
-    lines["followed by"] = _followed_by(about)
-    for stage, second in about.models.items():
-        lines[f"{stage}: parameters"] = _parameters(about, stage)
+    if hasattr(model, "summary"):
+        lines |= model.summary(metadata.sample_rate)
+    elif hasattr(model, "quantizer"):
+        lines |= _image_codes(model, metadata.results)
+    if getattr(model, "speaker_names", ()):
+        lines["speakers"] = _listed(model.speaker_names)
+    lines["parameters"] = _parameters(metadata, metadata.kind)
+    lines["second stage"] = _second_stage(metadata)
+    for stage, second in metadata.models.items():
+        lines[f"{stage}: parameters"] = _parameters(metadata, stage)
         if getattr(second, "class_names", ()):
             lines[f"{stage}: classes"] = _listed(second.class_names)
-    if "prior_bits_per_code" in about.results:
-        bits = about.results["prior_bits_per_code"]
-        lines["prior: bits a code, test split"] = f"{bits:.3g}"
+    if "prior_bits_per_code" in metadata.results:
+        bits = metadata.results["prior_bits_per_code"]
+        lines["prior: bits per code, test split"] = f"{bits:.3g}"
     return lines
 
 
-def _of_codes(model: VQVAE, results: Mapping[str, float]) -> dict[str, str]:
+def _image_codes(model: Any, results: Mapping[str, float]) -> dict[str, str]:
     pixels = 8 * model.num_dims
     bits = model.num_latents * math.log2(model.num_codes)
     lines = {
@@ -54,35 +53,24 @@ def _of_codes(model: VQVAE, results: Mapping[str, float]) -> dict[str, str]:
     return lines
 
 
-def _of_speech(model: SpeechVQVAE, rate: int | None) -> dict[str, str]:
-    lines = {
-        "codes": f"one of K = {model.num_codes} for {model.downsampling} samples",
-        "speakers": _listed(model.speaker_names),
-    }
-    if rate is not None:
-        bits = rate / model.downsampling * math.log2(model.num_codes)
-        lines["samples a second"] = f"{rate:,}"
-        lines["bits of a second's codes"] = f"{bits:,.0f}"
-    return lines
+def _second_stage(metadata: Metadata) -> str:
+    if metadata.second_stage is None:
+        return "none"
+    name = metadata.second_stage
+    return name if metadata.models else f"{name}, not trained yet"
 
 
-def _followed_by(about: About) -> str:
-    if about.second is None:
-        return "nothing"
-    return about.second if about.models else f"{about.second}, not trained yet"
-
-
-def _parameters(about: About, stage: str) -> str:
-    """Return the whole number, and those of the parts where params have some."""
-    tree = abstract_params(about, stage)
-    whole = f"{_size(tree):,}"
+def _parameters(metadata: Metadata, stage: str) -> str:
+    """Return the number of parameters, and those of each part."""
+    tree = metadata.abstract_params(stage)
     if not hasattr(tree, "_asdict"):
-        return whole
-    parts = {
-        name: part.embeddings if name == "codebook" else part
-        for name, part in tree._asdict().items()
-        if part is not None
-    }
+        return f"{_size(tree):,}"
+    model = metadata.model if stage == metadata.kind else metadata.models[stage]
+    parts = {name: part for name, part in tree._asdict().items() if part is not None}
+    if "quantizer" in parts:
+        # Usage counts and EMA sums are not parameters.
+        inference_state = model.quantizer.inference_state
+        parts["quantizer"] = jax.eval_shape(inference_state, parts["quantizer"])
     whole = f"{sum(map(_size, parts.values())):,}"
     return f"{whole} ({', '.join(f'{k} {_size(v):,}' for k, v in parts.items())})"
 

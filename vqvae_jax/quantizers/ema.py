@@ -1,15 +1,16 @@
-"""How often codes are used, and the EMA that moves them to their vectors' means."""
+"""Usage counts of codes, and their EMA update (appendix A.1)."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from vqvae_jax.quantizers.base import AxisName
+from vqvae_jax.quantizers.codebook import Codebook, require_mask, split_groups
 from vqvae_jax.quantizers.segment_sum import sum_by_code
-from vqvae_jax.quantizers.vq import Codebook, require_mask, split_groups
 
-# An EMA count below this means that a code has not been used for thousands of updates;
-# m / N would divide two numbers that are about to leave float32's range.
+# A smaller EMA count means thousands of updates without use; m / N would divide two
+# numbers that are about to underflow.
 _SMALLEST_COUNT = 1e-8
 
 
@@ -20,7 +21,7 @@ def ema_update(
     *,
     decay: float = 0.99,
     mask: Bool[Array, "*batch"] | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> Codebook:
     """Move each code towards the mean of its vectors (appendix A.1, equations 6 to 8).
 
@@ -31,8 +32,8 @@ def ema_update(
       decay: gamma; the paper uses 0.99.
       mask: `[...]`, False at padding, which then changes nothing.
       axis_name: the mapped axes of a pmap, vmap or shard_map to sum the statistics
-        over, so that all devices keep the same codebook. Under jit with sharded arrays
-        leave it out: there a sum already is the sum over all devices.
+        over, so that all devices keep the same codebook. Leave it out under jit with
+        sharded arrays, where a sum is already the sum over all devices.
     """
     n = usage(codes, num_codes=codebook.counts.shape[1], mask=mask)
     z = sum_of_vectors(codebook, z_e, codes, mask)
@@ -53,11 +54,11 @@ def count_update(
     *,
     decay: float = 0.99,
     mask: Bool[Array, "*batch"] | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> Codebook:
-    """Keep the counts current while a loss, not the EMA, moves the embeddings.
+    """Update the counts only, where a loss moves the embeddings.
 
-    Takes the arguments of `ema_update`; `restart` then knows the dead codes.
+    Takes the arguments of `ema_update`; `restart` reads the counts.
     """
     n = usage(codes, num_codes=codebook.counts.shape[1], mask=mask)
     if axis_name is not None:
@@ -74,10 +75,10 @@ def usage(
     num_codes: int,
     mask: Bool[Array, "*batch"] | None = None,
 ) -> Float[Array, "G K"]:
-    """Count how often each code occurs.
+    """Count the uses of each code.
 
-    Add the counts of all batches of a set before calling `perplexity` or
-    `active_codes`: those of one batch are bounded by its size.
+    Sum the counts over all batches of a set before `perplexity` or `active_codes`: of
+    one batch both are bounded by its size.
     """
     flat, weights = _flatten(codes, mask)
     ones = jnp.broadcast_to(weights[:, None, None], (*flat.shape, 1))
@@ -92,7 +93,7 @@ def perplexity(counts: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
 
 
 def active_codes(counts: Float[Array, "*batch K"]) -> Int[Array, "*batch"]:
-    """Return how many codes occur at all, for each codebook."""
+    """Return the number of codes in use, for each codebook."""
     return jnp.sum(counts > 0, axis=-1)
 
 

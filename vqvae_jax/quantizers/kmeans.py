@@ -1,18 +1,19 @@
-"""Codebooks put where the data is: k-means to start with, restarts of dead codes."""
+"""Codebooks fitted to data: k-means initialisation, restarts of dead codes."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from vqvae_jax.quantizers.ema import sum_of_vectors, usage
-from vqvae_jax.quantizers.search import nearest
-from vqvae_jax.quantizers.vq import (
+from vqvae_jax.quantizers.base import AxisName
+from vqvae_jax.quantizers.codebook import (
     Codebook,
     from_embeddings,
     require_mask,
     split_groups,
 )
+from vqvae_jax.quantizers.ema import sum_of_vectors, usage
+from vqvae_jax.quantizers.search import nearest
 
 
 def kmeans(
@@ -22,20 +23,20 @@ def kmeans(
     *,
     iterations: int = 10,
     mask: Bool[Array, "*batch"] | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> Codebook:
     """Fit the rows to data by Lloyd's iterations, from randomly drawn vectors.
 
-    A cluster that loses all its vectors is put on a newly drawn one. The result counts
-    each code once with its mean as its sum, so that the next EMA update keeps norms.
+    An empty cluster restarts from another drawn vector. Each code gets a count of 1 and
+    its mean as its sum, so that the next EMA update keeps the norms.
 
     Args:
-      key: draws the starting vectors, and those for clusters without any.
-      codebook: gives the sizes; its values are replaced.
+      key: draws the initial vectors, and those for empty clusters.
+      codebook: determines the sizes; its values are replaced.
       z_e: `[..., G*D]`, the data; fewer vectors than codes are allowed.
-      iterations: how often means are taken.
+      iterations: of Lloyd's algorithm.
       mask: `[...]`, False at padding.
-      axis_name: as in `ema_update`; `key` must then be the same on all devices.
+      axis_name: as in `VQ.update`; `key` must then be the same on all devices.
     """
     num_codes = codebook.counts.shape[1]
     start_key, empty_key = jax.random.split(key)
@@ -62,23 +63,23 @@ def restart(
     *,
     min_count: float = 0.01,
     mask: Bool[Array, "*batch"] | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> Codebook:
-    """Put dead codes, those with a count below `min_count`, on randomly drawn vectors.
+    """Replace dead codes, with a count below `min_count`, by randomly drawn vectors.
 
-    Their counts and sums restart too, else the next EMA update would undo it.
+    Their counts and sums restart too; otherwise the next EMA update would undo it.
 
     Args:
       key: draws the vectors.
-      codebook: the codebook after an `ema_update` or `count_update`.
+      codebook: the codebook, with its counts already updated.
       z_e: `[..., G*D]`, vectors to draw from.
-      min_count: the smallest running count of a living code, in uses per update.
+      min_count: smallest running count of a live code, in uses per update.
       mask: `[...]`, False at padding, which is never drawn.
-      axis_name: as in `ema_update`; `key` must then be the same on all devices.
+      axis_name: as in `VQ.update`; `key` must then be the same on all devices.
     """
     dead = codebook.counts < min_count
-    # Drawn even where no code is dead: in a branch of its own, what devices tell each
-    # other here could wait for what they tell each other elsewhere, and for ever.
+    # Drawn even where no code is dead: a collective inside a conditional could
+    # deadlock with a collective outside of it.
     rows = _vector_drawer(codebook, z_e, mask, axis_name)(key)
     embeddings = jnp.where(dead[..., None], rows, codebook.embeddings)
     counts = jnp.where(dead, max(1.0, min_count), codebook.counts)
@@ -86,10 +87,10 @@ def restart(
 
 
 def _vector_drawer(codebook, z_e, mask, axis_name):
-    """Return key -> `[G, K, D]` vectors of z_e, drawn alike on all devices.
+    """Return key -> `[G, K, D]` vectors of z_e, the same draw on all devices.
 
-    Without replacement where there are enough vectors, so that no two codes coincide;
-    where all are padding, the codebook's own rows.
+    Drawn without replacement where there are enough vectors, so that no two codes
+    coincide. Where all vectors are padding, return the codebook's rows.
     """
     require_mask(mask, z_e)
     num_codebooks, num_codes, dim = codebook.embeddings.shape
@@ -97,28 +98,28 @@ def _vector_drawer(codebook, z_e, mask, axis_name):
     vectors = vectors.reshape(-1, num_codebooks, dim)
     num_vectors = vectors.shape[0]
 
-    def at(places, x):
+    def take(indices, x):
         if axis_name is None:
-            return x[places]
-        # Each device adds those that it holds: no device ever holds all vectors.
-        places = places - lax.axis_index(axis_name) * num_vectors
-        is_here = (places >= 0) & (places < num_vectors)
-        here = x[jnp.where(is_here, places, 0)]
-        is_here = is_here.reshape(-1, *(1,) * (x.ndim - 1))
-        return lax.psum(jnp.where(is_here, here, 0), axis_name)
+            return x[indices]
+        # Each device contributes the vectors it holds; none gathers all of them.
+        indices = indices - lax.axis_index(axis_name) * num_vectors
+        is_local = (indices >= 0) & (indices < num_vectors)
+        local = x[jnp.where(is_local, indices, 0)]
+        is_local = is_local.reshape(-1, *(1,) * (x.ndim - 1))
+        return lax.psum(jnp.where(is_local, local, 0), axis_name)
 
     num_devices = 1 if axis_name is None else lax.axis_size(axis_name)
     valid = jnp.ones(num_devices * num_vectors, bool)
     if mask is not None:
-        # Not by all_gather, whose result shard_map takes for one that varies.
-        valid = at(jnp.arange(len(valid)), mask.reshape(-1).astype(jnp.int32)) > 0
+        # Not by all_gather, whose result varies over devices for shard_map.
+        valid = take(jnp.arange(len(valid)), mask.reshape(-1).astype(jnp.int32)) > 0
 
     def draw_one(key, vectors, rows):
-        # Sorting random numbers, with padding last, shuffles the valid vectors first.
+        # Sort random numbers, padding last: a shuffle of the valid vectors.
         numbers = jax.random.uniform(key, valid.shape, jnp.float32)
         order = jnp.argsort(jnp.where(valid, numbers, jnp.inf))
-        turns = jnp.arange(num_codes) % jnp.maximum(valid.sum(), 1)
-        return jnp.where(valid.any(), at(order[turns], vectors), rows)
+        cyclic = jnp.arange(num_codes) % jnp.maximum(valid.sum(), 1)
+        return jnp.where(valid.any(), take(order[cyclic], vectors), rows)
 
     def draw(key):
         keys = jax.random.split(key, num_codebooks)

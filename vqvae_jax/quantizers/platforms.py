@@ -1,4 +1,4 @@
-"""Which form of a computation a platform runs fast."""
+"""Implementations chosen by platform."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,18 +8,18 @@ from jax import lax
 
 
 def for_platform(
-    *args: Any, default: Callable[..., Any], **forms: Callable[..., Any]
+    *args: Any, default: Callable[..., Any], **implementations: Callable[..., Any]
 ) -> Any:
-    """Call the function of the platform that will compute it, or `default`.
+    """Call the implementation for the platform that runs the program, or `default`.
 
-    Chosen when the program is lowered, so that jit on another device and exports take
-    their own platform's form, and lowering for one platform keeps one.
+    The choice is made when the program is lowered, so that jit on another device and
+    exports use their own platform's implementation.
 
-    In several processes it is that of `jax.default_backend()`. What is chosen when a
-    program is lowered stays a conditional of one branch in it, and XLA does not keep
-    sums over devices within conditionals in order: on CPUs, where Gloo knows sums by
-    their order alone, a busy process would take one gradient's for another's.
+    With several processes the choice is `jax.default_backend()`. A choice at lowering
+    leaves a one-branch conditional in the program, and XLA does not order collectives
+    inside conditionals. On CPUs, Gloo matches collectives by their order alone, so a
+    busy process could take one gradient's sum for another's.
     """
     if jax.process_count() > 1:
-        return forms.get(jax.default_backend(), default)(*args)
-    return lax.platform_dependent(*args, default=default, **forms)
+        return implementations.get(jax.default_backend(), default)(*args)
+    return lax.platform_dependent(*args, default=default, **implementations)

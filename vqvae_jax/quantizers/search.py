@@ -1,4 +1,4 @@
-"""The nearest row of a codebook: exact, in float32, a tile of distances at a time."""
+"""Exact nearest-row search in float32, a tile of distances at a time."""
 
 import functools
 from collections.abc import Callable
@@ -13,99 +13,101 @@ from vqvae_jax.quantizers.platforms import for_platform
 
 
 class _Tile(NamedTuple):
-    """How many distances of one codebook exist at a time.
+    """The size of a tile of distances of one codebook.
 
-    codes: at most so many rows of the codebook.
-    bytes: of distances, to as many vectors as fit.
+    codes: maximum number of rows of the codebook.
+    bytes: maximum size of the distances, which limits the number of vectors.
     """
 
     codes: int
     bytes: int
 
 
-# A CPU's core keeps them in its cache between the product and the minimum; a GPU's
-# multiprocessors want more to do at a time.
+# A CPU tile stays in the cache between the product and the minimum; a GPU needs more
+# work at a time.
 _CPU_TILE = _Tile(codes=512, bytes=1 << 20)
 _TILE = _Tile(codes=8192, bytes=1 << 24)
 
 
-# A program of its own: outside of jit each call would trace and compile anew.
+# Jitted, so that calls outside of jit are not traced and compiled each time.
 @jax.jit
 def nearest(
     embeddings: Float[Array, "G K D"], vectors: Float[Array, "*batch G D"]
 ) -> Int[Array, "*batch G"]:
-    """Find the row with the smallest squared distance (equation 1).
+    """Return the index of the row with the smallest squared distance (equation 1).
 
     Ties go to the lower index. Distances are float32 at the highest matmul precision
-    whatever the dtype of `vectors`: in bfloat16, or with a TPU's default products,
-    near codes cannot be told apart and half of a codebook goes unused. At most 16 MiB
-    of distances exist at a time for one codebook, however large it is; under vmap, as
-    much for each of what is mapped, so a batch of vectors is better passed whole.
+    whatever the dtype of `vectors`: with bfloat16, or a TPU's default precision, near
+    codes cannot be distinguished and half of a codebook goes unused. At most 16 MiB of
+    distances exist at a time for one codebook of any size. Under vmap this is the
+    memory of each mapped element: pass a batch of vectors whole instead.
     """
     embeddings = lax.stop_gradient(embeddings).astype(jnp.float32)
     vectors = lax.stop_gradient(vectors).astype(jnp.float32)
     *batch, num_codebooks, dim = vectors.shape
     flat = jnp.moveaxis(vectors.reshape(-1, num_codebooks, dim), 1, 0)
     codes = for_platform(
-        embeddings, flat, cpu=_nearest_on_cpu, default=_nearest_elsewhere
+        embeddings, flat, cpu=_search_on_cpu, default=_search_on_accelerator
     )
     return codes.T.reshape(*batch, num_codebooks)
 
 
-def _nearest_on_cpu(embeddings, flat):
-    """Search one codebook after the other: the tiles of two do not fit the cache."""
-    search = functools.partial(_nearest_in_one, least=_two_minima, tile=_CPU_TILE)
-    return lax.map(lambda one: search(*one), (embeddings, flat))
+def _search_on_cpu(embeddings, flat):
+    """Search one codebook after the other: two tiles do not fit the cache."""
+    search = functools.partial(
+        _search_codebook, find_minimum=_two_minima, tile=_CPU_TILE
+    )
+    return lax.map(lambda args: search(*args), (embeddings, flat))
 
 
-def _nearest_elsewhere(embeddings, flat):
-    search = functools.partial(_nearest_in_one, least=_argmin, tile=_TILE)
+def _search_on_accelerator(embeddings, flat):
+    search = functools.partial(_search_codebook, find_minimum=_argmin, tile=_TILE)
     return jax.vmap(search)(embeddings, flat)
 
 
-def _nearest_in_one(
+def _search_codebook(
     embeddings: Float[Array, "K D"],
     vectors: Float[Array, "N D"],
     *,
-    least: Callable,
+    find_minimum: Callable,
     tile: _Tile,
 ) -> Int[Array, " N"]:
-    """Find the nearest rows in one codebook, a chunk of vectors at a time."""
+    """Return the nearest rows in one codebook, a chunk of vectors at a time."""
     num_vectors, num_codes = len(vectors), len(embeddings)
-    # What all rows have in common would leave few digits for what tells them apart.
+    # A large common offset of all rows would cost the digits that distinguish them.
     centre = _centre(embeddings)
     embeddings = embeddings - centre
     # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, where |z|^2 does not change the argmin.
     half_norms = 0.5 * jnp.sum(jnp.square(embeddings), axis=-1)
-    # A block or chunk takes every n-th row from one on, not a run of them: the major
-    # axis stays what it was, so arrays sharded over devices stay where they are.
+    # A block or chunk takes every n-th row, not consecutive ones: the major axis is
+    # kept, so arrays sharded over devices are not moved.
     num_blocks = -(-num_codes // tile.codes)
-    # What fills up the last block is infinitely far away.
+    # Padding of the last block is infinitely far away.
     blocks = (
         _every_nth(embeddings, num_blocks),
         _every_nth(half_norms, num_blocks, fill=jnp.inf),
     )
 
-    def of_chunk(chunk: Float[Array, "n D"]) -> Int[Array, " n"]:
+    def search_chunk(chunk: Float[Array, "n D"]) -> Int[Array, " n"]:
         chunk = chunk - centre
-        distances, places = lax.map(lambda block: least(*block, chunk), blocks)
+        distances, indices = lax.map(lambda block: find_minimum(*block, chunk), blocks)
         block = jnp.arange(num_blocks, dtype=jnp.int32)[:, None]
-        codes = places * num_blocks + block
-        is_least = distances == distances.min(axis=0, keepdims=True)
-        return jnp.min(jnp.where(is_least, codes, num_codes - 1), axis=0)
+        codes = indices * num_blocks + block
+        is_minimum = distances == distances.min(axis=0, keepdims=True)
+        return jnp.min(jnp.where(is_minimum, codes, num_codes - 1), axis=0)
 
     chunk_size = max(1, tile.bytes // (4 * min(num_codes, tile.codes)))
     num_chunks = -(-num_vectors // chunk_size)
     if num_chunks <= 1:
-        return of_chunk(vectors)
-    codes = lax.map(of_chunk, _every_nth(vectors, num_chunks))
+        return search_chunk(vectors)
+    codes = lax.map(search_chunk, _every_nth(vectors, num_chunks))
     return codes.T.reshape(-1)[:num_vectors]
 
 
 def _centre(embeddings: Float[Array, "K D"]) -> Float[Array, "1 D"]:
-    """Return the rows' mean where most rows are nearer to it than to zero, else zero.
+    """Return the rows' mean if most rows are nearer to it than to zero, else zero.
 
-    One row far away draws the mean out of the midst of all others.
+    A single outlier moves the mean away from all other rows.
     """
     mean = embeddings.mean(axis=0, keepdims=True)
     to_mean = jnp.sum(jnp.square(embeddings - mean), axis=-1)
@@ -114,7 +116,7 @@ def _centre(embeddings: Float[Array, "K D"]) -> Float[Array, "1 D"]:
 
 
 def _every_nth(x: Float[Array, "rows ..."], n: int, *, fill: float = 0.0):
-    """Cut rows into `[n, ceil(rows / n), ...]`: j, j + n, ..., filled up at the end."""
+    """Split rows into `[n, ceil(rows / n), ...]`: j, j + n, ..., padded at the end."""
     length = -(-len(x) // n)
     padding = ((0, length * n - len(x)), *((0, 0) for _ in x.shape[1:]))
     padded = jnp.pad(x, padding, constant_values=fill)
@@ -122,22 +124,22 @@ def _every_nth(x: Float[Array, "rows ..."], n: int, *, fill: float = 0.0):
 
 
 def _argmin(rows, half_norms, chunk: Float[Array, "n D"]):
-    """Return the least distance and its row's place, `[n]` each."""
+    """Return the smallest distance and its row's index, `[n]` each."""
     products = jnp.matmul(chunk, rows.T, precision=lax.Precision.HIGHEST)
     distances = half_norms[None, :] - products
-    place = jnp.argmin(distances, axis=-1).astype(jnp.int32)
-    return jnp.min(distances, axis=-1), place
+    indices = jnp.argmin(distances, axis=-1).astype(jnp.int32)
+    return jnp.min(distances, axis=-1), indices
 
 
 def _two_minima(rows, half_norms, chunk: Float[Array, "n D"]):
-    """Return what `_argmin` does, by the least distance and then the first place of it.
+    """Return what `_argmin` does, as the smallest distance and its first index.
 
-    A CPU takes both minima of many vectors at once, while an argmin, whose comparisons
-    carry places along, goes one by one.
+    Two minima vectorise on a CPU; an argmin, which carries indices along, does not.
     """
     products = jnp.matmul(rows, chunk.T, precision=lax.Precision.HIGHEST)
     distances = half_norms[:, None] - products
-    least = jnp.min(distances, axis=0)
-    places = jnp.arange(len(rows), dtype=jnp.int32)[:, None]
-    is_least = distances == least[None, :]
-    return least, jnp.min(jnp.where(is_least, places, len(rows) - 1), axis=0)
+    minimum = jnp.min(distances, axis=0)
+    indices = jnp.arange(len(rows), dtype=jnp.int32)[:, None]
+    is_minimum = distances == minimum[None, :]
+    first = jnp.min(jnp.where(is_minimum, indices, len(rows) - 1), axis=0)
+    return minimum, first

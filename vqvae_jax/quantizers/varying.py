@@ -1,4 +1,4 @@
-"""What shard_map knows of arrays: over which devices they vary."""
+"""The mesh axes that an array varies over inside shard_map."""
 
 from typing import TypeVar
 
@@ -9,11 +9,11 @@ T = TypeVar("T")
 
 
 def vary_like(tree: T, other: jax.Array) -> T:
-    """Let arrays vary over all devices that another one varies over.
+    """Cast arrays to vary over every axis that `other` varies over.
 
-    The values stay. Where shard_map checks what varies (`check_vma`), the gradient by
-    an array that is the same on all devices is summed over them, as that of this cast
-    is; the gradient by its result is each device's own. Elsewhere nothing is done.
+    Values do not change. With `check_vma`, shard_map sums the gradient with respect to
+    a replicated array over the devices; the gradient with respect to the result of this
+    cast is each device's own. Outside of shard_map this does nothing.
     """
     wanted = _varying_axes(other)
 
@@ -26,6 +26,6 @@ def vary_like(tree: T, other: jax.Array) -> T:
 
 def _varying_axes(x: jax.Array) -> frozenset[str]:
     kind = jax.typeof(x)
-    # JAX has had this under both names.
+    # The attribute has had both names in JAX.
     manual = getattr(kind, "mat", None)
     return getattr(manual, "varying", getattr(kind, "vma", frozenset()))

@@ -1,191 +1,220 @@
-"""Codebooks, and vectors replaced by their rows: section 3, equations 1 to 3."""
+"""Vector quantization with codebooks (section 3 and appendix A.1)."""
 
-from typing import NamedTuple
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from vqvae_jax import options
+from vqvae_jax.quantizers.base import AxisName, Quantized
+from vqvae_jax.quantizers.codebook import (
+    Codebook,
+    gather_rows,
+    init_uniform,
+    require_mask,
+    split_groups,
+)
+from vqvae_jax.quantizers.ema import count_update, ema_update
+from vqvae_jax.quantizers.kmeans import kmeans, restart
 from vqvae_jax.quantizers.search import nearest
-from vqvae_jax.quantizers.segment_sum import sum_by_code
-from vqvae_jax.quantizers.varying import vary_like
 
 
-class Codebook(NamedTuple):
-    """The embedding tables and the running statistics of the EMA variant.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VQ:
+    """The paper's quantizer: the nearest row of a codebook, straight-through.
 
-    Attributes:
-      embeddings: `[G, K, D]` float32, the rows e_k of each of the G codebooks.
-      counts: `[G, K]` float32, N_i of equation 6, how often each code was used lately.
-      sums: `[G, K, D]` float32, m_i of equation 7: e_i = m_i / N_i.
-    """
-
-    embeddings: Float[Array, "G K D"]
-    counts: Float[Array, "G K"]
-    sums: Float[Array, "G K D"]
-
-
-class Quantized(NamedTuple):
-    """What `quantize` returns.
+    G codebooks quantize G consecutive groups of D features; G = 1 is the paper's plain
+    case. The state is a `Codebook`.
 
     Attributes:
-      z_q: `[..., G*D]`, equal to the nearest rows; its gradient goes straight to z_e.
-      codes: `[..., G]` int32, the nearest rows' indices (equation 1).
-      codebook_loss: `[..., G]`, `|sg[z_e] - e|^2`, the second term of equation 3. The
-        norm sums over D; average it over the N latents. Its gradient reaches the
-        codebook only.
-      commitment_loss: `[..., G]`, `|z_e - sg[e]|^2`, the third term without its beta.
-        Its gradient reaches z_e only.
+      num_codes: K, rows of each codebook.
+      dim: D, features of a row.
+      num_codebooks: G, number of codebooks; z_e has G D features.
+      beta: weight of the commitment loss (equation 3).
+      codebook_update: "loss" for the second term of equation 3, "ema" for appendix A.1.
+      ema_decay: gamma of the EMA, and of the running counts in either case.
+      codebook_init: "kmeans" on the first z_e, or "uniform" in [-1/K, 1/K].
+      dead_code_threshold: restart codes used less often than this an update, on
+        average, from vectors of the batch; 0 for never.
     """
 
-    z_q: Float[Array, "*batch GD"]
-    codes: Int[Array, "*batch G"]
-    codebook_loss: Float[Array, "*batch G"]
-    commitment_loss: Float[Array, "*batch G"]
+    num_codes: Annotated[int, ">= 1"] = 512
+    dim: Annotated[int, ">= 1"] = 64
+    num_codebooks: Annotated[int, ">= 1"] = 1
+    beta: Annotated[float, ">= 0"] = 0.25
+    codebook_update: Literal["loss", "ema"] = "loss"
+    ema_decay: Annotated[float, ">= 0", "< 1"] = 0.99
+    codebook_init: Literal["kmeans", "uniform"] = "kmeans"
+    dead_code_threshold: Annotated[float, ">= 0"] = 0.0
 
+    def __post_init__(self):
+        """Check every option; UserError, a ValueError, names the first wrong one."""
+        options.check(self)
 
-def init(
-    key: PRNGKeyArray, *, num_codes: int, dim: int, num_codebooks: int = 1
-) -> Codebook:
-    """Draw a codebook uniformly from [-1/K, 1/K].
+    @property
+    def codes_per_vector(self) -> int:
+        """C, which is G."""
+        return self.num_codebooks
 
-    Counts start at 1 and sums at the embeddings, so that the first EMA updates pull
-    codes towards data instead of dividing by zero.
+    @property
+    def features(self) -> int:
+        """Features of z_e, G*D."""
+        return self.num_codebooks * self.dim
 
-    Returns a `Codebook` with G = `num_codebooks`, K = `num_codes`, D = `dim`.
-    """
-    if min(num_codes, dim, num_codebooks) < 1:
-        raise ValueError(
-            "num_codes, dim and num_codebooks must be at least 1, got "
-            f"{num_codes}, {dim} and {num_codebooks}"
+    @property
+    def bits(self) -> float:
+        """Bits of one vector's codes under the uniform prior, G log2 K."""
+        return self.num_codebooks * math.log2(self.num_codes)
+
+    @property
+    def init_reads_data(self) -> bool:
+        """Whether `init` needs z_e."""
+        return self.codebook_init == "kmeans"
+
+    def init(
+        self,
+        key: PRNGKeyArray,
+        z_e: Float[Array, "*batch GD"] | None = None,
+        mask: Bool[Array, "*batch"] | None = None,
+    ) -> Codebook:
+        """Draw the codebooks uniformly, or fit them to z_e by k-means.
+
+        Args:
+          key: decides the draw.
+          z_e: `[..., G*D]`, data for k-means; fewer vectors than codes are allowed.
+          mask: `[...]`, False at padding.
+
+        Raises:
+          ValueError: k-means is asked for and z_e is missing or of another width.
+        """
+        codebook = init_uniform(
+            key,
+            num_codes=self.num_codes,
+            dim=self.dim,
+            num_codebooks=self.num_codebooks,
         )
-    shape = (num_codebooks, num_codes, dim)
-    bound = 1.0 / num_codes
-    return from_embeddings(
-        jax.random.uniform(key, shape, jnp.float32, minval=-bound, maxval=bound)
-    )
+        if not self.init_reads_data:
+            return codebook
+        if z_e is None:
+            raise ValueError('codebook_init="kmeans" needs z_e in init')
+        return kmeans(key, codebook, z_e, mask=mask)
 
+    def quantize(
+        self,
+        state: Codebook,
+        z_e: Float[Array, "*batch GD"],
+        mask: Bool[Array, "*batch"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Quantized:
+        """Replace each vector by the nearest row of its codebook (equations 1 and 2).
 
-def from_embeddings(embeddings: Float[Array, "G K D"]) -> Codebook:
-    """Make a codebook of given rows, each counted as used once."""
-    embeddings = embeddings.astype(jnp.float32)
-    counts = jnp.ones(embeddings.shape[:-1], jnp.float32)
-    return Codebook(embeddings, counts, embeddings)
+        The losses are `codebook`, `|sg[z_e] - e|^2`, the second term of equation 3,
+        whose gradient reaches the codebook only, and `commitment`, `|z_e - sg[e]|^2`,
+        the third term without its beta, whose gradient reaches z_e only. The norms sum
+        over D.
 
+        Args:
+          state: the codebooks.
+          z_e: `[..., G*D]`, any float dtype; distances and losses are float32.
+          mask: `[...]`, False at padding, whose losses are then 0 (its codes are still
+            the nearest ones).
+          key: unused: nothing is drawn.
 
-def quantize(
-    codebook: Codebook,
-    z_e: Float[Array, "*batch GD"],
-    mask: Bool[Array, "*batch"] | None = None,
-) -> Quantized:
-    """Replace each vector by the nearest row of its codebook (equations 1 and 2).
+        Raises:
+          ValueError: the last axis of z_e is not G*D, or the mask has another shape.
+        """
+        del key
+        require_mask(mask, z_e)
+        vectors = split_groups(state, z_e)
+        codes = nearest(state.embeddings, vectors)
+        rows = gather_rows(state.embeddings, codes)
+        if mask is not None:
+            # Before the squares: 0 times the slope of a square at NaN would be NaN.
+            vectors = jnp.where(mask[..., None, None], vectors, 0.0)
+        losses = {
+            "codebook": _squared_norm(lax.stop_gradient(vectors) - rows),
+            "commitment": _squared_norm(vectors - lax.stop_gradient(rows)),
+        }
+        if mask is not None:
+            losses = {k: jnp.where(mask[..., None], v, 0.0) for k, v in losses.items()}
+        z_q = lax.stop_gradient(rows).reshape(z_e.shape).astype(z_e.dtype)
+        # z_e - sg[z_e] is exactly 0, so z_q stays equal to the rows to the last bit.
+        z_q = z_q + (z_e - lax.stop_gradient(z_e))
+        loss = self.total_loss(losses).mean(axis=-1)
+        return Quantized(z_q, codes, losses, loss)
 
-    Args:
-      codebook: G tables of K rows of D numbers.
-      z_e: `[..., G*D]`, any float dtype; distances and losses are float32.
-      mask: `[...]`, False at padding, whose losses are then 0 (its codes are still the
-        nearest ones).
+    def update(
+        self,
+        state: Codebook,
+        z_e: Float[Array, "*batch GD"],
+        codes: Int[Array, "*batch G"],
+        *,
+        key: PRNGKeyArray,
+        mask: Bool[Array, "*batch"] | None = None,
+        axis_name: AxisName = None,
+    ) -> Codebook:
+        """Move the codebooks by EMA or keep their counts, then restart dead codes.
 
-    Raises:
-      ValueError: the last axis of z_e is not G*D, or the mask has another shape.
-    """
-    require_mask(mask, z_e)
-    vectors = split_groups(codebook, z_e)
-    codes = nearest(codebook.embeddings, vectors)
-    rows = _rows(codebook.embeddings, codes)
-    if mask is not None:
-        # Before the squares: 0 times the slope of a square at NaN would be NaN.
-        vectors = jnp.where(mask[..., None, None], vectors, 0.0)
-    codebook_loss = _squared_norm(lax.stop_gradient(vectors) - rows)
-    commitment_loss = _squared_norm(vectors - lax.stop_gradient(rows))
-    if mask is not None:
-        codebook_loss = jnp.where(mask[..., None], codebook_loss, 0.0)
-        commitment_loss = jnp.where(mask[..., None], commitment_loss, 0.0)
-    z_q = lax.stop_gradient(rows).reshape(z_e.shape).astype(z_e.dtype)
-    # z_e - sg[z_e] is exactly 0, so z_q stays equal to the rows to the last bit.
-    z_q = z_q + (z_e - lax.stop_gradient(z_e))
-    return Quantized(z_q, codes, codebook_loss, commitment_loss)
+        Args:
+          state: the codebooks, after the optimiser's step.
+          z_e: `[..., G*D]`, the vectors that were quantized.
+          codes: `[..., G]`, their codes.
+          key: draws the vectors that dead codes restart from; the same on all devices.
+          mask: `[...]`, False at padding.
+          axis_name: the mapped axes of a pmap, vmap or shard_map, to keep the codebooks
+            of all devices equal. Under jit with sharded arrays leave it out.
+        """
+        shared = {"mask": mask, "axis_name": axis_name}
+        if self.codebook_update == "ema":
+            state = ema_update(state, z_e, codes, decay=self.ema_decay, **shared)
+        else:
+            state = count_update(state, codes, decay=self.ema_decay, **shared)
+        if self.dead_code_threshold > 0:
+            state = restart(
+                key, state, z_e, min_count=self.dead_code_threshold, **shared
+            )
+        return state
 
+    def lookup(
+        self, state: Codebook, codes: Int[Array, "*batch G"]
+    ) -> Float[Array, "*batch GD"]:
+        """Return the rows of codes, `[..., G]` -> `[..., G*D]` float32.
 
-def lookup(
-    codebook: Codebook, codes: Int[Array, "*batch G"]
-) -> Float[Array, "*batch GD"]:
-    """Return the rows that codes stand for, `[..., G]` -> `[..., G*D]` float32.
+        Raises:
+          ValueError: the last axis of codes is not the codebooks.
+        """
+        num_codebooks, _, dim = state.embeddings.shape
+        if codes.shape[-1] != num_codebooks:
+            raise ValueError(
+                f"the last axis of codes must be the {num_codebooks} codebooks, but "
+                f"their shape is {codes.shape}"
+            )
+        rows = gather_rows(state.embeddings, codes)
+        return rows.reshape(*codes.shape[:-1], num_codebooks * dim)
 
-    Raises:
-      ValueError: the last axis of codes is not the codebooks.
-    """
-    num_codebooks = codebook.embeddings.shape[0]
-    if codes.shape[-1] != num_codebooks:
-        raise ValueError(
-            f"the last axis of codes must be the {num_codebooks} codebooks, but their "
-            f"shape is {codes.shape}"
-        )
-    rows = _rows(codebook.embeddings, codes)
-    return rows.reshape(*codes.shape[:-1], -1)
+    def total_loss(self, losses: Mapping[str, Any]) -> Any:
+        """Return terms 2 and 3 of equation 3; with the EMA there is no term 2."""
+        commitment = self.beta * losses["commitment"]
+        if self.codebook_update == "ema":
+            return commitment
+        return commitment + losses["codebook"]
 
+    def trainable(self, state: Codebook) -> Codebook:
+        """Return True for the embeddings if a loss moves them, False for the rest."""
+        del state
+        return Codebook(self.codebook_update == "loss", False, False)
 
-def require_mask(
-    mask: Bool[Array, "..."] | None, x: Float[Array, "..."] | Int[Array, "..."]
-) -> None:
-    """Raise ValueError unless a mask has a place for each vector of x, `[..., F]`.
+    def inference_state(self, state: Codebook) -> Float[Array, "G K D"]:
+        """Return the embeddings."""
+        return state.embeddings
 
-    One of the batch alone could be taken for one of the last axis of a grid.
-    """
-    if mask is not None and mask.shape != x.shape[:-1]:
-        raise ValueError(
-            f"mask must have the shape {x.shape[:-1]}, one place for each vector, got "
-            f"{mask.shape}"
-        )
-
-
-def split_groups(
-    codebook: Codebook, z_e: Float[Array, "*batch GD"]
-) -> Float[Array, "*batch G D"]:
-    """Cut vectors into each codebook's part, `[..., G*D]` -> `[..., G, D]` float32.
-
-    Raises:
-      ValueError: the last axis of z_e is not G*D.
-    """
-    num_codebooks, _, dim = codebook.embeddings.shape
-    if z_e.shape[-1] != num_codebooks * dim:
-        raise ValueError(
-            f"the last axis of z_e must be {num_codebooks} codebooks x {dim} = "
-            f"{num_codebooks * dim}, but its shape is {z_e.shape}"
-        )
-    return z_e.astype(jnp.float32).reshape(*z_e.shape[:-1], num_codebooks, dim)
-
-
-def _rows(
-    embeddings: Float[Array, "G K D"], codes: Int[Array, "*batch G"]
-) -> Float[Array, "*batch G D"]:
-    """Return the row of each code."""
-    # The rule below gives each device's gradient, as where codes vary it should.
-    return _gather(vary_like(embeddings, codes), codes)
-
-
-@jax.custom_vjp
-def _gather(
-    embeddings: Float[Array, "G K D"], codes: Int[Array, "*batch G"]
-) -> Float[Array, "*batch G D"]:
-    groups = jnp.arange(embeddings.shape[0]).reshape((1,) * (codes.ndim - 1) + (-1,))
-    return embeddings[groups, codes]
-
-
-def _gather_forward(embeddings, codes):
-    return _gather(embeddings, codes), (codes, embeddings.shape[1])
-
-
-def _gather_backward(residuals, gradient):
-    codes, num_codes = residuals
-    num_codebooks, dim = gradient.shape[-2:]
-    gradient = gradient.reshape(-1, num_codebooks, dim)
-    codes = codes.reshape(-1, num_codebooks)
-    return sum_by_code(gradient, codes, num_codes=num_codes), None
-
-
-_gather.defvjp(_gather_forward, _gather_backward)
+    def codebooks(self, state: Codebook) -> Float[Array, "G K D"]:
+        """Return the embeddings."""
+        return state.embeddings
 
 
 def _squared_norm(x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:

@@ -1,4 +1,4 @@
-"""Codes as colours and as places on a map, so that similar ones look alike."""
+"""Colours and a map of a model's codes, in which similar codes look similar."""
 
 import math
 from typing import Any, NamedTuple
@@ -6,37 +6,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vqvae_jax.pipeline.code_usage import count_codes
+from vqvae_jax.data.code_usage import count_codes
 from vqvae_jax.report import figures
 from vqvae_jax.report.page import Picture, Section
 from vqvae_jax.workdir import Workdir
 
-# Between the codebooks of a picture of codes, in cells.
+# Gap between the grids of different codebooks, in cells.
 _GAP = 1
 
 
 class Principal(NamedTuple):
-    """Codebooks along their principal axes.
+    """Codebooks projected on their first three principal components.
 
-    places: `[G, K, 3]`, each embedding on the three axes of the largest variance.
-    shares: `[G, 3]`, the part of the codebook's variance along each axis.
+    places: coordinates of each embedding.
+    shares: fraction of the codebook's variance along each component.
     """
 
     places: Float[np.ndarray, "G K 3"]
     shares: Float[np.ndarray, "G 3"]
 
 
-def embeddings_of(params: Any) -> Float[np.ndarray, "G K D"]:
-    """Return the vectors that a model's codes stand for, whatever trained them."""
-    # VIMCO has tables instead of a codebook.
-    tables = params.tables if hasattr(params, "tables") else params.codebook.embeddings
-    return np.asarray(tables)
-
-
 def principal(embeddings: Float[np.ndarray, "G K D"]) -> Principal:
-    """Project each codebook on its principal axes; those it has not got are 0."""
+    """Project each codebook on its principal components, zero-padded to three."""
     centred = embeddings - embeddings.mean(axis=1, keepdims=True)
-    # The largest variance first, of at most min(K, D) axes.
+    # At most min(K, D) components, largest variance first.
     left, scales, _ = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
     missing = max(0, 3 - scales.shape[1])
     places = np.pad(left * scales[:, None], ((0, 0), (0, 0), (0, missing)))[..., :3]
@@ -47,28 +40,30 @@ def principal(embeddings: Float[np.ndarray, "G K D"]) -> Principal:
 
 
 def colours(places: Float[np.ndarray, "G K 3"]) -> UInt8[np.ndarray, "G K 3"]:
-    """Return a colour for each code: near codes have near colours.
+    """Return a colour for each code; similar codes get similar colours.
 
-    The hue goes around the map, colours are stronger away from its middle, and the
-    third axis makes them lighter.
+    In the plane of the first two components, hue is the angle around the median and
+    saturation grows with the distance from it. Brightness grows along the third.
     """
-    # Its import takes seconds, which a run spends when it comes to its figures.
+    # Importing matplotlib takes seconds, so defer it.
     import matplotlib.colors
 
     x, y, z = np.moveaxis(places - np.median(places, axis=1, keepdims=True), -1, 0)
     hue = np.arctan2(y, x) / (2 * math.pi) % 1.0
-    strength = 0.35 + 0.5 * _ranks(np.hypot(x, y))
-    light = 0.5 + 0.45 * _ranks(z)
-    rgb = matplotlib.colors.hsv_to_rgb(np.stack([hue, strength, light], axis=-1))
+    saturation = 0.35 + 0.5 * _ranks(np.hypot(x, y))
+    brightness = 0.5 + 0.45 * _ranks(z)
+    hsv = np.stack([hue, saturation, brightness], axis=-1)
+    rgb = matplotlib.colors.hsv_to_rgb(hsv)
     return np.round(255 * rgb).astype(np.uint8)
 
 
 def picture_of_codes(
     codes: Int[np.ndarray, "h w G"], colours: UInt8[np.ndarray, "G K 3"]
 ) -> UInt8[np.ndarray, "H W C"]:
-    """Show a grid of codes, a pixel a code; that of each codebook beside the others.
+    """Draw a grid of codes with one pixel per code.
 
-    RGBA, where what is between several codebooks is transparent; else RGB.
+    Returns RGB for one codebook. The grids of several codebooks are tiled, separated by
+    transparent gaps, in RGBA.
     """
     height, width, books = codes.shape
     grids = np.stack([colours[g][codes[..., g]] for g in range(books)])
@@ -87,9 +82,15 @@ def picture_of_codes(
     return canvas
 
 
-def codebook_section(workdir: Workdir, params: Any) -> Section:
-    """Show how often each code is used on the test split, and where codes lie."""
-    embeddings = embeddings_of(params)
+def codebook_sections(workdir: Workdir, model: Any, params: Any) -> list[Section]:
+    """Return the section with the code usage on the test split and the code map.
+
+    Empty for a quantizer without code embeddings.
+    """
+    embeddings = model.codebooks(params)
+    if embeddings is None:
+        return []
+    embeddings = np.asarray(embeddings)
     counts = count_codes(workdir.codes("test"), num_codes=embeddings.shape[1])
     places, shares = principal(embeddings)
     plot = figures.codebook_map(places[..., :2], shares[:, :2], counts, colours(places))
@@ -97,21 +98,25 @@ def codebook_section(workdir: Workdir, params: Any) -> Section:
     pictures = [
         Picture(
             figures.svg(figures.codebook_usage(counts)),
-            f"Share of each code, most used first: {active} of {counts.size} occur",
-            "How often each code occurs in the test split. Dotted: even use.",
+            f"Code usage in descending order: {active} of {counts.size} codes in use",
+            "Usage frequency of each code on the test split. Dotted line: uniform "
+            "usage.",
         ),
         Picture(
             figures.svg(plot),
-            "Map of the embeddings on their two principal axes",
-            "Where the codes lie: their embeddings on the two axes of the largest "
-            "variance. Larger: used more. Crosses: never used.",
+            "Codebook embeddings on their first two principal components",
+            "Codebook embeddings projected on their first two principal components. "
+            "Larger markers: used more often. Crosses: unused codes.",
         ),
     ]
-    text = "Near codes have near colours, here and in all pictures of codes."
-    return Section("Codebook", text, cards=pictures)
+    text = (
+        "The codes of the test split and their embeddings. Codes with similar "
+        "embeddings have similar colours throughout this page."
+    )
+    return [Section("Codebook", text, cards=pictures)]
 
 
 def _ranks(values: Float[np.ndarray, "G K"]) -> Float[np.ndarray, "G K"]:
-    """Return the place of each value among its row's, from 0 to 1."""
+    """Return the rank of each value within its row, scaled to [0, 1]."""
     order = values.argsort(axis=1).argsort(axis=1)
     return order / max(1, values.shape[1] - 1)

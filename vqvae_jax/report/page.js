@@ -2,17 +2,17 @@
 {
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const calm = matchMedia("(prefers-reduced-motion: reduce)");
+  const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-  // A page that was opened from a file may not be allowed to remember anything.
-  const remembered = () => {
+  // Browsers may deny storage to a page opened from a file.
+  const storedTheme = () => {
     try {
       return localStorage.getItem("theme");
     } catch {
       return null;
     }
   };
-  const remember = (theme) => {
+  const storeTheme = (theme) => {
     try {
       localStorage.setItem("theme", theme);
     } catch {
@@ -23,32 +23,32 @@
   const button = document.getElementById("theme");
   const isDark = () =>
     root.dataset.theme ? root.dataset.theme === "dark" : dark.matches;
-  const tell = () => button.setAttribute("aria-pressed", String(isDark()));
-  if (remembered()) root.dataset.theme = remembered();
-  tell();
+  const updateButton = () => button.setAttribute("aria-pressed", String(isDark()));
+  if (storedTheme()) root.dataset.theme = storedTheme();
+  updateButton();
   button.hidden = false;
-  dark.addEventListener("change", tell);
+  dark.addEventListener("change", updateButton);
   button.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
-    remember(root.dataset.theme);
-    tell();
+    storeTheme(root.dataset.theme);
+    updateButton();
   });
 
   for (const film of document.querySelectorAll(".film")) {
     const [source, image, button] = film.querySelectorAll("source, img, button");
     const still = source.srcset;
     const moving = image.src;
-    let plays = !calm.matches;
-    // From here on the button decides.
+    let isPlaying = !reducedMotion.matches;
+    // The button replaces the media query.
     source.remove();
     const show = () => {
-      image.src = plays ? moving : still;
-      button.textContent = plays ? "Pause" : "Play";
+      image.src = isPlaying ? moving : still;
+      button.textContent = isPlaying ? "Pause" : "Play";
     };
     show();
     button.hidden = false;
     button.addEventListener("click", () => {
-      plays = !plays;
+      isPlaying = !isPlaying;
       show();
     });
   }

@@ -1,4 +1,4 @@
-"""A run's web page: one file that needs nothing else."""
+"""The HTML report of a run, as one self-contained page."""
 
 import base64
 import html
@@ -13,9 +13,9 @@ from PIL import Image
 
 from vqvae_jax.report.readable import highlights, rows
 
-# Pixels, and points of a plot, across; what is wider scrolls on a small screen.
+# Widths in pixels, and in points for plots. Wider figures scroll on small screens.
 _WIDE, _WIDE_PLOT = 1200, 480
-# Nothing is fetched, whatever a name or a script says.
+# Block every network request, whatever the names and scripts on the page contain.
 _POLICY = (
     "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -23,7 +23,7 @@ _POLICY = (
 
 
 class Picture(NamedTuple):
-    """A PNG, GIF or, as `figures.svg` makes it, SVG, with its text alternative."""
+    """A PNG, a GIF or an SVG from `figures.svg`, with its text alternative."""
 
     image: bytes
     alt: str
@@ -31,9 +31,11 @@ class Picture(NamedTuple):
 
 
 class Sound(NamedTuple):
-    """A WAV file to be played from the page, with its name for those who cannot see.
+    """A WAV file with an audio player.
 
-    The caption stands above the player.
+    wav: the file.
+    label: accessible name of the player.
+    caption: text above the player.
     """
 
     wav: bytes
@@ -42,17 +44,22 @@ class Sound(NamedTuple):
 
 
 class Widget(NamedTuple):
-    """HTML and the script that makes it live; names in the HTML are escaped."""
+    """HTML and the script that drives it; names in the HTML must be escaped already."""
 
     markup: str
     script: str
 
 
 class Section(NamedTuple):
-    """A heading, a sentence below it, and what there is to read, hear, see and touch.
+    """A section of the page.
 
-    The first row of the table is its head. Cards are pictures that stand beside each
-    other as far as there is room, the others below each other.
+    heading: its heading.
+    text: a paragraph below the heading.
+    pictures: shown in one column, after everything but the widget.
+    table: rows of cells; the first row is the header.
+    sounds: audio players.
+    cards: pictures shown in as many columns as fit.
+    widget: an interactive element at the end of the section.
     """
 
     heading: str
@@ -73,20 +80,20 @@ def render(
     summary: str = "",
     command: str = "",
 ) -> str:
-    """Return the page as HTML with its pictures, sounds and scripts inside.
+    """Return the page as HTML, with pictures, sounds and scripts embedded.
 
     Args:
-      title: of the page.
-      results: shown as a table, the most sought ones above it.
-      sections: in order.
-      config: shown on demand.
-      summary: a sentence on what was run.
-      command: what was typed to run it.
+      title: title of the page.
+      results: metrics by name, shown as a table with highlights above it.
+      sections: sections in order.
+      config: config of the run, in a collapsed block.
+      summary: one sentence that describes the run.
+      command: command line that started the run.
     """
     anchors = _anchors(sections)
     body = "\n".join(map(_section, sections, anchors))
     scripts = [asset("page.js"), *(s.widget.script for s in sections if s.widget)]
-    of_results = _results(results) if results else ""
+    results_section = _results(results) if results else ""
     links = [("results", "Results")] if results else []
     links += [(a, s.heading) for a, s in zip(anchors, sections, strict=True)]
     return f"""<!doctype html>
@@ -102,13 +109,13 @@ def render(
 {asset("style.css")}</style>
 </head>
 <body>
-<a class="skip" href="#main">To the content</a>
+<a class="skip" href="#main">Skip to content</a>
 <header>
 <button type="button" id="theme" aria-pressed="false" hidden>Dark theme</button>
 <h1>{html.escape(title)}</h1>
 {_paragraph(summary)}{_command(command)}{_config(config)}{_navigation(links)}</header>
 <main id="main" tabindex="-1">
-{of_results}{body}
+{results_section}{body}
 </main>
 {"".join(f"<script>{chr(10)}{script}</script>{chr(10)}" for script in scripts)}</body>
 </html>
@@ -116,12 +123,12 @@ def render(
 
 
 def asset(name: str, *, package: str = __package__) -> str:
-    """Return the text of a file that lies in a package, by default in this one."""
+    """Return the text of a file in a package, by default this one."""
     return importlib.resources.files(package).joinpath(name).read_text("utf-8")
 
 
 def _anchors(sections: Sequence[Section]) -> list[str]:
-    """Return a name for each section, that an address may end with; all differ."""
+    """Return a unique fragment identifier for each section."""
     names = [re.sub(r"\W+", "-", s.heading.lower()).strip("-") for s in sections]
     taken = {"", "main", "results", "theme"}
     return [
@@ -171,7 +178,7 @@ def _section(section: Section, anchor: str) -> str:
         head = "".join(
             f'<th scope="col">{html.escape(x)}</th>'
             if x
-            # A head without a word is no head.
+            # An empty header cell is a data cell to assistive technology.
             else "<td></td>"
             for x in section.table[0]
         )
@@ -204,11 +211,11 @@ def _table(
         + "</tr>"
         for row in rows
     )
-    of_style = f' class="{style}"' if style else ""
+    attribute = f' class="{style}"' if style else ""
     name = html.escape(caption)
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="Table: {name}">'
-        f'<table{of_style}>\n<caption class="unseen">{name}</caption>\n{head}'
+        f'<table{attribute}>\n<caption class="visually-hidden">{name}</caption>\n{head}'
         f"<tbody>{body}\n</tbody></table></div>\n"
     )
 
@@ -218,7 +225,7 @@ def _figure(picture: Picture) -> str:
     if picture.image.startswith(b"<svg"):
         return _plot(picture.image.decode(), alt, caption)
     if picture.image.startswith(b"GIF"):
-        return _film(picture.image, alt, caption)
+        return _animation(picture.image, alt, caption)
     with Image.open(io.BytesIO(picture.image)) as image:
         width, height = image.size
     size = f'width="{width}" height="{height}"'
@@ -229,7 +236,7 @@ def _figure(picture: Picture) -> str:
 
 
 def _plot(svg: str, alt: str, caption: str) -> str:
-    """Show a plot, enlarged by half at most where there is room."""
+    """Return a figure with an inline SVG, enlarged by at most half."""
     width = float(re.match(r'<svg[^>]* width="([\d.]+)pt"', svg)[1])
     style = f"max-width: min(44rem, {1.5 * width:g}pt)"
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{alt}" style="{style}"', 1)
@@ -238,16 +245,16 @@ def _plot(svg: str, alt: str, caption: str) -> str:
 
 
 def _attributes(style: str, alt: str, is_wide: bool) -> str:
-    """Return the class of a figure, and what a reader needs where it scrolls."""
+    """Return the attributes of a figure; a wide one is a named scroll region."""
     styles = " ".join(filter(None, (style, "wide" if is_wide else "")))
-    of_style = f' class="{styles}"' if styles else ""
-    # A region that scrolls is to be reached by the keyboard.
-    reached = f' tabindex="0" role="group" aria-label="{alt}"' if is_wide else ""
-    return of_style + reached
+    style_attribute = f' class="{styles}"' if styles else ""
+    # Keyboard users must be able to focus a region to scroll it.
+    focusable = f' tabindex="0" role="group" aria-label="{alt}"' if is_wide else ""
+    return style_attribute + focusable
 
 
-def _film(gif: bytes, alt: str, caption: str) -> str:
-    """Show an animation, or its first frame to those who want no motion."""
+def _animation(gif: bytes, alt: str, caption: str) -> str:
+    """Return an animation that falls back to its first frame for reduced motion."""
     still = io.BytesIO()
     with Image.open(io.BytesIO(gif)) as film:
         film.convert("RGB").save(still, "PNG", optimize=True)
@@ -261,7 +268,7 @@ def _film(gif: bytes, alt: str, caption: str) -> str:
 
 
 def _player(sound: Sound) -> str:
-    # Metadata is enough to show how long the sound is.
+    # Loading the metadata alone is enough to show the duration.
     return (
         f'<figure>{_caption(sound.caption)}<audio controls preload="metadata" '
         f'aria-label="{html.escape(sound.label)}" '

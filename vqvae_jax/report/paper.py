@@ -1,4 +1,4 @@
-"""A run's results beside those of the paper, and what was set differently."""
+"""A run's results next to the paper's, and the settings that differ."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,35 +8,39 @@ from vqvae_jax.report.page import Section
 from vqvae_jax.report.readable import Results, formatted, readable
 
 _CIFAR = {
-    "model.stages": 2,
-    "model.units": 256,
-    "model.residual_blocks": 2,
+    "model.encoder.num_downsamples": 2,
+    "model.encoder.channels": 256,
+    "model.encoder.residual_blocks": 2,
     "training.learning_rate": 2e-4,
     "training.steps": 250_000,
     "training.batch_size": 128,
 }
-_WITH_CODES = {**_CIFAR, "model.num_codebooks": 10}
-_PHONEMES = {"data.name": "vctk", "model.num_codes": 128, "model.downsampling": 640}
+_WITH_CODES = {**_CIFAR, "model.quantizer.num_codebooks": 10}
+_PHONEMES = {
+    "data.name": "vctk",
+    "model.quantizer.num_codes": 128,
+    "model.encoder.downsampling": 640,
+}
 
 
 class Reported(NamedTuple):
-    """A figure of the paper.
+    """A result that the paper reports.
 
-    where: its section.
-    of: settings without which a run has nothing to do with it.
-    result: a run's name of the figure.
-    value: the paper's.
-    settings: those that the paper tells; a run may differ.
+    section: section of the paper.
+    required: settings that a run must have for the result to apply.
+    result: name of the result in `results.json`.
+    value: the paper's value.
+    settings: the paper's settings, which a run may change.
     """
 
-    where: str
-    of: Mapping[str, Any]
+    section: str
+    required: Mapping[str, Any]
     result: str
     value: float
     settings: Mapping[str, Any]
 
 
-# Section 4.1 has no other prior of the VQ-VAE than the uniform one it is trained with.
+# In section 4.1 the VQ-VAE's only prior is the uniform one it is trained with.
 REPORTED = (
     Reported(
         "4.1",
@@ -57,21 +61,21 @@ REPORTED = (
         {"model.kind": "vimco", "data.name": "cifar10"},
         "test_bits_per_dim",
         5.14,
-        {**_WITH_CODES, "model.num_samples": 50},
+        {**_CIFAR, "model.num_codebooks": 10, "model.num_samples": 50},
     ),
     Reported(
         "4.2",
         {"model.kind": "vqvae", "data.image_size": 128},
         "compression_ratio",
         42.6,
-        {"data.name": "imagenet2012", "model.num_codes": 512},
+        {"data.name": "imagenet2012", "model.quantizer.num_codes": 512},
     ),
     Reported(
         "4.2",
         {"model.kind": "vqvae", "data.image_size": 84},
         "global_bits_per_frame",
         27,
-        {"data.name": "DeepMind Lab", "hierarchy.latents": 3},
+        {"data.name": "DeepMind Lab", "hierarchy.quantizer.num_codebooks": 3},
     ),
     Reported("4.3", {"model.kind": "speech"}, "phoneme_accuracy", 0.493, _PHONEMES),
     Reported(
@@ -81,16 +85,16 @@ REPORTED = (
 
 
 def paper_section(config: Mapping[str, Any], results: Results) -> list[Section]:
-    """Return a table of what the paper reports too; nothing where that is nothing."""
+    """Return the comparison with the paper; empty if the paper has no such result."""
     flat = flatten(config)
     if flat.get("data.source") == "folder":
-        # Whatever name the config was made with is not what is in the folder.
+        # `data.name` is unused then, and may still hold the name of the paper's data.
         flat["data.name"] = "a folder"
     found = [
         reported
         for reported in REPORTED
         if reported.result in results
-        and all(flat.get(key) == value for key, value in reported.of.items())
+        and all(flat.get(key) == value for key, value in reported.required.items())
     ]
     if not found:
         return []
@@ -99,30 +103,32 @@ def paper_section(config: Mapping[str, Any], results: Results) -> list[Section]:
             readable(name),
             formatted(name, results[name]),
             formatted(name, value),
-            where,
+            section,
         )
-        for where, _, name, value, _ in found
+        for section, _, name, value, _ in found
     ]
     # Each difference once, in order.
-    differences = dict.fromkeys(d for reported in found for d in _set(reported, flat))
+    differences = dict.fromkeys(
+        difference for reported in found for difference in _differences(reported, flat)
+    )
     text = (
-        "Figures that van den Oord et al. (2017) report too. Set differently here: "
-        f"{'; '.join(differences) or 'nothing that the paper tells'}."
+        "Results that van den Oord et al. (2017) also report. Settings that differ "
+        f"from the paper's: {'; '.join(differences) or 'none'}."
     )
     head = ("", "this run", "paper", "section")
-    return [Section("Beside the paper", text, table=[head, *rows])]
+    return [Section("Comparison with the paper", text, table=[head, *rows])]
 
 
-def _set(reported: Reported, flat: Mapping[str, Any]) -> list[str]:
-    """Say what the paper tells of its settings that is not so here."""
+def _differences(reported: Reported, flat: Mapping[str, Any]) -> list[str]:
+    """List the settings that differ from the paper's."""
     return [
-        f"{key} is {_shown(flat.get(key))}, in the paper {_shown(value)}"
+        f"{key} is {_formatted(flat.get(key))} (paper: {_formatted(value)})"
         for key, value in reported.settings.items()
         if flat.get(key) != value
     ]
 
 
-def _shown(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if value in (None, ""):
         return "none"
     return f"{value:,}" if type(value) is int else str(value)

@@ -1,21 +1,21 @@
-"""Figures of a run as readers want them: names of words, numbers of few digits."""
+"""Readable names and rounded values of a run's results."""
 
 from collections.abc import Mapping
 
 Results = Mapping[str, float | int]
 
-# Results whose names need more than their words.
+# Titles of results whose names are unclear when spelled out.
 _TITLES = {
     "codebook": "Codebook loss",
     "codebook_active_codes": "Codes in use",
     "codebook_codes": "Codebook size",
-    "code_bits": "Bits of an image's codes",
-    "code_bits_learned_prior": "Bits of an image's codes, learned prior (test)",
+    "code_bits": "Code bits per image",
+    "code_bits_learned_prior": "Code bits per image, learned prior (test)",
     "commitment": "Commitment loss",
-    "compression_ratio": "Compression",
-    "compression_ratio_learned_prior": "Compression, learned prior (test)",
-    "image_bits": "Bits of an image",
-    "marginal_bits_per_code": "Bits per code by frequency alone (test)",
+    "compression_ratio": "Compression ratio",
+    "compression_ratio_learned_prior": "Compression ratio, learned prior (test)",
+    "image_bits": "Raw bits per image",
+    "marginal_bits_per_code": "Bits per code, code frequencies only (test)",
     "reconstruction": "Reconstruction loss",
     "prior_bits_per_code": "Prior bits per code (test)",
     "test_bits_per_dim_learned_prior": "Test bits/dim, learned prior",
@@ -31,8 +31,9 @@ _WORDS = {
     "vae": "VAE",
 }
 _SPLITS = ("train", "validation", "test")
-# What a reader looks for first: of each row the first that a run has, and so many rows.
-_FIRST = (
+# Candidates for the highlights, most important first. Each group contributes its first
+# result that the run has.
+_HIGHLIGHTS = (
     ("test_bits_per_dim_uniform_prior", "test_bits_per_dim", "test_bits_per_sample"),
     ("test_psnr_db",),
     ("video_bits_per_frame", "global_bits_per_frame"),
@@ -41,23 +42,23 @@ _FIRST = (
     ("codebook_perplexity",),
     ("codebook_active_codes",),
 )
-_HIGHLIGHTS = 4
+_NUM_HIGHLIGHTS = 4
 
 
 def rows(results: Results) -> list[tuple[str, str]]:
-    """Return the name and the number of each result, as text."""
+    """Return the readable name and formatted value of each result."""
     return [(readable(name), formatted(name, v)) for name, v in results.items()]
 
 
 def highlights(results: Results) -> list[tuple[str, str]]:
-    """Return those that a reader looks for first, as text."""
-    present = ([name for name in names if name in results] for names in _FIRST)
-    chosen = [names[0] for names in present if names][:_HIGHLIGHTS]
+    """Return the names and values of the most important results."""
+    present = ([name for name in names if name in results] for names in _HIGHLIGHTS)
+    chosen = [names[0] for names in present if names][:_NUM_HIGHLIGHTS]
     return rows({name: results[name] for name in chosen})
 
 
 def readable(name: str) -> str:
-    """Return a result's name in words."""
+    """Return the readable name of a result."""
     if name in _TITLES:
         return _TITLES[name]
     *words, last = name.split("_")
@@ -67,7 +68,7 @@ def readable(name: str) -> str:
 
 
 def formatted(name: str, value: float | int) -> str:
-    """Return a result's number with four digits; accuracies in per cent."""
+    """Format a value with four significant digits; accuracies as percentages."""
     return f"{value:.1%}" if name.endswith("_accuracy") else _number(value)
 
 

@@ -1,4 +1,4 @@
-"""Test images, their codes, what the decoder makes of them, and how far it is off."""
+"""Test images beside their codes, reconstructions and errors."""
 
 from typing import Any, NamedTuple
 
@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from vqvae_jax.contrib.playground.playground import playground_section
+from vqvae_jax import registry
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.data.source import read_many, spread, stack
+from vqvae_jax.data.source import evenly_spaced, read_many, stack
 from vqvae_jax.image_quality import psnr_db
 from vqvae_jax.report import codebook, image_grid
 from vqvae_jax.report.page import Picture, Section
@@ -18,12 +18,12 @@ _SHOWN = 12
 
 
 class Reconstructed(NamedTuple):
-    """Images of the test split and what became of them.
+    """Images of the test split with their codes and reconstructions.
 
-    originals: `[N, H, W, C]`.
-    names: N, of their classes; "" where there are none.
-    codes: `[N, h, w, G]`; None for a model that has no codes.
-    decoded: `[N, H, W, C]`.
+    originals: the images.
+    names: class name of each image; "" without classes.
+    codes: codes of each image; None for a model without codes.
+    decoded: reconstruction of each image.
     """
 
     originals: UInt8[np.ndarray, "N H W C"]
@@ -33,15 +33,15 @@ class Reconstructed(NamedTuple):
 
 
 def reconstruct(model: Any, params: Any, dataset: Dataset) -> Reconstructed:
-    """Reconstruct images from all over the test split."""
-    # A folder is sorted by class: its first images would all be of one.
-    chosen = spread(len(dataset.test), _SHOWN)
+    """Reconstruct images spread over the test split."""
+    # The first images of a folder all belong to one class, because it is sorted.
+    chosen = evenly_spaced(len(dataset.test), _SHOWN)
     examples = stack(read_many(dataset.test, chosen))
     originals = examples["image"]
     classes = dataset.class_names
     names = tuple(classes[i] if classes else "" for i in examples["label"])
     codes = None
-    if hasattr(model, "num_codes"):
+    if model.traits.latent == "codes":
         codes = np.asarray(jax.jit(model.encode)(params, originals))
     decoded = np.asarray(jax.jit(model.reconstruct)(params, originals))
     return Reconstructed(originals, names, codes, decoded)
@@ -50,11 +50,11 @@ def reconstruct(model: Any, params: Any, dataset: Dataset) -> Reconstructed:
 def reconstructions_section(
     shown: Reconstructed, colours: UInt8[np.ndarray, "G K 3"] | None
 ) -> Section:
-    """Show each image beside its codes, in their colours, and its reconstruction."""
+    """Return a section with each image beside its codes and its reconstruction."""
     originals, names, codes, decoded = shown
     psnr = np.asarray(psnr_db(jnp.float32(originals), jnp.float32(decoded)))
     parts = "original, codes, reconstruction, error"
-    if codes is None:
+    if colours is None:
         parts = "original, reconstruction, error"
     cards = []
     for i, name in enumerate(names):
@@ -63,26 +63,27 @@ def reconstructions_section(
             decoded[i],
             image_grid.error_map(originals[i], decoded[i]),
         ]
-        if codes is not None:
+        if colours is not None:
             pictures.insert(1, codebook.picture_of_codes(codes[i], colours))
         caption = f"{name} · {psnr[i]:.1f} dB".removeprefix(" · ")
         alt = f"Test image {i + 1}: {parts}"
         cards.append(Picture(image_grid.panels(pictures), alt, caption))
     text = (
         f"Images of the test split, from left to right: {parts}. The error of a pixel "
-        f"is black for 0 and brightest from {image_grid.ERROR_SHOWN} of 255 on."
+        f"is black at 0 and brightest at {image_grid.ERROR_SHOWN} of 255 or more."
     )
     return Section("Reconstructions", text, cards=cards)
 
 
-def sections_of_codes(model: Any, params: Any, dataset: Dataset) -> list[Section]:
-    """Return what is shown of a model that reconstructs, and changes where it can."""
+def reconstruction_sections(model: Any, params: Any, dataset: Dataset) -> list[Section]:
+    """Return the sections of reconstructions and of their codes, if there are any."""
     shown = reconstruct(model, params, dataset)
-    if shown.codes is None:
+    vectors = None if shown.codes is None else model.codebooks(params)
+    if vectors is None:
         return [reconstructions_section(shown, None)]
-    embeddings = codebook.embeddings_of(params)
-    colours = codebook.colours(codebook.principal(embeddings).places)
-    books, num_codes = embeddings.shape[:2]
+    vectors = np.asarray(vectors)
+    colours = codebook.colours(codebook.principal(vectors).places)
+    books, num_codes = vectors.shape[:2]
     counts = np.stack(
         [
             np.bincount(shown.codes[..., g].ravel(), minlength=num_codes)
@@ -90,16 +91,16 @@ def sections_of_codes(model: Any, params: Any, dataset: Dataset) -> list[Section
         ]
     )
     decode = jax.jit(model.decode)
-    # A picture of many different codes has more to play with.
+    # Sections about codes show the image with the most different codes.
     variety = [len(np.unique(codes)) for codes in shown.codes]
-    playground = playground_section(
-        lambda codes: np.asarray(decode(params, codes)),
-        shown.codes[int(np.argmax(variety))],
-        embeddings,
-        counts,
-        colours,
-    )
-    return [
-        reconstructions_section(shown, colours),
-        *([playground] if playground else []),
+    of_codes = [
+        registry.load(path)(
+            lambda codes: np.asarray(decode(params, codes)),
+            shown.codes[int(np.argmax(variety))],
+            vectors,
+            counts,
+            colours,
+        )
+        for path in filter(registry.is_available, registry.REPORT_SECTIONS)
     ]
+    return [reconstructions_section(shown, colours), *filter(None, of_codes)]

@@ -1,4 +1,4 @@
-"""Arrays that callers pass: one clear error where they are not what they must be."""
+"""Checks of array arguments that report one clear error."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ AnyArray = Array | np.ndarray
 
 
 def require_shape(name: str, array: Any, *shape: int | str) -> None:
-    """Raise UserError unless an array has a shape; a side that is a name may be any."""
+    """Raise UserError unless an array has `shape`; a named side matches any size."""
     require(
         len(array.shape) == len(shape)
         and all(
@@ -26,11 +26,11 @@ def require_shape(name: str, array: Any, *shape: int | str) -> None:
 def require_range(name: str, array: Any, low: int, high: int) -> None:
     """Raise UserError unless low <= array < high.
 
-    Under a transform, as inside jit, an array has no values yet: nothing is checked.
+    Skip the check inside a transform such as jit, where an array has no values yet.
     """
     if isinstance(array, jax.core.Tracer) or array.size == 0:
         return
-    # An array that jit only closes over has values, whose least jit would still trace.
+    # jit would trace the minimum even of a concrete array that it closes over.
     with jax.ensure_compile_time_eval():
         least, most = int(array.min()), int(array.max())
     require(
@@ -40,10 +40,10 @@ def require_range(name: str, array: Any, low: int, high: int) -> None:
 
 
 def common_size(size: int | None, *arrays: Any) -> int:
-    """Return the leading size that all arrays and `size` share; None says nothing.
+    """Return the leading size that all arrays and `size` share; ignore None.
 
     Raises:
-      UserError: they differ, or there are none.
+      UserError: the sizes differ, all arguments are None, or the size is below 1.
     """
     sizes = {array.shape[0] for array in arrays if array is not None}
     if size is not None:
@@ -54,5 +54,5 @@ def common_size(size: int | None, *arrays: Any) -> int:
         f"num_samples and the arrays must be of one size, got {sorted(sizes)}",
     )
     size = sizes.pop()
-    require(size >= 1, f"at least one must be wanted, got {size}")
+    require(size >= 1, f"the number of samples must be at least 1, got {size}")
     return size

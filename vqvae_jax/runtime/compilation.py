@@ -1,4 +1,4 @@
-"""Compiled programs, kept on disk, so that the next run starts without compiling."""
+"""A persistent cache of compiled programs, so that later runs start faster."""
 
 import os
 import platform
@@ -6,27 +6,27 @@ from pathlib import Path
 
 import jax
 
-# Older programs are dropped first.
+# JAX evicts the oldest programs first.
 _MAX_BYTES = 2 * 1024**3
 
 
 def keep_programs() -> None:
-    """Let JAX keep compiled programs in the user's cache, and read them from there.
+    """Let JAX store compiled programs in the user's cache and load them from there.
 
-    `JAX_COMPILATION_CACHE_DIR` names another directory, and
-    `JAX_ENABLE_COMPILATION_CACHE=false` keeps none. A compiled program is code: the
-    directory is the user's own, never a workdir that came from somebody else.
+    `JAX_COMPILATION_CACHE_DIR` sets another directory, and
+    `JAX_ENABLE_COMPILATION_CACHE=false` disables the cache. A compiled program is code:
+    keep it in the user's private directory, never in a workdir from someone else.
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    # A home may be shared by machines that do not run each other's programs.
+    # Machines that share a home directory may not run each other's programs.
     directory = Path(base) / "vqvae_jax" / "programs" / (platform.node() or "here")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:  # A home that cannot be written to: compile each time.
+    except OSError:  # The home directory is read-only: compile each time.
         return
     jax.config.update("jax_compilation_cache_dir", str(directory))
     jax.config.update("jax_compilation_cache_max_size", _MAX_BYTES)
-    # Reading a small program takes a tenth of the time that compiling it takes.
+    # Loading a small program takes a tenth of the time of compiling it.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)

@@ -1,10 +1,11 @@
-"""One program in several processes: who is first, who waits for whom, what all know.
+"""Coordination of one program that runs in several processes.
 
-JAX compiles one program for the devices of all processes, so that each of them has to
-call the same functions in the same order. Files are another matter: all processes read
-a workdir that they share, and the first one writes it.
+JAX compiles one program for the devices of all processes, so each of them must call
+the same functions in the same order. Files are different: all processes read a shared
+workdir, and only the first one writes it.
 
-In one process nothing here does anything, and JAX's distributed runtime is not started.
+In a single process these functions do nothing, and JAX's distributed runtime is not
+started.
 """
 
 import os
@@ -25,18 +26,18 @@ from vqvae_jax.runtime.errors import UserError, require
 
 T = TypeVar("T")
 
-# Seconds after which a process that says nothing more is taken for dead, and for which
-# one that ends waits for the others to end too: well, or with an error.
-_HEARTBEAT, _SHUTDOWN, _FAREWELL = 60, 60, 10
-# Bytes of a message from one process to the others.
+# Seconds without a heartbeat after which a process is considered dead, and seconds that
+# an ending process waits for the others: after success, and after an error.
+_HEARTBEAT, _SHUTDOWN, _SHUTDOWN_ON_ERROR = 60, 60, 10
+# Size in bytes of a message from one process to the others.
 _MESSAGE = 1024
 
 
 def is_launched_by_cluster() -> bool:
-    """Say whether a cluster's variables tell this process that it is one of several.
+    """Return whether environment variables mark this process as one of several.
 
-    Those that `jax.distributed.initialize` reads too: of a step of Slurm, Open MPI's
-    mpirun and Google's TPU pods; or `JAX_COORDINATOR_ADDRESS`.
+    Reads those that `jax.distributed.initialize` also reads: of a Slurm step, of Open
+    MPI's mpirun and of Google's TPU pods; and `JAX_COORDINATOR_ADDRESS`.
     """
     tasks = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
     hosts = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
@@ -54,24 +55,25 @@ def start(
     process_id: int | None = None,
     timeout: int = 300,
 ) -> None:
-    """Become one of several processes: from now on `jax.devices()` are those of all.
+    """Join several processes: afterwards `jax.devices()` lists the devices of all.
 
-    What is None is asked of the cluster, as `jax.distributed.initialize` does.
+    Arguments that are None are detected from the cluster, as by
+    `jax.distributed.initialize`.
 
     Args:
-      coordinator: HOST:PORT of the first process, reached by all.
-      num_processes: how many there are.
-      process_id: which one this is; 0 is the first.
+      coordinator: HOST:PORT of the first process, reachable from all.
+      num_processes: number of processes.
+      process_id: index of this process; 0 is the first.
       timeout: seconds to wait for the others.
 
     Raises:
-      UserError: an option is missing or cannot be, the port is in use, or not all
-        processes came in time. JAX may still wait for them: the process has to end.
+      UserError: an option is missing or invalid, the port is in use, or not all
+        processes connected in time. JAX may still wait for them: end this process.
     """
     _check(coordinator, num_processes, process_id)
     if process_id == 0 and coordinator is not None:
         _require_free(int(coordinator.rpartition(":")[2]))
-    # Its handler of SIGTERM would take the signal and do nothing.
+    # JAX's SIGTERM handler would consume the signal and do nothing.
     jax.config.update("jax_enable_preemption_service", False)
     failures = []
 
@@ -81,7 +83,7 @@ def start(
                 coordinator,
                 num_processes,
                 process_id,
-                # When its time is up, JAX aborts; here an error is to be told first.
+                # JAX aborts after its timeout; report an error first.
                 initialization_timeout=2 * timeout + 60,
                 heartbeat_timeout_seconds=_HEARTBEAT,
                 shutdown_timeout_seconds=_SHUTDOWN,
@@ -95,73 +97,74 @@ def start(
     several = f"{num_processes or 'all'} processes"
     require(
         not thread.is_alive(),
-        f"not {several} came together at {coordinator or 'the coordinator'} within "
-        f"{timeout} s: start as many as --num_processes says, each with its own "
-        "--process_id and all with the --coordinator of process 0",
+        f"timed out after {timeout} s waiting for {several} at "
+        f"{coordinator or 'the coordinator'}: start --num_processes processes, each "
+        "with a different --process_id and all with the --coordinator of process 0",
     )
     if failures:
         reason = " ".join(str(failures[0]).split())[:300]
         raise UserError(
-            f"{several} cannot start ({reason}): give --coordinator, --num_processes "
-            "and --process_id where no cluster says them"
+            f"cannot start {several} ({reason}): set --coordinator, --num_processes "
+            "and --process_id unless the cluster provides them"
         ) from failures[0]
     _connect()
-    # What all would say, one says.
+    # Only the first process prints.
     rich.get_console().quiet = not is_first()
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with an exit code, whatever the others do.
+    """Exit this process with a code, whatever the others do.
 
-    Where all end, they do it together. Otherwise this process does not wait for long,
-    and JAX ends the others.
+    If all processes exit, they shut down together. Otherwise this one waits only
+    briefly, and JAX ends the others.
     """
     if jax.distributed.is_initialized():
-        farewell = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-        farewell.start()
-        farewell.join(_FAREWELL)
-        if farewell.is_alive():
+        shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        shutdown.start()
+        shutdown.join(_SHUTDOWN_ON_ERROR)
+        if shutdown.is_alive():
             sys.stdout.flush()
             os._exit(code)
     sys.exit(code)
 
 
 def is_first() -> bool:
-    """Say whether this is the process that writes files and logs."""
+    """Return whether this is the process that writes files and logs."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Wait until all processes are here, and what they have written can be read."""
+    """Wait for all processes, so that the files they wrote can be read."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def own_rows(array: np.ndarray) -> np.ndarray:
-    """Return this process's share `[B / processes, ...]` of rows that all have."""
+    """Return this process's share `[B / processes, ...]` of rows that all hold."""
     size = len(array) // jax.process_count()
     return array[jax.process_index() * size :][:size]
 
 
 def whole(rows: T) -> T:
-    """Return the rows of all processes in their order, to each of them.
+    """Gather the rows of all processes, in process order, on each of them.
 
     Args:
-      rows: a pytree of NumPy arrays `[b, ...]`, equally many in each process; or of
-        arrays `[B, ...]` over the devices of all.
+      rows: a pytree of NumPy arrays `[b, ...]` with the same b in each process, or of
+        arrays `[B, ...]` sharded over the devices of all processes.
 
-    Returns NumPy arrays `[B, ...]`.
+    Returns:
+      NumPy arrays `[B, ...]`.
     """
     return multihost_utils.process_allgather(rows, tiled=True)
 
 
 def in_turn(work: Callable[[], T]) -> T:
-    """Let the first process do something, then the others, who find what it left.
+    """Call `work` in the first process, then in the others, which find its results.
 
-    `work` must not need the other processes. What stops one of them stops all.
+    `work` must not communicate between processes. An error in one of them stops all.
 
     Raises:
-      UserError: one of them raised it.
+      UserError: `work` raised it in one of the processes.
     """
     if jax.process_count() == 1:
         return work()
@@ -172,7 +175,7 @@ def in_turn(work: Callable[[], T]) -> T:
                 result = work()
             except UserError as raised:
                 error = raised
-        messages = _messages(str(error or ""))
+        messages = _gather_messages(str(error or ""))
         if error is not None:
             raise error
         for process, message in enumerate(messages):
@@ -181,7 +184,7 @@ def in_turn(work: Callable[[], T]) -> T:
 
 
 def require_same(value: str, message: str) -> None:
-    """Raise UserError, in all processes, unless all have the same value."""
+    """Raise UserError in all processes unless all pass the same value."""
     if jax.process_count() > 1:
         digest = np.array([zlib.crc32(value.encode())], np.uint32)
         require(len(np.unique(whole(digest))) == 1, message)
@@ -212,26 +215,26 @@ def _check(
 def _require_free(port: int) -> None:
     """Raise UserError if another program listens on a port.
 
-    JAX's own service would share it with one of its kind, and mix two runs up.
+    JAX's service would share the port with another JAX service and mix up two runs.
     """
     with socket.socket() as listener:
-        # A port whose last connection has just been closed is free.
+        # Count a port whose last connection has just closed as free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("", port))
         except OSError as error:
             raise UserError(
                 f"port {port} of --coordinator cannot be used here: {error.strerror}; "
-                "give all processes another one"
+                "give all processes another port"
             ) from error
 
 
 def _connect() -> None:
-    """Make the connections over which CPUs exchange arrays.
+    """Open the connections over which CPUs exchange arrays.
 
-    Gloo waits half an hour for an array, but only 30 s for a connection, which the
-    first program that needs one makes: too short where processes compile for longer
-    than that, not here, where all of them have just arrived.
+    Gloo waits half an hour for an array but only 30 s for a connection, which the first
+    program that communicates opens. Processes may compile that program for longer than
+    30 s; here all of them have just started.
     """
     barrier("start")
     mesh = Mesh(np.array(jax.devices()), ("data",))
@@ -243,10 +246,10 @@ def _connect() -> None:
     add(ones).block_until_ready()
 
 
-def _messages(own: str) -> list[str]:
-    """Return what each process says."""
+def _gather_messages(message: str) -> list[str]:
+    """Return the message of each process."""
     padded = np.zeros((1, _MESSAGE), np.uint8)
-    encoded = own.encode()[:_MESSAGE]
+    encoded = message.encode()[:_MESSAGE]
     padded[0, : len(encoded)] = list(encoded)
     rows = whole(padded)
     return [bytes(row[row > 0]).decode(errors="replace") for row in rows]

@@ -1,8 +1,11 @@
-"""The one exception for mistakes that the person at the keyboard can mend."""
+"""Exceptions for mistakes that the user can fix."""
+
+import re
+import sys
 
 
 class UserError(ValueError):
-    """A mistake in a config, a file or a shape, told in one line.
+    """A mistake in a config, a file or a shape, described in one line.
 
     The message names the key, file or shape, what was expected and what to do.
     `launch.py` prints it without a traceback and exits with code 2.
@@ -14,10 +17,18 @@ class DivergedError(UserError):
 
 
 class CollapsedError(UserError):
-    """All vectors have the same code, which therefore says nothing."""
+    """All vectors have the same code, which therefore carries no information."""
 
 
 def require(condition: bool, message: str) -> None:
     """Raise UserError with `message` unless `condition` holds."""
     if not condition:
         raise UserError(message)
+
+
+def report(error: Exception | str) -> None:
+    """Print an error to stderr in one line."""
+    text = str(error).strip()
+    if "Traceback" in text:  # ml_collections includes the one of a failed config file.
+        text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
+    print("error:", " ".join(text.split()), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""One launch per workdir."""
+"""A lock that allows one launch per workdir."""
 
 import contextlib
 import errno
@@ -13,33 +13,33 @@ from vqvae_jax.runtime.errors import UserError
 
 @contextlib.contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Keep other launches from a directory; one that is killed keeps no lock.
+    """Keep other launches out of a directory; the lock of a killed launch is released.
 
-    Of the processes of one launch the first has the lock. File systems without locks
-    have none.
+    The first process of a launch holds the lock. File systems that do not support locks
+    go without.
 
     Raises:
-      UserError: another launch works there.
+      UserError: another launch uses the directory.
     """
     with contextlib.ExitStack() as stack:
 
         def lock() -> None:
             if distributed.is_first():
-                stack.enter_context(_lock_of_one(workdir))
+                stack.enter_context(_lock_file(workdir))
 
         distributed.in_turn(lock)
         yield
 
 
 @contextlib.contextmanager
-def _lock_of_one(workdir: Path) -> Iterator[None]:
+def _lock_file(workdir: Path) -> Iterator[None]:
     lock = filelock.FileLock(workdir / ".lock", fallback_to_soft=False)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout as error:
         raise UserError(
-            f"--workdir={workdir} is in use by another process: wait for its end, or "
-            "choose another one"
+            f"--workdir={workdir} is in use by another process: wait until it ends or "
+            "choose another directory"
         ) from error
     except OSError as error:
         if error.errno != errno.ENOSYS:

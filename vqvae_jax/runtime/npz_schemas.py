@@ -1,4 +1,7 @@
-"""The arrays in the npz files of a run: kinds and dimensions that `files` checks."""
+"""Schemas of a run's npz files: kinds and dimensions of arrays.
+
+`safe_io.read_arrays` checks files against them.
+"""
 
 IMAGES = {
     "images": "u N H W C",

@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT: training saves where it is, and the process ends in time.
+"""Handling of SIGTERM and SIGINT: training saves a checkpoint and the process exits.
 
-A signal is sent to the process as a whole; so is it a fact of the process, kept in this
-module, whether one has come.
+A signal is sent to the process as a whole, so this module stores whether one arrived in
+process-wide state.
 """
 
 import contextlib
@@ -19,50 +19,52 @@ T = TypeVar("T")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-# A process that is told to end has ten seconds.
+# Schedulers kill a process about ten seconds after SIGTERM.
 _SECONDS = 8.0
 
-_has_come = threading.Event()
+_requested = threading.Event()
 _is_deferred = threading.Event()
 
 
-class Interrupted(BaseException):
-    """The process was told to end; the message says what was saved.
+class Preempted(BaseException):
+    """The process received a signal to end; the message describes what was saved.
 
-    Like KeyboardInterrupt no Exception, which libraries take for one of their own.
+    Like KeyboardInterrupt it does not derive from Exception, so libraries do not catch
+    it by accident.
     """
 
 
 @contextlib.contextmanager
 def handled(command: list[str]) -> Iterator[None]:
-    """End the process well if a signal comes inside: exit code 0, and how to resume.
+    """End the process with code 0 on a signal, and print the command that resumes it.
 
-    Outside of `deferred` that is at once, for what a stage writes is there whole or not
-    at all. What does not end in time, such as a long computation, is left where it is.
+    Outside of `deferred` it ends at once, which is safe because stages write files
+    whole or not at all. Work that does not end in time, such as a long computation, is
+    abandoned.
 
     Args:
-      command: what resumes, in words.
+      command: the words of the command that resumes the run.
 
     Raises:
-      SystemExit: a signal has come.
+      SystemExit: a signal arrived.
     """
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
-    # Written by C code: Python's own handlers wait for the end of a computation.
+    # C code writes to this socket: Python's handlers wait until a computation ends.
     signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    line = f"resume with: {shlex.join(['python', *command])}"
-    is_told = threading.Event()
+    hint = f"resume with: {shlex.join(command)}"
+    is_reported = threading.Event()
     threading.Thread(
-        target=_end_in_time, args=(receiver, is_told, line), daemon=True
+        target=_end_in_time, args=(receiver, is_reported, hint), daemon=True
     ).start()
     try:
-        with listening():
+        with handle_signals():
             yield
-    except Interrupted as saved:
+    except Preempted as saved:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        _tell(f"interrupted, {saved}" if str(saved) else "interrupted", line)
-        is_told.set()
+        _print(f"interrupted, {saved}" if str(saved) else "interrupted", hint)
+        is_reported.set()
         sys.exit(0)
     finally:
         signal.set_wakeup_fd(-1)
@@ -70,20 +72,20 @@ def handled(command: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[None]:
-    """Raise `Interrupted` for a signal: at once, or by `check` inside of `deferred`."""
+def handle_signals() -> Iterator[None]:
+    """Raise `Preempted` on a signal: at once, or from `check` inside of `deferred`."""
     before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _has_come.clear()
+        _requested.clear()
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Let a signal wait, inside, until `check` is called, or until the end."""
+    """Defer a signal that arrives inside to the next `check`, or to the end."""
     _is_deferred.set()
     try:
         yield
@@ -92,15 +94,15 @@ def deferred() -> Iterator[None]:
     check()
 
 
-def has_come() -> bool:
-    """Return whether the process was told to end."""
-    return _has_come.is_set()
+def requested() -> bool:
+    """Return whether the process received a signal to end."""
+    return _requested.is_set()
 
 
 def check() -> None:
-    """Raise `Interrupted` if the process was told to end."""
-    if has_come():
-        raise Interrupted
+    """Raise `Preempted` if the process received a signal to end."""
+    if requested():
+        raise Preempted
 
 
 def checked(items: Iterable[T]) -> Iterator[T]:
@@ -112,24 +114,26 @@ def checked(items: Iterable[T]) -> Iterator[T]:
 
 def _on_signal(number, frame) -> None:
     del number, frame
-    # Some send it twice: the second one must not break what the first one began.
-    if has_come():
+    # Some senders repeat the signal: it must not interrupt the handling of the first.
+    if requested():
         return
-    _has_come.set()
+    _requested.set()
     if not _is_deferred.is_set():
-        raise Interrupted
+        raise Preempted
 
 
-def _end_in_time(receiver: socket.socket, is_told: threading.Event, line: str) -> None:
+def _end_in_time(
+    receiver: socket.socket, is_reported: threading.Event, hint: str
+) -> None:
     while number := receiver.recv(1):
         if number[0] in SIGNALS:
             time.sleep(_SECONDS)
-            if not is_told.is_set():
-                _tell("interrupted, what was under way is left", line)
+            if not is_reported.is_set():
+                _print("interrupted, unfinished work is lost", hint)
             os._exit(0)
 
 
-def _tell(what: str, line: str) -> None:
-    # Where nobody reads on, nobody is told.
+def _print(status: str, hint: str) -> None:
+    # Ignore a closed stdout.
     with contextlib.suppress(OSError, ValueError):
-        print(f"{what}; {line}", flush=True)
+        print(f"{status}; {hint}", flush=True)

@@ -1,7 +1,7 @@
-"""Files that runs leave: written whole or not at all, and read without trust.
+"""Atomic writes, and reads that do not trust the file.
 
-A workdir may come from anyone. Nothing in it is run, unpickled or believed before it is
-checked; what it makes this process allocate is bounded by what is on disk.
+A workdir may come from anyone. Nothing in it is executed or unpickled, every value is
+checked before use, and the memory allocated is bounded by the size on disk.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ import numpy as np
 
 from vqvae_jax.runtime.errors import UserError, require
 
-# A config has hundreds of bytes, the metadata of codes with 10 000 class names fewer
+# A config takes hundreds of bytes, the metadata of codes with 10 000 class names less
 # than a million.
 _MAX_JSON_BYTES = 2**26
 _MAX_JSON_DEPTH = 32
 
-# By an array's name.
-Forms = Mapping[str, str]
+# Array name -> kind and dimensions, as `read_arrays` describes.
+Schema = Mapping[str, str]
 
-# Arrays may be this large, or so many times as large as their file.
+# Arrays may take this many bytes, or this many times the size of their file.
 _MAX_ARRAY_BYTES = 2**30
 _MAX_RATIO = 100
 
@@ -33,29 +33,32 @@ def read_json(path: Path) -> dict:
     """Read a JSON object.
 
     Raises:
-      UserError: there is no such file, or it is damaged, huge or nested deeply.
+      UserError: the file is missing, damaged, too large or nested too deeply.
     """
-    with_reason = f"{path} is damaged: "
-    require(path.is_file(), f"{path} does not exist, or is no file")
+    damaged = f"{path} is damaged: "
+    require(path.is_file(), f"{path} does not exist or is not a file")
     size = path.stat().st_size
-    require(size <= _MAX_JSON_BYTES, f"{with_reason}it has {size} bytes")
+    require(
+        size <= _MAX_JSON_BYTES,
+        f"{damaged}it has {size} bytes, expected at most {_MAX_JSON_BYTES}",
+    )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{with_reason}{error}") from error
-    require(isinstance(values, dict), f"{with_reason}it holds no JSON object")
+        raise UserError(f"{damaged}{error}") from error
+    require(isinstance(values, dict), f"{damaged}expected a JSON object")
     require(
-        _is_flat(values, _MAX_JSON_DEPTH),
-        f"{with_reason}it is nested more than {_MAX_JSON_DEPTH} levels deep",
+        _is_within_depth(values, _MAX_JSON_DEPTH),
+        f"{damaged}it is nested more than {_MAX_JSON_DEPTH} levels deep",
     )
     return values
 
 
 def require_numbers(values: dict, *, of: Path) -> dict:
-    """Return what a JSON file holds, seen to be numbers.
+    """Return the values of JSON file `of` if all are numbers.
 
     Raises:
-      UserError: one of the values is none.
+      UserError: a value is not a number.
     """
     for name, value in values.items():
         require(
@@ -65,53 +68,56 @@ def require_numbers(values: dict, *, of: Path) -> dict:
     return values
 
 
-def read_arrays(path: Path, forms: Forms) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, schema: Schema) -> dict[str, np.ndarray]:
     """Read an npz file of plain arrays.
 
     Args:
       path: of the file.
-      forms: of the arrays that must be there: a kind as in `np.dtype.kind` and the
-        dimensions, numbers or names that stand for one size each, as in "u N H W 3".
+      schema: the required arrays by name. Each is described by its kind, as in
+        `np.dtype.kind`, and its dimensions: numbers, or names that stand for one size
+        throughout the file, as in "u N H W 3".
 
     Raises:
-      UserError: there is no such file, it is damaged or holds more than arrays, or an
-        array is missing or of another kind or shape.
+      UserError: the file is missing, damaged or contains objects, or an array is
+        missing or has another kind or shape.
     """
-    require(path.is_file(), f"{path} does not exist, or is no file")
+    require(path.is_file(), f"{path} does not exist or is not a file")
     try:
         _require_plain(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except UserError:
         raise
-    except Exception as error:  # A dozen kinds, by what is damaged.
+    except Exception as error:  # A dozen types, depending on the damage.
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} is damaged: {reason}; remove it") from error
     sizes: dict[str, int] = {}
-    for name, form in forms.items():
-        require(name in arrays, f"{path} is damaged: it has no array {name}; remove it")
+    for name, expected in schema.items():
         require(
-            _has_form(arrays[name], form, sizes),
+            name in arrays, f"{path} is damaged: array {name} is missing; remove it"
+        )
+        require(
+            _matches(arrays[name], expected, sizes),
             f"{path} is damaged: {name} is {arrays[name].dtype} "
-            f"{list(arrays[name].shape)}, expected {form!r}; remove it",
+            f"{list(arrays[name].shape)}, expected {expected!r}; remove it",
         )
     return arrays
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all.
+    """Write a JSON file atomically.
 
     Raises:
-      UserError: the disk is full or the like.
+      UserError: writing fails, for example because the disk is full.
     """
     write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
+    """Write a file atomically.
 
     Raises:
-      UserError: the disk is full or the like.
+      UserError: writing fails, for example because the disk is full.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -119,25 +125,25 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        # What cannot be written cannot always be removed.
+        # Removing the temporary file may fail too.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _is_flat(value: Any, levels: int) -> bool:
+def _is_within_depth(value: Any, levels: int) -> bool:
     if not isinstance(value, dict | list):
         return True
     if levels == 0:
         return False
-    inside = value.values() if isinstance(value, dict) else value
-    return all(_is_flat(each, levels - 1) for each in inside)
+    children = value.values() if isinstance(value, dict) else value
+    return all(_is_within_depth(child, levels - 1) for child in children)
 
 
 def _require_plain(path: Path) -> None:
-    """See that the headers of an npz file claim nothing that is not there.
+    """Raise UserError unless the headers of an npz file agree with its contents.
 
-    NumPy allocates what a header claims before it reads.
+    NumPy allocates the size that a header declares before it reads the data.
     """
     limit = max(_MAX_ARRAY_BYTES, _MAX_RATIO * path.stat().st_size)
     with zipfile.ZipFile(path) as archive:
@@ -145,8 +151,8 @@ def _require_plain(path: Path) -> None:
         total = sum(member.file_size for member in members)
         require(
             total <= limit,
-            f"{path} claims {total} bytes of arrays, of {path.stat().st_size} on disk: "
-            "remove it",
+            f"{path} is damaged: it declares {total} bytes of arrays and has "
+            f"{path.stat().st_size} bytes; remove it",
         )
         for member in members:
             with archive.open(member) as file:
@@ -156,20 +162,21 @@ def _require_plain(path: Path) -> None:
                     (2, 0): np.lib.format.read_array_header_2_0,
                 }[version]
                 shape, _, dtype = read_header(file)
-                claimed = math.prod(shape) * dtype.itemsize + file.tell()
+                declared = math.prod(shape) * dtype.itemsize + file.tell()
             require(
                 not dtype.hasobject and min(shape, default=0) >= 0,
-                f"{path} is damaged: {member.filename} holds no plain array; remove it",
+                f"{path} is damaged: {member.filename} is not a plain array; remove it",
             )
             require(
-                claimed == member.file_size,
-                f"{path} is damaged: {member.filename} claims {claimed} bytes and has "
-                f"{member.file_size}; remove it",
+                declared == member.file_size,
+                f"{path} is damaged: {member.filename} declares {declared} bytes and "
+                f"has {member.file_size}; remove it",
             )
 
 
-def _has_form(array: np.ndarray, form: str, sizes: dict[str, int]) -> bool:
-    kind, *dimensions = form.split()
+def _matches(array: np.ndarray, expected: str, sizes: dict[str, int]) -> bool:
+    """Compare kind and dimensions; add the named sizes of the array to `sizes`."""
+    kind, *dimensions = expected.split()
     if array.dtype.kind != kind or array.ndim != len(dimensions):
         return False
     return all(

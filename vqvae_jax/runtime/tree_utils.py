@@ -1,4 +1,4 @@
-"""Whether stored arrays are those that a model of these sizes has."""
+"""Shapes of the leaves of pytrees, compared between a checkpoint and a model."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def shapes_of(tree: Any) -> Shapes:
-    """Return the shape of every leaf under its path, as "encoder/params/kernel"."""
+    """Return the shape of every leaf by its path, such as "encoder/params/kernel"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
@@ -19,10 +19,10 @@ def shapes_of(tree: Any) -> Shapes:
 
 
 def require_same_shapes(stored: Shapes, expected: Shapes, *, where: str) -> None:
-    """Refuse arrays of another model than the one they are to be read into.
+    """Raise UserError unless the stored shapes are those the model expects.
 
     Raises:
-      UserError: a shape differs, or an array is missing or not expected; the message
+      UserError: a shape differs, or an array is missing or unexpected; the message
         names the first and counts the rest.
     """
     shared = stored.keys() & expected.keys()
@@ -39,11 +39,11 @@ def require_same_shapes(stored: Shapes, expected: Shapes, *, where: str) -> None
         f"{name} of shape {stored[name]} in the checkpoint is not expected"
         for name in sorted(stored.keys() - shared)
     ]
-    told = differing + missing + surplus
-    if not told:
+    problems = differing + missing + surplus
+    if not problems:
         return
-    more = f", and {len(told) - 1} more differ" if len(told) > 1 else ""
+    more = f", and {len(problems) - 1} more differ" if len(problems) > 1 else ""
     raise UserError(
-        f"{where}: {told[0]}{more}: the model's sizes differ from those it was trained "
-        "with"
+        f"{where}: {problems[0]}{more}: the model's sizes differ from those it was "
+        "trained with"
     )

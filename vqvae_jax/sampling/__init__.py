@@ -1,6 +1,6 @@
-"""Autoregressive generation of categories, at a cost linear in what is drawn.
+"""Autoregressive sampling of categories, at a cost linear in their number.
 
-Of grids, `cached` from a PixelCNN, or `stepwise` where the host decides each code.
+`cached` samples grids from a PixelCNN; in `stepwise` the host decides each code.
 """
 
 from vqvae_jax.sampling.categorical import (

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from vqvae_jax.sampling.categorical import (
     FREE,
     Adjust,
-    choose,
+    sample_categorical,
     truncated,
 )
 
@@ -26,34 +26,35 @@ def ancestral(
     copies: int = 1,
     given: Int[Array, "B H W C"] | None = None,
 ) -> Int[Array, "B H W C"]:
-    """Draw grids of categories one place at a time, in raster order.
+    """Sample grids of categories one position at a time, in raster order.
 
-    All logits are computed anew for each place: for a PixelCNN `cached` draws the same
-    codes from the same key, a thousand times faster on a grid of 32x32.
+    All logits are recomputed for each position. For a PixelCNN, `cached` samples the
+    same codes from the same key, a thousand times faster on a 32x32 grid.
 
     Args:
-      logits_fn: codes `[B, H, W, C]` -> logits `[B, H, W, C, K]`, where the logits of a
-        place depend on the codes of the places before it only.
-      key: each place draws with a key of its own.
+      logits_fn: maps codes `[N, H, W, C]` to logits `[N, H, W, C, K]`, with
+        N = copies * B; the logits of a position depend only on the codes before it.
+      key: split into one key per position.
       shape: `(B, H, W, C)`.
-      adjust: logits of a place -> the logits to draw from.
-      copies: the batch is given to `logits_fn` so many times over.
-      given: codes that are not drawn; -1 where they are.
+      adjust: maps the logits of a position to the logits to sample from.
+      copies: number of copies of the batch that `logits_fn` receives.
+      given: codes to keep; -1 for those to sample.
     """
     batch, *grid = shape
-    places = grid[0] * grid[1] * grid[2]
+    positions = grid[0] * grid[1] * grid[2]
     if given is None:
         given = jnp.full(shape, FREE, jnp.int32)
 
     def draw(codes, inputs):
-        place, key, given_here = inputs
+        position, key, given_here = inputs
         logits = logits_fn(codes.reshape(-1, *grid))
-        logits = logits.reshape(copies * batch, places, -1)
-        here = lax.dynamic_index_in_dim(logits, place, axis=1, keepdims=False)
-        return codes.at[:, place].set(choose(adjust, here, key, given_here)), None
+        logits = logits.reshape(copies * batch, positions, -1)
+        here = lax.dynamic_index_in_dim(logits, position, axis=1, keepdims=False)
+        code = sample_categorical(adjust, here, key, given_here)
+        return codes.at[:, position].set(code), None
 
-    keys = jax.random.split(key, places)
-    inputs = jnp.arange(places), keys, given.reshape(batch, places).T
-    start = jnp.zeros((copies * batch, places), jnp.int32)
+    keys = jax.random.split(key, positions)
+    inputs = jnp.arange(positions), keys, given.reshape(batch, positions).T
+    start = jnp.zeros((copies * batch, positions), jnp.int32)
     codes, _ = lax.scan(draw, start, inputs)
     return codes[:batch].reshape(shape)

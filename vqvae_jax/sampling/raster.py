@@ -1,9 +1,9 @@
-"""Sampling from a gated PixelCNN in time linear in the cells, exactly.
+"""Exact sampling from a gated PixelCNN in time linear in the number of cells.
 
-The vertical stack is computed once a row, the horizontal stack once a cell, each from a
-cache of what its layers still see (Ramachandran et al., 2017, do so for PixelCNN++).
-Nothing is computed twice, and nothing but the codes and a map that conditions them
-grows with the number of rows.
+The vertical stack runs once per row and the horizontal stack once per cell, each from a
+cache of the inputs that its layers still read (as Ramachandran et al., 2017, for
+PixelCNN++). Nothing is computed twice, and only the codes and a conditioning feature
+map grow with the number of rows.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from vqvae_jax.networks.pixelcnn import UNCONDITIONAL, Condition, PixelCNN
 from vqvae_jax.sampling.categorical import (
     FREE,
     Adjust,
-    choose,
+    sample_categorical,
     truncated,
 )
 
-# Logits [N, K] and a place's inputs -> codes [N], and what to keep of the place.
+# Map logits [N, K] and inputs of a position to codes [N] and the position's output.
 Step = Callable[[Any, Any], tuple[Int[Array, " N"], Any]]
 
 
@@ -39,27 +39,29 @@ def cached(
     leading: Int[Array, "B R W C"] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Int[Array, "B H W C"]:
-    """Draw grids of codes: those of `ancestral` with the same key.
+    """Sample grids of codes, the same as `ancestral` from the same key.
 
     Args:
-      network: says what to compute, `params` with which parameters.
-      params: the network's.
-      key: each place draws with a key of its own.
+      network: the PixelCNN.
+      params: the network's parameters.
+      key: split into one key per position.
       shape: `(B, H, W, C)`.
       condition: of the network's whole batch, `copies * B` grids.
-      adjust: logits `[copies * B, K]` of a place -> those `[B, K]` to draw from.
-      copies: how often each grid is in the network's batch, with other conditions.
-      given: codes that are not drawn; -1 where they are.
-      leading: the first rows, which are then passed through the vertical stack only.
-      progress: called with the number of finished rows, for each row.
+      adjust: maps the logits `[copies * B, K]` of a position to the logits `[B, K]` to
+        sample from.
+      copies: number of copies of each grid in the network's batch, which may have
+        different conditions.
+      given: codes to keep; -1 for those to sample.
+      leading: codes of the first rows, which pass through the vertical stack only.
+      progress: called after each row with the number of finished rows.
 
     Raises:
-      UserError: the condition is not what the network was built for.
+      UserError: the condition does not match the network.
     """
     batch, height, width, per_cell = shape
     network.check((copies * batch, *shape[1:]), condition)
     keys = jax.random.split(key, height * width * per_cell)
-    # A key without a key's dtype is an array of numbers itself.
+    # A legacy key is an array of numbers with a trailing axis.
     keys = keys.reshape(*shape[1:], *keys.shape[1:])
     if given is None:
         given = jnp.full(shape, FREE, jnp.int32)
@@ -68,7 +70,7 @@ def cached(
 
     def step(logits, inputs):
         key, given_here = inputs
-        code = choose(adjust, logits, key, given_here)
+        code = sample_categorical(adjust, logits, key, given_here)
         return code, code[:batch]
 
     tiled = None if leading is None else jnp.tile(leading, (copies, 1, 1, 1))
@@ -97,19 +99,20 @@ def walk(
     leading: Int[Array, "N R W C"] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Any:
-    """Go through a grid in order, and do at each place what `step` says.
+    """Apply `step` to each position of a grid in raster order.
 
     Args:
-      network: says what to compute, `params` with which parameters.
-      params: the network's.
-      step: from the logits of a place and its inputs to its codes and its output.
+      network: the PixelCNN.
+      params: the network's parameters.
+      step: maps the logits and inputs of a position to its codes and its output.
       inputs: pytree of arrays `[rows, W, C, ...]`, for the rows after the leading ones.
       shape: `(N, H, W, C)` of the network's batch.
       condition: of the network's batch.
       leading: codes of the first rows.
-      progress: called with the number of finished rows, for each row.
+      progress: called after each row with the number of finished rows.
 
-    Returns the outputs, `[rows, W, C, ...]`.
+    Returns:
+      The outputs, `[rows, W, C, ...]`.
     """
 
     def apply(method, *arguments):
@@ -135,15 +138,15 @@ def walk(
         guides, cell_inputs = cell
         cache, context = apply("next_cell", cache, left, guides)
 
-        def one_code(earlier, place_and_inputs):
-            place, place_inputs = place_and_inputs
-            logits = apply("next_code", context, earlier, place)
-            code, output = step(logits, place_inputs)
-            return earlier + apply("embed_code", code, place), (code, output)
+        def one_code(earlier, index_and_inputs):
+            index, code_inputs = index_and_inputs
+            logits = apply("next_code", context, earlier, index)
+            code, output = step(logits, code_inputs)
+            return earlier + apply("embed_code", code, index), (code, output)
 
         start = jnp.zeros(context.shape, jnp.float32)
-        places = jnp.arange(per_cell), cell_inputs
-        _, (codes, outputs) = lax.scan(one_code, start, places)
+        indexed = jnp.arange(per_cell), cell_inputs
+        _, (codes, outputs) = lax.scan(one_code, start, indexed)
         left = apply("embed", codes.T[:, None, None])
         return (cache, left), (left, outputs)
 
@@ -151,11 +154,11 @@ def walk(
     reach, dtype = network.kernel_size // 2, network.dtype
 
     def zeros(rows, columns):
-        x = jnp.zeros((batch, rows, columns, network.units), dtype)
+        x = jnp.zeros((batch, rows, columns, network.channels), dtype)
         return (x,) * network.layers
 
-    no_cell = jnp.zeros((batch, 1, 1, network.units), dtype)
-    no_row = jnp.zeros((batch, 1, width, network.units), dtype)
+    no_cell = jnp.zeros((batch, 1, 1, network.channels), dtype)
+    no_row = jnp.zeros((batch, 1, width, network.channels), dtype)
     features = condition.features
     if features is not None:
         features = jnp.moveaxis(features, 1, 0)[:, :, None]
@@ -165,9 +168,9 @@ def walk(
 
         def pass_row(carry, row):
             cache, above = carry
-            features, own = row
+            features, embedded = row
             cache, _ = next_row(cache, above, features)
-            return (cache, own), None
+            return (cache, embedded), None
 
         rows = jnp.moveaxis(apply("embed", leading), 1, 0)[:, :, None]
         before = None if features is None else features[:first]

@@ -1,9 +1,9 @@
-"""A walk through grids of which the host decides each code: what a codec needs.
+"""A raster scan in which the host decides each code, as a codec needs.
 
-`raster.walk` compiles a whole walk into one program. Here the host goes from place to
-place and calls small programs, each compiled once for a shape of grids. Who writes a
-file and who reads it run the very same programs on the very same numbers, so that their
-logits agree to the last bit, which logits of whole grids at once would not.
+`raster.walk` compiles the whole scan into one program. Here the host loops over the
+positions and calls small programs, each compiled once per grid shape. Encoder and
+decoder of a file run the same programs on the same numbers, so their logits agree to
+the last bit; the logits of whole grids computed at once do not.
 """
 
 import functools
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from vqvae_jax.networks.pixelcnn import UNCONDITIONAL, Condition, PixelCNN
 
-# Logits of a place -> its codes.
+# Map the logits of a position to its codes.
 Respond = Callable[[Float[np.ndarray, "B K"]], Int[np.ndarray, " B"]]
 
 
@@ -30,21 +30,22 @@ def stepwise(
     shape: tuple[int, int, int, int],
     condition: Condition = UNCONDITIONAL,
 ) -> Int[np.ndarray, "B H W C"]:
-    """Ask for the codes of each place in raster order, given the logits there.
+    """Call `respond` with the logits of each position in raster order.
 
-    In time linear in the cells, as `raster.cached`.
+    Takes time linear in the number of cells, as `raster.cached`.
 
     Args:
-      network: says what to compute, `params` with which parameters.
-      params: the network's.
-      respond: from the logits of a place, float32, to its codes.
+      network: the PixelCNN.
+      params: the network's parameters.
+      respond: maps the float32 logits of a position to its codes.
       shape: `(B, H, W, C)`.
       condition: of these grids.
 
-    Returns the codes.
+    Returns:
+      The codes.
 
     Raises:
-      UserError: the condition is not what the network was built for.
+      UserError: the condition does not match the network.
     """
     network.check(shape, condition)
     batch, height, width, per_cell = shape
@@ -57,13 +58,13 @@ def stepwise(
             cells, context, earlier, logits = _enter_cell(
                 network, params, cells, left, guides, column
             )
-            for place in range(per_cell):
-                if place:
-                    before = codes[:, row, column, place - 1]
+            for index in range(per_cell):
+                if index:
+                    before = codes[:, row, column, index - 1]
                     earlier, logits = _next_code(
-                        network, params, context, earlier, before, place
+                        network, params, context, earlier, before, index
                     )
-                codes[:, row, column, place] = respond(np.asarray(logits))
+                codes[:, row, column, index] = respond(np.asarray(logits))
             left = _embed(network, params, codes[:, row : row + 1, column : column + 1])
         above = _embed(network, params, codes[:, row : row + 1])
     return codes
@@ -74,7 +75,7 @@ _compiled = functools.partial(jax.jit, static_argnums=0)
 
 @_compiled
 def _enter_row(network, params, cache, above, condition: Condition, row) -> Any:
-    """Return the next cache, and the guides of each layer with the columns first."""
+    """Return the next cache and the guides of each layer, columns first."""
     if condition.features is not None:
         features = lax.dynamic_slice_in_dim(condition.features, row, 1, axis=1)
         condition = condition._replace(features=features)
@@ -84,7 +85,10 @@ def _enter_row(network, params, cache, above, condition: Condition, row) -> Any:
 
 @_compiled
 def _enter_cell(network, params, cache, left, guides, column) -> Any:
-    """Return the next cache, the cell's context, and what its first place has."""
+    """Return the next cache, the cell's context, and the state of its first code.
+
+    The state is the sum of the earlier embeddings, zeros here, and the logits.
+    """
     here = jax.tree.map(
         lambda x: lax.dynamic_index_in_dim(x, column, keepdims=False), guides
     )
@@ -96,11 +100,11 @@ def _enter_cell(network, params, cache, left, guides, column) -> Any:
 
 
 @_compiled
-def _next_code(network, params, context, earlier, code, place) -> Any:
-    """Return what a later place has, whose `code` before it is known now."""
-    read = network.apply(params, code, place - 1, method="embed_code")
-    earlier = earlier + read
-    return earlier, network.apply(params, context, earlier, place, method="next_code")
+def _next_code(network, params, context, earlier, code, index) -> Any:
+    """Return the sum of embeddings and the logits at `index`, after `code`."""
+    embedded = network.apply(params, code, index - 1, method="embed_code")
+    earlier = earlier + embedded
+    return earlier, network.apply(params, context, earlier, index, method="next_code")
 
 
 @_compiled
@@ -109,11 +113,11 @@ def _embed(network, params, codes) -> Float[Array, "B H W F"]:
 
 
 def _zeros(network: PixelCNN, sides: tuple[int, int, int]) -> tuple[Array, ...]:
-    """Return the cache of each layer before anything was seen; -1 is its reach."""
+    """Return empty caches of all layers; a side of -1 stands for their reach."""
     reach = network.kernel_size // 2
     cache = _zero(network, tuple(reach if side == -1 else side for side in sides))
     return (cache,) * network.layers
 
 
 def _zero(network: PixelCNN, sides: tuple[int, int, int]) -> Array:
-    return jnp.zeros((*sides, network.units), network.dtype)
+    return jnp.zeros((*sides, network.channels), network.dtype)

@@ -1,0 +1,1 @@
+"""What the paper does beyond single images, each task in its own folder."""

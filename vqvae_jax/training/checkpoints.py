@@ -1,82 +1,91 @@
 """Checkpoints through Orbax: asynchronous, atomic, arrays and JSON only.
 
-Each step keeps three items apart: `params`, which is all that a user of the model
-reads, the moving average where there is one; `training`, the optimiser, key and step
-and, beside an average, the parameters themselves; and `data`, the place in the data.
-Checksums of all of them go with them, as Orbax has none of the arrays.
+A checkpoint has three items. `params` holds the parameters that users of the model
+read: the moving average if there is one. `training` holds optimiser state, key, step
+and, if `params` holds the average, the parameters themselves. `data` holds the state of
+the data iterator. Checksums of all three are stored, because Orbax has none of arrays.
 """
 
 import contextlib
+import dataclasses
+import math
+import time
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from vqvae_jax.runtime import checksums
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.training import manager
-from vqvae_jax.training.state import TrainState
+from vqvae_jax.runtime.tree_utils import require_same_shapes, shapes_of
+from vqvae_jax.training.step import TrainState
+
+_CENTURY = 100 * 365 * 86_400  # Seconds.
+_RETRY_DELAY = 1.0  # Second.
 
 
 class Restored(NamedTuple):
-    """A training state and the JSON state of the data iterator that goes with it."""
+    """A training state and the matching JSON state of the data iterator."""
 
     state: TrainState
     data: dict
 
 
 class Checkpoints:
-    """The checkpoints of one stage: the last `keep`, and the best by validation.
+    """The checkpoints of one stage: the newest `keep` and the best by validation.
 
-    One that was saved without a validation, where training was interrupted, stays as
-    long as it is the newest, and takes no other's place.
+    A checkpoint without a validation loss, saved when training was interrupted, is kept
+    only while it is the newest, and does not count towards `keep`.
     """
 
     def __init__(self, directory: Path, *, keep: int):
-        """Open or create the directory; remains of interrupted saves are removed."""
+        """Open or create the directory and remove remains of interrupted saves."""
         self._directory = Path(directory).absolute()
-        self._manager = manager.to_write(self._directory, keep=keep)
+        self._manager = writable_manager(self._directory, keep=keep)
 
     def __enter__(self):
         return self
 
     def __exit__(self, error_type, error, traceback):
         try:
-            with _told_in_one_line(f"the last checkpoint in {self._directory}"):
+            with _one_line_errors(f"the last checkpoint in {self._directory}"):
                 self._manager.close()
         except UserError:
-            # What ended the training says more than what it left half-written.
+            # The error that ended training is more informative than a failed close.
             if error is None:
                 raise
 
     @property
     def last_step(self) -> int | None:
-        """The newest checkpoint's step, None if there is none."""
+        """The step of the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
 
     @property
     def best_step(self) -> int | None:
-        """The step of the lowest validation loss, of equal ones the newest."""
+        """The step of the lowest validation loss, the newest if several are equal."""
         return self._manager.best_step()
 
     def is_validated(self, step: int) -> bool:
-        """Say whether a validation loss was saved with the checkpoint of a step."""
+        """Return whether the checkpoint of a step has a validation loss."""
         return self._manager.metrics(step) is not None
 
     def save(
         self, state: TrainState, data: dict, *, validation_loss: float | None
     ) -> None:
-        """Start to write a checkpoint; the step after it may go on at once.
+        """Start to write a checkpoint; training can continue immediately.
 
-        One of the same step that was saved without a `validation_loss` is replaced.
+        A checkpoint of the same step without a `validation_loss` is replaced.
 
         Raises:
           UserError: this or the previous checkpoint could not be written.
         """
-        # Given a typed key, the array handler below returns bare numbers for it.
+        # The array handler below does not restore typed keys, only their data.
         training = _without_result(state, key=jax.random.key_data(state.key))
         step = int(state.step)
-        with _told_in_one_line(f"checkpoint {step} in {self._directory}"):
+        with _one_line_errors(f"checkpoint {step} in {self._directory}"):
             if step == self.last_step and not self.is_validated(step):
                 self._manager.delete(step)
             self._manager.write(
@@ -88,23 +97,23 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Wait until what was saved is on disk.
+        """Wait until all saved checkpoints are on disk.
 
         Raises:
-          UserError: it could not be written.
+          UserError: a checkpoint could not be written.
         """
-        with _told_in_one_line(f"the last checkpoint in {self._directory}"):
+        with _one_line_errors(f"the last checkpoint in {self._directory}"):
             self._manager.wait_until_finished()
 
     def restore_latest(self, abstract: TrainState) -> Restored | None:
-        """Return the newest state that can be read, None if there is no checkpoint.
+        """Return the newest readable state, None if there is no checkpoint.
 
-        A checkpoint that is damaged is passed over with a warning, and removed, so that
-        training can write that step again.
+        Damaged checkpoints are skipped with a warning and removed, so that training can
+        write their steps again.
 
         Raises:
-          UserError: there are checkpoints, and none can be read, or the newest is of a
-            model of other sizes.
+          UserError: no checkpoint can be read, or the newest belongs to a model of
+            other sizes.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         key = jax.eval_shape(jax.random.key_data, abstract.key)
@@ -132,29 +141,27 @@ class Checkpoints:
         if steps:
             raise UserError(
                 f"none of the {len(steps)} checkpoints in {self._directory} can be "
-                "read: remove the directory to start this stage again"
+                "read: remove the directory to restart this stage"
             )
         return None
 
 
 def restore_params(directory: Path, abstract_params: Any) -> Any:
-    """Read the parameters of the best checkpoint by validation, or of the next best.
-
-    Only arrays and JSON are read.
+    """Read the parameters of the best readable checkpoint by validation.
 
     Raises:
-      UserError: there is no checkpoint, none can be read, or it is of a model of other
-        sizes.
+      UserError: there is no checkpoint, none can be read, or it belongs to a model of
+        other sizes.
     """
     directory = Path(directory).absolute()
     if not directory.is_dir():
         raise UserError(
             f"there is no checkpoint in {directory}: train this stage first"
         )
-    with manager.to_read(directory) as opened:
-        for step in opened.best_first():
+    with readable_manager(directory) as manager:
+        for step in manager.best_first():
             try:
-                return opened.read(step, params=abstract_params)["params"]
+                return manager.read(step, params=abstract_params)["params"]
             except UserError:
                 raise
             except Exception as error:
@@ -163,14 +170,14 @@ def restore_params(directory: Path, abstract_params: Any) -> Any:
 
 
 def on_devices(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
-    """Say where the arrays of an abstract pytree are to be restored."""
+    """Set the sharding with which the arrays of an abstract pytree are restored."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
     )
 
 
 def _without_result(state: TrainState, *, key: Any) -> TrainState:
-    """Return what the item `params` does not hold."""
+    """Return the item `training`: the state without what `params` holds."""
     if state.average is None:
         return state._replace(params=None, key=key)
     return state._replace(average=None, key=key)
@@ -179,15 +186,15 @@ def _without_result(state: TrainState, *, key: Any) -> TrainState:
 def _warn_damaged(path: Path, error: Exception) -> None:
     reason = str(error).strip().splitlines()
     warnings.warn(
-        f"checkpoint {path} cannot be read and is passed over: "
+        f"checkpoint {path} cannot be read and is skipped: "
         f"{reason[0][:200] if reason else type(error).__name__}",
         stacklevel=3,
     )
 
 
 @contextlib.contextmanager
-def _told_in_one_line(what: str):
-    """Turn whatever Orbax or the file system raises into one UserError."""
+def _one_line_errors(what: str):
+    """Convert any error of Orbax or the file system to a UserError."""
     try:
         yield
     except Exception as error:
@@ -195,6 +202,210 @@ def _told_in_one_line(what: str):
         full = "No space left" in text or "RESOURCE_EXHAUSTED" in text
         reason = "the disk is full" if full else (text.splitlines() or [""])[0][:300]
         raise UserError(
-            f"cannot write {what}: {reason}; earlier checkpoints are untouched, the "
-            "same command goes on from them"
+            f"cannot write {what}: {reason}; earlier checkpoints are intact, rerun the "
+            "same command to resume from them"
         ) from error
+
+
+class Manager(ocp.CheckpointManager):
+    """Orbax's manager, with checksums of everything it writes and reads."""
+
+    def close(self) -> None:
+        """Also wait for the thread in which Orbax removes remains."""
+        super().close()
+        self._maybe_await_cleanup_tmp_directory()
+
+    def metrics(self, step: int) -> dict | None:
+        """Return the metrics of a step, None if they are missing or damaged.
+
+        Orbax raises an error for some damage and does not detect the rest.
+        """
+        try:
+            found = super().metrics(step)
+        except ValueError:
+            return None
+        if found is None or "checksum" not in found:
+            return found  # Earlier versions stored no checksum.
+        is_intact = found == _metrics(found.get("validation_loss"))
+        return found if is_intact else None
+
+    def best_first(self) -> list[int]:
+        """Return the steps by validation loss; of equal losses the newest is first."""
+
+        def rank(step):
+            found = self.metrics(step)
+            return math.inf if found is None else _validation_loss(found), -step
+
+        return sorted(self.all_steps(), key=rank)
+
+    def write(
+        self,
+        step: int,
+        *,
+        params: Any,
+        training: Any,
+        data: dict,
+        validation_loss: float | None,
+    ) -> None:
+        """Start to save the items of a step: two pytrees and JSON."""
+        checksum = checksums.checksum(data)
+        items = ocp.args.Composite(
+            params=_save_args(params),
+            training=_save_args(training, data_checksum=checksum),
+            data=ocp.args.JsonSave(data),
+        )
+        metrics = None if validation_loss is None else _metrics(validation_loss)
+        self.save(step, args=items, metrics=metrics)
+
+    def read(self, step: int, **abstract: Any) -> dict[str, Any]:
+        """Return the items of a step for which abstract pytrees are given.
+
+        `training` includes `data`. A failed read is retried once before the checkpoint
+        counts as damaged, because network drives fail temporarily.
+
+        Raises:
+          UserError: the checkpoint has other arrays than the abstract items.
+          Exception: the checkpoint is damaged.
+        """
+        try:
+            return self._read(step, **abstract)
+        except UserError:
+            raise
+        except Exception:
+            time.sleep(_RETRY_DELAY)
+            return self._read(step, **abstract)
+
+    def _read(self, step: int, **abstract: Any) -> dict[str, Any]:
+        metadata = self.item_metadata(step)
+        notes = {name: metadata[name].custom_metadata for name in abstract}
+        for name, note in notes.items():
+            # Earlier versions stored no record; use the shapes that Orbax stores.
+            stored = (
+                shapes_of(metadata[name].tree)
+                if note is None
+                else checksums.shapes_in(note["record"])
+            )
+            where = str(self.directory / str(step))
+            require_same_shapes(stored, shapes_of(abstract[name]), where=where)
+        items = {name: _restore_args(tree) for name, tree in abstract.items()}
+        if "training" in abstract:
+            items["data"] = ocp.args.JsonRestore()
+        found = self.restore(step, args=ocp.args.Composite(**items))
+        for name, note in notes.items():
+            if note is not None:
+                checksums.require_intact(found[name], note["record"])
+                if "data_checksum" in note:
+                    checksums.require_same(found["data"], note["data_checksum"])
+        return {name: found[name] for name in items}
+
+
+def writable_manager(directory: Path, *, keep: int) -> Manager:
+    """Open or create a directory and remove remains of interrupted saves.
+
+    The newest `keep` checkpoints and the best by validation are kept.
+    """
+    policy = preservation_policy.AnyPreservationPolicy(
+        [
+            preservation_policy.LatestN(keep),
+            preservation_policy.BestN(
+                get_metric_fn=_validation_loss, reverse=True, n=1
+            ),
+        ]
+    )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=_ValidatedOrNewest(policy),
+        best_fn=_validation_loss,
+        best_mode="min",
+        cleanup_tmp_directories=True,
+        async_options=_async_options(),
+    )
+    return Manager(directory, options=options, item_handlers=_item_handlers())
+
+
+def readable_manager(directory: Path) -> Manager:
+    """Open a directory to read it in this process, without the other processes."""
+    process = jax.process_index()
+    this_process = ocp.options.MultiprocessingOptions(
+        primary_host=process,
+        active_processes={process},
+        barrier_sync_key_prefix=f"process{process}",
+    )
+    options = ocp.CheckpointManagerOptions(
+        create=False,
+        multiprocessing_options=this_process,
+        save_root_metadata=False,
+        best_fn=_validation_loss,
+        best_mode="min",
+    )
+    return Manager(directory, options=options, item_handlers=_item_handlers())
+
+
+def _save_args(tree: Any, **notes: Any) -> ocp.args.PyTreeSave:
+    notes["record"] = checksums.record_of(tree)
+    return ocp.args.PyTreeSave(tree, custom_metadata=notes)
+
+
+def _restore_args(abstract: Any) -> ocp.args.PyTreeRestore:
+    return ocp.args.PyTreeRestore(
+        item=abstract,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+    )
+
+
+def _metrics(validation_loss: Any) -> dict[str, Any]:
+    checksum = checksums.checksum(validation_loss)
+    return {"validation_loss": validation_loss, "checksum": checksum}
+
+
+def _validation_loss(metrics: dict) -> float:
+    return metrics["validation_loss"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _ValidatedOrNewest(preservation_policy.PreservationPolicy):
+    """Apply a policy to validated checkpoints; also keep the newest checkpoint."""
+
+    policy: preservation_policy.AnyPreservationPolicy
+
+    def should_preserve(self, checkpoints, *, context):
+        validated = [info for info in checkpoints if info.metrics is not None]
+        decisions = self.policy.should_preserve(validated, context=context)
+        steps = {
+            info.step
+            for info, is_kept in zip(validated, decisions, strict=True)
+            if is_kept
+        }
+        steps |= {info.step for info in checkpoints[-1:]}
+        return [info.step in steps for info in checkpoints]
+
+
+def _async_options() -> ocp.AsyncOptions:
+    """Disable deadlines, which a jump of the clock could exceed.
+
+    Orbax computes deadlines from the wall clock, which jumps when a laptop wakes up.
+    Several processes keep them, because a process that waits for another can wait
+    forever.
+    """
+    if jax.process_count() > 1:
+        return ocp.AsyncOptions()
+    return ocp.AsyncOptions(
+        timeout_secs=_CENTURY,
+        # Waiting for asynchronous creation has a separate deadline.
+        create_directories_asynchronously=False,
+    )
+
+
+def _item_handlers() -> dict[str, ocp.CheckpointHandler]:
+    """Write a replicated array once, from its first copy.
+
+    By default, Orbax lets each device write a slice and compiles a program per shape to
+    cut the slices: a minute for a small network on eight devices.
+    """
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False)),
+    )
+    return {
+        "params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+        "training": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+        "data": ocp.JsonCheckpointHandler(),
+    }

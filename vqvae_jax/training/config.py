@@ -1,10 +1,15 @@
-"""How a model is trained: the `training` and `prior_training` sections of a config."""
+"""The `training` and `prior_training` sections of a config, and their optimiser."""
 
 import dataclasses
+from typing import Annotated, Any, Literal
 
+import jax
+import optax
+
+from vqvae_jax import options
 from vqvae_jax.runtime.errors import require
 
-# More examples than that are never in memory at once.
+# Larger batches cannot fit in memory.
 MAX_BATCH = 2**20
 
 
@@ -13,56 +18,47 @@ class TrainingConfig:
     """Options of one training run.
 
     Attributes:
-      steps: gradient steps.
-      batch_size: examples of one step, over all devices.
-      learning_rate: Adam's, at its peak.
-      beta1: Adam's decay of the mean gradient; GANs want less than the usual 0.9.
-      schedule: "constant" (the paper's) or "cosine" down to 0 at the last step.
-      warmup_steps: steps of linear growth from 0 to learning_rate.
-      gradient_clip: largest global norm of a gradient; 0 for no clipping.
-      params_ema_decay: of the moving average of the parameters, which is what is
-        validated, and sampled from; 0 for none.
-      patience: validations without a new best after which training ends; 0 for never.
+      steps: number of gradient steps.
+      batch_size: examples per step, over all devices.
+      learning_rate: peak learning rate of Adam.
+      beta1: decay rate of Adam's first moment; GANs train better below 0.9.
+      schedule: "constant", as in the paper, or "cosine", which reaches 0 at the last
+        step.
+      warmup_steps: steps of linear increase from 0 to learning_rate.
+      gradient_clip: maximum global norm of the gradient; 0 disables clipping.
+      params_ema_decay: decay of the moving average of the parameters, which validation
+        and sampling then use; 0 disables it.
+      patience: number of validations without a new best that ends training; 0 disables
+        early stopping.
       log_every: steps between two lines of metrics.
       checkpoint_every: steps between two validations, each followed by a checkpoint.
-      accumulate: parts that a batch is taken in, one after the other, for want of
-        memory; the step is the whole batch's.
-      keep: checkpoints kept besides the best by validation.
-      init_batches: batches that data-dependent initialisation sees at once.
-      profile_steps: steps to write a profile of, after the first ten that a process
-        takes; 0 for none.
+      accumulate: number of parts of a batch that are processed one after the other to
+        save memory; the step is that of the whole batch.
+      keep: number of newest checkpoints to keep, in addition to the best by validation.
+      init_batches: number of batches that data-dependent initialisation uses at once.
+      profile_steps: number of steps to profile after the first ten of a process; 0 for
+        none.
     """
 
-    steps: int
-    batch_size: int
-    learning_rate: float = 2e-4
-    beta1: float = 0.9
-    schedule: str = "constant"
-    warmup_steps: int = 0
-    gradient_clip: float = 0.0
-    params_ema_decay: float = 0.0
-    patience: int = 0
-    log_every: int = 100
-    checkpoint_every: int = 1000
-    accumulate: int = 1
-    keep: int = 2
-    init_batches: int = 1
-    profile_steps: int = 0
+    steps: Annotated[int, ">= 1"] = 250_000
+    batch_size: Annotated[int, ">= 1"] = 128
+    learning_rate: Annotated[float, "> 0"] = 2e-4
+    beta1: Annotated[float, ">= 0", "< 1"] = 0.9
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: Annotated[int, ">= 0"] = 0
+    gradient_clip: Annotated[float, ">= 0"] = 0.0
+    params_ema_decay: Annotated[float, ">= 0", "< 1"] = 0.0
+    patience: Annotated[int, ">= 0"] = 0
+    log_every: Annotated[int, ">= 1"] = 100
+    checkpoint_every: Annotated[int, ">= 1"] = 1000
+    accumulate: Annotated[int, ">= 1"] = 1
+    keep: Annotated[int, ">= 1"] = 2
+    init_batches: Annotated[int, ">= 1"] = 1
+    profile_steps: Annotated[int, ">= 0"] = 0
 
     def __post_init__(self):
-        """Check every option, so that a mistake is told before anything is built."""
-        at_least_1 = (
-            "steps",
-            "batch_size",
-            "log_every",
-            "checkpoint_every",
-            "accumulate",
-            "keep",
-            "init_batches",
-        )
-        for name in at_least_1:
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
+        """Check every option; UserError names the first wrong one."""
+        options.check(self)
         together = self.batch_size * self.init_batches
         require(
             together <= MAX_BATCH,
@@ -74,19 +70,33 @@ class TrainingConfig:
             f"batch_size must be a multiple of accumulate, got {self.batch_size} and "
             f"{self.accumulate}",
         )
-        require(
-            self.learning_rate > 0,
-            f"learning_rate must be above 0, got {self.learning_rate}",
+
+
+def learning_rate(config: TrainingConfig) -> optax.Schedule:
+    """Return the schedule: linear warm-up, then constant or cosine decay to 0."""
+    peak = config.learning_rate
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(
+            peak, max(1, config.steps - config.warmup_steps)
         )
-        require(0 <= self.beta1 < 1, f"beta1 must be in [0, 1), got {self.beta1}")
-        for name in ("warmup_steps", "gradient_clip", "patience", "profile_steps"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must not be negative, got {value}")
-        require(
-            0 <= self.params_ema_decay < 1,
-            f"params_ema_decay must be in [0, 1), got {self.params_ema_decay}",
-        )
-        require(
-            self.schedule in ("constant", "cosine"),
-            f"schedule must be constant or cosine, got {self.schedule!r}",
-        )
+    else:
+        after = optax.constant_schedule(peak)
+    if config.warmup_steps == 0:
+        return after
+    warmup = optax.linear_schedule(0.0, peak, config.warmup_steps)
+    return optax.join_schedules([warmup, after], [config.warmup_steps])
+
+
+def make_optimizer(
+    config: TrainingConfig, trainable: Any
+) -> optax.GradientTransformation:
+    """Return Adam (section 4) for the trainable parameters.
+
+    Leaves marked False are frozen and have no state.
+    """
+    adam = optax.adam(learning_rate(config), b1=config.beta1)
+    if config.gradient_clip > 0:
+        clip = optax.clip_by_global_norm(config.gradient_clip)
+        adam = optax.chain(clip, adam)
+    labels = jax.tree.map(lambda t: "adam" if t else "frozen", trainable)
+    return optax.partition({"adam": adam, "frozen": optax.set_to_zero()}, labels)

@@ -1,4 +1,4 @@
-"""How training ends: after all its steps or for want of patience, and with a mark."""
+"""When training ends, and the file that marks a stage as finished."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ _MARK = "finished.json"
 
 
 def is_over(config: TrainingConfig, *, last_step: int, best_step: int | None) -> bool:
-    """Say whether training ends with the checkpoint of `last_step`.
+    """Return whether training ends with the checkpoint of `last_step`.
 
-    Both steps are known from the checkpoints on disk, so that a run that was killed and
-    goes on decides as one that was not.
+    Both steps are read from the checkpoints on disk, so a resumed run decides like an
+    uninterrupted one.
     """
     if last_step >= config.steps:
         return True
@@ -24,18 +24,17 @@ def is_over(config: TrainingConfig, *, last_step: int, best_step: int | None) ->
 
 
 def is_marked(directory: Path) -> bool:
-    """Say whether the stage whose checkpoints are in `directory` has ended."""
+    """Return whether the stage with checkpoints in `directory` has finished."""
     return (Path(directory) / _MARK).is_file()
 
 
 def write_mark(directory: Path, *, last_step: int, best_step: int | None) -> None:
-    """Leave, whole or not at all, the mark that a stage has ended.
+    """Mark a stage as finished, with an atomic write by the first process.
 
-    It lies among the checkpoints, and goes where they go. Of several processes the
-    first one leaves it.
+    The file is in the directory of the checkpoints, so that it is copied with them.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     if not distributed.is_first():
         return
@@ -47,11 +46,11 @@ def write_mark(directory: Path, *, last_step: int, best_step: int | None) -> Non
         temporary.replace(path)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror}; the same command writes it again"
+            f"cannot write {path}: {error.strerror}; rerun the same command to write it"
         ) from error
 
 
 def remove_mark(directory: Path) -> None:
-    """Take the mark away, as before steps that the run that left it did not have."""
+    """Remove the mark before further steps of a stage that had finished."""
     if distributed.is_first():
         (Path(directory) / _MARK).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Evaluation of a model over a whole set, exactly, on all devices."""
+"""Exact evaluation of a model over a whole set, on all devices."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,17 +8,17 @@ import numpy as np
 
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.training import sharding
-from vqvae_jax.training.state import Model
+from vqvae_jax.training.step import Model
 
 HostBatch = dict[str, np.ndarray]
 Evaluation = Callable[[Any, Iterable[HostBatch]], metrics_lib.Metrics]
 
 
 def make_evaluation(model: Model, mesh: jax.sharding.Mesh) -> Evaluation:
-    """Return (params, batches) -> the metrics' sums over all of the batches.
+    """Return the function (params, batches) -> metrics summed over all batches.
 
-    Each example counts once, those with a False mask not at all, whatever the size of
-    the last batch. Nothing of the parameters changes.
+    Every example has the same weight and masked examples have none, whatever the size
+    of the last batch.
     """
     evaluate = jax.jit(model.evaluate, out_shardings=sharding.replicated(mesh))
 

@@ -1,4 +1,4 @@
-"""A profile of some training steps, for TensorBoard and XProf to open."""
+"""Profiles of training steps, to view in TensorBoard or XProf."""
 
 import contextlib
 import itertools
@@ -7,21 +7,21 @@ from pathlib import Path
 
 import jax
 
-from vqvae_jax.training.state import TrainStep
+from vqvae_jax.training.step import TrainStep
 
-# Steps that are left out first: they compile, and wait for the first data.
+# Steps to skip first: they compile and wait for the first data.
 _WARM_UP = 10
 
 
 def steps_to_profile(num_steps: int, *, done: int, total: int) -> range:
-    """Return which steps, counted from 1, a process profiles.
+    """Return the steps, counted from 1, that a process profiles.
 
-    They come after its first ten steps, or earlier where no more than they are left.
+    They follow its first ten steps, or start earlier if too few steps remain.
 
     Args:
-      num_steps: how many; 0 for none.
-      done: steps that were done before this process.
-      total: steps after which training ends.
+      num_steps: number of steps to profile; 0 for none.
+      done: number of steps completed before this process started.
+      total: number of steps in the whole run.
     """
     first = max(done, min(done + _WARM_UP, total - num_steps)) + 1
     return range(first, min(first + num_steps, total + 1))
@@ -31,13 +31,13 @@ def steps_to_profile(num_steps: int, *, done: int, total: int) -> range:
 def profiled(
     train_step: TrainStep, directory: Path, *, steps: range, done: int
 ) -> Iterator[TrainStep]:
-    """Give the training step, which then writes a profile of some calls.
+    """Yield the training step, wrapped to write a profile of some of its calls.
 
     Args:
-      train_step: called for step `done` + 1 first, then for each step after it.
-      directory: where the profile is written, as `plugins/profile/<time>/`.
-      steps: those to profile; none costs nothing.
-      done: steps done before.
+      train_step: called for step `done` + 1 first, then for each following step.
+      directory: the profile is written to `plugins/profile/<time>/` in it.
+      steps: the steps to profile; if empty, `train_step` is not wrapped.
+      done: number of steps completed before.
     """
     if not steps:
         yield train_step
@@ -52,7 +52,7 @@ def profiled(
             with jax.profiler.StepTraceAnnotation("train", step_num=number):
                 result = train_step(state, batch)
             if number == steps[-1]:
-                # The device may be behind, and what it does later would be missing.
+                # The device works asynchronously: include its last work.
                 jax.block_until_ready(result)
                 trace.close()
             return result

@@ -1,4 +1,4 @@
-"""One mesh axis, `data`: batches are split over it, everything else is replicated."""
+"""A mesh with one axis, `data`: batches are split over it, the rest is replicated."""
 
 from typing import Any
 
@@ -10,28 +10,28 @@ from vqvae_jax.runtime.errors import require
 
 
 def data_mesh() -> Mesh:
-    """Return a mesh of all devices along `data`, process by process.
+    """Return a mesh of all devices along `data`, ordered by process.
 
-    So a batch is split in order: its first rows are those of the first process.
+    A batch is therefore split in order: the first process holds its first rows.
     """
     devices = sorted(jax.devices(), key=lambda each: (each.process_index, each.id))
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of parameters: a copy on each device."""
+    """Return the sharding of parameters: one copy per device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of a batch: its leading axis split over the devices."""
+    """Return the sharding of a batch: the leading axis is split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def require_divisible(
     batch_size: int, mesh: Mesh, *, key: str, accumulate: int = 1
 ) -> None:
-    """Raise UserError, naming the config key, unless the batch splits evenly."""
+    """Raise UserError naming the config key unless the batch splits evenly."""
     parts = f" x accumulate={accumulate}" if accumulate > 1 else ""
     require(
         batch_size % (mesh.size * accumulate) == 0,
@@ -40,7 +40,7 @@ def require_divisible(
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:
-    """Copy arrays that are the same in all processes to each device."""
+    """Copy arrays that are equal in all processes to every device."""
     sharding = replicated(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree
@@ -48,7 +48,7 @@ def put_replicated(tree: Any, mesh: Mesh) -> Any:
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Any:
-    """Start the transfer of this process's share of a global batch to its devices."""
+    """Start to transfer this process's rows of a global batch to its devices."""
     sharding = split_batch(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, array)

@@ -1,8 +1,8 @@
-"""Weights & Biases as one more place for metrics, for those who ask for it.
+"""Metrics logged to Weights & Biases if `WANDB_PROJECT`, a variable of wandb, is set.
 
-`WANDB_PROJECT=name`, wandb's own variable, asks; without it wandb is not imported. Each
-stage is a run of that project, in the group of its workdir. A resumed stage goes on in
-its run, which ignores the steps taken again: they are the same to the last bit.
+Otherwise wandb is not imported. Each stage is a run of the project, in the group of its
+workdir. A resumed stage continues its run, which ignores the repeated steps; they are
+bit-identical.
 """
 
 import importlib.util
@@ -15,16 +15,15 @@ from typing import Any
 
 from vqvae_jax.runtime import distributed
 from vqvae_jax.runtime.errors import UserError, require
-from vqvae_jax.training.run_name import run_name
 
 
 def require_available() -> None:
-    """Raise UserError where wandb is asked for and not installed."""
-    if not _is_wanted():
+    """Raise UserError if `WANDB_PROJECT` is set and wandb is not installed."""
+    if not _is_enabled():
         return
     spec = importlib.util.find_spec("wandb")
     require(
-        # A folder ./wandb, which wandb leaves behind, can be imported too: as nothing.
+        # A folder ./wandb of a former run is importable, as a namespace package.
         spec is not None and spec.origin is not None,
         "WANDB_PROJECT is set, but wandb is not installed: pip install wandb, or unset "
         "WANDB_PROJECT",
@@ -32,19 +31,19 @@ def require_available() -> None:
 
 
 class WandbRun:
-    """A stage's metrics at Weights & Biases, or nowhere where nobody asked for it.
+    """The run of one stage; does nothing unless `WANDB_PROJECT` is set.
 
-    Of several processes the first one writes.
+    Only the first of several processes writes.
     """
 
-    def __init__(self, workdir: Path, stage: str):
-        """Open the stage's run, the same one each time.
+    def __init__(self, workdir: Path, stage: str, *, group: str):
+        """Open the run of a stage, or reopen it if the stage is resumed.
 
         Raises:
           UserError: wandb is not installed, or cannot open the run.
         """
         self._run = None
-        if not _is_wanted() or not distributed.is_first():
+        if not _is_enabled() or not distributed.is_first():
             return
         require_available()
         import wandb
@@ -52,9 +51,9 @@ class WandbRun:
         workdir = Path(workdir).resolve()
         try:
             self._run = wandb.init(
-                group=run_name(workdir),
-                name=f"{run_name(workdir)}/{stage}",
-                id=_kept_id(workdir / "wandb" / f"{stage}.id"),
+                group=group,
+                name=f"{group}/{stage}",
+                id=_stored_id(workdir / "wandb" / f"{stage}.id"),
                 resume="allow",
                 dir=str(workdir),
                 config=_config(workdir),
@@ -77,12 +76,12 @@ class WandbRun:
             self._run.finish(exit_code=int(failed))
 
 
-def _is_wanted() -> bool:
+def _is_enabled() -> bool:
     return bool(os.environ.get("WANDB_PROJECT"))
 
 
-def _kept_id(path: Path) -> str:
-    """Return the id in a file, or a new one that is kept there."""
+def _stored_id(path: Path) -> str:
+    """Return the id in a file; create the file with a new id if it is missing."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(secrets.token_hex(4), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The bytes of a file: all of them count."""
+"""The file format: round trips, layout, and detection of damage."""
 
 import zlib
 
@@ -7,6 +7,7 @@ import pytest
 
 from vqvae_jax.contrib.codec import container
 from vqvae_jax.contrib.codec.container import Contents, How
+from vqvae_jax.runtime import checksums
 from vqvae_jax.runtime.errors import UserError
 
 
@@ -16,17 +17,17 @@ def contents(images=3, payload=b"payload", how=How.PRIOR_WITH_LABELS):
 
 @pytest.mark.parametrize("images", [1, 31, 32, 4095, 4096, 10**9])
 @pytest.mark.parametrize("how", list(How))
-def test_what_was_packed_comes_back(images, how):
+def test_round_trip(images, how):
     packed = container.pack(contents(images, how=how))
     assert container.unpack(packed) == contents(images, how=how)
 
 
 @pytest.mark.parametrize(("images", "size"), [(31, 14), (32, 15), (4095, 15)])
-def test_the_header_is_small(images, size):
+def test_header_size(images, size):
     assert len(container.pack(contents(images, b""))) == size
 
 
-def test_fields_are_where_the_docstring_says():
+def test_layout_matches_the_docstring():
     packed = container.pack(contents(images=40))
     assert packed[:3] == b"VQ\x01"
     assert packed[3:6] == b"abc"
@@ -36,17 +37,19 @@ def test_fields_are_where_the_docstring_says():
     assert packed[13:] == bytes([34 + 128, 1]) + b"payload"
 
 
-def test_any_flipped_byte_is_refused():
+def test_changed_bytes_raise():
     packed = container.pack(contents())
-    for place in range(len(packed)):
+    for index in range(len(packed)):
         for flip in range(1, 256):
             damaged = bytearray(packed)
-            damaged[place] ^= flip
-            with pytest.raises(UserError, match=r"start with VQ|of version|is damaged"):
+            damaged[index] ^= flip
+            with pytest.raises(
+                UserError, match=r"start with VQ|has version|is damaged"
+            ):
                 container.unpack(bytes(damaged))
 
 
-def test_any_other_length_is_refused():
+def test_changed_lengths_raise():
     packed = container.pack(contents())
     for length in range(len(packed)):
         with pytest.raises(UserError, match=r"start with VQ|is damaged"):
@@ -55,30 +58,34 @@ def test_any_other_length_is_refused():
         container.unpack(packed + b"\0")
 
 
-def test_another_version_is_named():
+def test_other_versions_raise():
     packed = bytearray(container.pack(contents()))
     packed[2] = 2
-    with pytest.raises(UserError, match=r"of version 2, .* reads version 1"):
+    with pytest.raises(UserError, match=r"has version 2 .* reads version 1"):
         container.unpack(bytes(packed))
 
 
 @pytest.mark.parametrize(
     "after",
     [
-        bytes([4 * 3 + 3]) + b"payload",  # No such `how`.
-        bytes([200, 200]),  # The number has no end.
-        b"\x80" * 10 + b"\1",  # Nor an end where a count could have it.
+        bytes([4 * 3 + 3]) + b"payload",  # Invalid `how`.
+        bytes([200, 200]),  # Unterminated varint.
+        b"\x80" * 10 + b"\1",  # Varint with too many groups.
     ],
 )
-def test_a_right_crc_does_not_make_a_header(after):
+def test_invalid_headers_with_a_valid_crc_raise(after):
     before, after = b"VQ\x01abc", b"xyz" + after
     crc = zlib.crc32(before + after).to_bytes(4)
-    with pytest.raises(UserError, match="header is none that this program writes"):
+    with pytest.raises(UserError, match="header is invalid: compress the images again"):
         container.unpack(before + crc + after)
 
 
-def test_hashes_tell_parts_apart():
-    assert container.short_hash(b"ab", b"c") != container.short_hash(b"a", b"bc")
+def short_hash(*parts):
+    return checksums.short_sha256(*parts, size=container.HASH_BYTES)
+
+
+def test_hashes_depend_on_part_boundaries_and_not_on_dtypes():
+    assert short_hash(b"ab", b"c") != short_hash(b"a", b"bc")
     codes = np.zeros((2, 1, 1, 1), np.int16)
     same = container.hash_of_codes(codes.astype(np.int64), None)
     assert container.hash_of_codes(codes, None) == same

@@ -1,4 +1,4 @@
-"""Codes to files and back: bit for bit, at the cost that the prior says."""
+"""Compression of codes: exact round trips at the cost that the prior assigns."""
 
 import dataclasses
 import math
@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from vqvae_jax.contrib.codec import Codec, container
+from vqvae_jax.contrib.codec.grids import Codec, container
 from vqvae_jax.models.prior import Prior
-from vqvae_jax.models.second import batch_of_codes
+from vqvae_jax.networks.pixelcnn import PixelCNN
 from vqvae_jax.runtime.errors import UserError
 
 GRID, K = (3, 2, 2), 8
@@ -17,9 +17,10 @@ SIZES = {"grid": GRID, "num_codes": K}
 
 
 def make_codec(seed=0, **options) -> Codec:
-    """A codec whose prior is not uniform, and holds no code for impossible."""
-    prior = Prior(**SIZES, layers=1, units=8, kernel_size=3, **options)
-    shapes = jax.eval_shape(prior.init, jax.random.key(0), batch_of_codes(prior))
+    """Return a codec with a random, non-uniform prior."""
+    network = PixelCNN(layers=1, channels=8, kernel_size=3)
+    prior = Prior(**SIZES, network=network, **options)
+    shapes = jax.eval_shape(prior.init, jax.random.key(0), prior.init_batch())
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda leaf: jax.numpy.asarray(0.3 * rng.normal(size=leaf.shape), "float32"),
@@ -34,34 +35,34 @@ def draw(count, seed=1):
 
 
 WITH_LABELS = make_codec(class_names=("a", "b", "c"))
-WITHHELD = make_codec(class_names=("a", "b", "c"), label_dropout=0.1)
+LABEL_DROPOUT = make_codec(class_names=("a", "b", "c"), label_dropout=0.1)
 WITHOUT = make_codec()
 UNIFORM = Codec(**SIZES, fingerprint="a")
 
 
-def own_bits(codec, codes, labels) -> float:
-    """-log2 p of the prior, all of a grid at once, and of labels that are all alike."""
+def expected_bits(codec, codes, labels) -> float:
+    """Return -log2 p of whole grids under the prior, and of uniform labels."""
     if codec.prior is None:
         return codes.size * math.log2(K)
     nats = codec.prior.log_prob(codec.prior_params, codes, labels=labels)
-    of_labels = 0 if labels is None else len(labels) * math.log2(3)
-    return -np.asarray(nats, np.float64).sum() / math.log(2) + of_labels
+    label_bits = 0 if labels is None else len(labels) * math.log2(3)
+    return -np.asarray(nats, np.float64).sum() / math.log(2) + label_bits
 
 
 @pytest.mark.parametrize("count", [1, 3, 150])
 @pytest.mark.parametrize(
     ("codec", "labelled"),
-    [(WITH_LABELS, True), (WITHHELD, False), (WITHOUT, False), (UNIFORM, False)],
-    ids=["labels", "labels withheld", "no labels", "uniform"],
+    [(WITH_LABELS, True), (LABEL_DROPOUT, False), (WITHOUT, False), (UNIFORM, False)],
+    ids=["labels", "labels dropped", "no labels", "uniform"],
 )
-def test_round_trip_at_the_cost_that_the_prior_says(codec, labelled, count):
-    """The whole file: within 1 % + 16 bytes, of one image too."""
+def test_round_trip_at_the_cost_of_the_prior(codec, labelled, count):
+    """The file size is within 1 % + 16 bytes, even for one image."""
     codes, labels = draw(count)
     labels = labels if labelled else None
     data, bits = codec.compress(codes, labels=labels)
-    own = own_bits(codec, codes, labels)
-    assert bits == pytest.approx(own, rel=1e-4)
-    assert own / 8 <= len(data) <= 1.01 * own / 8 + 16
+    expected = expected_bits(codec, codes, labels)
+    assert bits == pytest.approx(expected, rel=1e-4)
+    assert expected / 8 <= len(data) <= 1.01 * expected / 8 + 16
     found = codec.decompress(data)
     np.testing.assert_array_equal(found.codes, codes)
     assert found.codes.dtype == np.int32
@@ -71,7 +72,7 @@ def test_round_trip_at_the_cost_that_the_prior_says(codec, labelled, count):
         assert found.labels is None
 
 
-def test_likely_codes_make_small_files():
+def test_likely_codes_give_smaller_files():
     key = jax.random.key(0)
     likely = WITHOUT.prior.sample(WITHOUT.prior_params, key, num_samples=64)
     unlikely, _ = draw(64)
@@ -80,34 +81,35 @@ def test_likely_codes_make_small_files():
 
 
 def test_progress_counts_images():
-    told = []
+    completed = []
     codes, _ = draw(150)
-    data, _ = WITHOUT.compress(codes, progress=told.append)
-    assert told == [128, 22]
-    WITHOUT.decompress(data, progress=told.append)
-    assert told[2:] == [128, 22]
+    data, _ = WITHOUT.compress(codes, progress=completed.append)
+    assert completed == [128, 22]
+    WITHOUT.decompress(data, progress=completed.append)
+    assert completed[2:] == [128, 22]
     assert WITHOUT.images_in(data) == 150
 
 
-def test_a_uniform_file_needs_no_prior():
+def test_uniform_files_are_decompressed_with_any_prior():
     codes, _ = draw(5)
     np.testing.assert_array_equal(
         WITHOUT.decompress(UNIFORM.compress(codes).data).codes, codes
     )
 
 
-def test_files_of_other_models_and_priors_are_refused():
+def test_files_of_other_models_and_priors_raise():
     codes, _ = draw(5)
     data, _ = WITHOUT.compress(codes)
     nudged = jax.tree.map(lambda x: x, WITHOUT.prior_params)
     kernel = nudged["params"]["to_context"]["kernel"]
     nudged["params"]["to_context"]["kernel"] = kernel.at[0, 0].add(1e-6)
+    wider = dataclasses.replace(
+        WITHOUT.prior, network=WITHOUT.prior.network.clone(channels=16)
+    )
     others = (
         dataclasses.replace(WITHOUT, fingerprint="b"),
         dataclasses.replace(WITHOUT, prior_params=nudged),
-        dataclasses.replace(
-            WITHOUT, prior=dataclasses.replace(WITHOUT.prior, units=16)
-        ),
+        dataclasses.replace(WITHOUT, prior=wider),
     )
     for other in others:
         with pytest.raises(UserError, match="made with another model or another prior"):
@@ -122,26 +124,26 @@ def test_files_of_other_models_and_priors_are_refused():
         )
 
 
-def test_any_flipped_byte_is_refused():
+def test_changed_bytes_raise():
     codes, labels = draw(2)
     data, _ = WITH_LABELS.compress(codes, labels=labels)
-    for place in range(len(data)):
+    for index in range(len(data)):
         for flip in range(1, 256):
             damaged = bytearray(data)
-            damaged[place] ^= flip
+            damaged[index] ^= flip
             with pytest.raises(UserError):
                 WITH_LABELS.decompress(bytes(damaged))
 
 
-def test_a_file_of_more_images_than_there_can_be_is_refused():
+def test_impossible_image_counts_raise():
     contents = container.unpack(UNIFORM.compress(np.zeros((2, *GRID), int)).data)
     claimed = container.pack(contents._replace(images=2**48))
     with pytest.raises(UserError, match="claims 281474976710656 images, more than fit"):
         UNIFORM.decompress(claimed)
 
 
-def test_other_arithmetic_is_found_by_the_hash_of_the_codes():
-    """As on a machine that rounds otherwise: the same model, other probabilities."""
+def test_wrongly_decoded_codes_raise():
+    """Simulates a machine that rounds differently: same model, other probabilities."""
     codes, _ = draw(40)
     data, _ = WITHOUT.compress(codes)
     elsewhere = dataclasses.replace(
@@ -149,7 +151,7 @@ def test_other_arithmetic_is_found_by_the_hash_of_the_codes():
         prior_params=jax.tree.map(lambda x: x * (1 + 1e-6), WITHOUT.prior_params),
     )
     elsewhere.__dict__["_identity"] = WITHOUT._identity
-    with pytest.raises(UserError, match="not those that went in: this machine"):
+    with pytest.raises(UserError, match="do not match the original ones: this machine"):
         elsewhere.decompress(data)
 
 
@@ -170,6 +172,6 @@ def test_other_arithmetic_is_found_by_the_hash_of_the_codes():
         ),
     ],
 )
-def test_what_cannot_be_compressed_is_told(codec, change, message):
+def test_invalid_codes_and_labels_raise(codec, change, message):
     with pytest.raises(UserError, match=message):
         codec.compress(**({"codes": np.zeros((1, *GRID), int)} | change))

@@ -1,4 +1,4 @@
-"""Probabilities as integers, and symbols as the fewest bytes."""
+"""The range coder: integer frequencies and minimal payloads."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def softmax(logits):
 
 
 def draw(rng, count, num_symbols, scale):
-    """Logits and symbols of those probabilities."""
+    """Draw logits, and symbols with these probabilities."""
     logits = rng.normal(size=(count, num_symbols)).astype(np.float32) * scale
     symbols = [rng.choice(num_symbols, p=p) for p in softmax(logits)]
     return logits, np.array(symbols, np.int32)
@@ -29,7 +29,7 @@ def draw(rng, count, num_symbols, scale):
 class TestFrequencies:
     @pytest.mark.parametrize("num_symbols", [1, 2, 16, 512, 4096])
     @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
-    def test_integers_of_24_bits_near_the_probabilities(self, num_symbols, scale):
+    def test_are_24_bit_integers_close_to_the_probabilities(self, num_symbols, scale):
         rng = np.random.default_rng(0)
         logits = rng.normal(size=(20, num_symbols)).astype(np.float32) * scale
         found = frequencies(logits).astype(np.float64)
@@ -37,16 +37,16 @@ class TestFrequencies:
         np.testing.assert_array_equal(found.sum(axis=-1), 2**24)
         assert found.min() >= 1
         p = softmax(logits)
-        # No symbol is dearer than by the K units that all share.
+        # A symbol loses at most the share of the K units that ensure counts >= 1.
         assert (found >= p * (2**24 - num_symbols) - 1e-6).all()
         assert (np.abs(found - p * 2**24) <= num_symbols + 1).all()
 
-    def test_nan_is_refused(self):
+    def test_nan_raises(self):
         with pytest.raises(UserError, match="not all finite"):
             frequencies(np.array([[0.0, np.nan]], np.float32))
 
 
-def test_information_is_the_negative_logarithm():
+def test_information_is_the_negative_log2_probability():
     logits, symbols = draw(np.random.default_rng(0), 50, 7, 2.0)
     p = softmax(logits)[np.arange(50), symbols]
     assert information(logits, symbols) == pytest.approx(-np.log2(p).sum())
@@ -55,8 +55,8 @@ def test_information_is_the_negative_logarithm():
 class TestStream:
     @pytest.mark.parametrize("num_symbols", [2, 3, 16, 512])
     @pytest.mark.parametrize("scale", [0.0, 1.0, 12.0])
-    def test_round_trip_in_the_fewest_bytes(self, num_symbols, scale):
-        """A whole byte more than the information at most, and what rounds it up."""
+    def test_round_trip_with_minimal_payload(self, num_symbols, scale):
+        """The payload exceeds the information, rounded up to bytes, by one byte."""
         rng = np.random.default_rng(num_symbols)
         carries = 0
         for count in (*range(1, 40), 500):
@@ -76,7 +76,7 @@ class TestStream:
             np.testing.assert_array_equal(reader.read(freq[5:]), symbols[5:])
         assert carries or scale != 1.0
 
-    def test_a_megabyte_takes_no_longer_for_each_byte(self):
+    def test_megabyte_round_trip(self):
         rng = np.random.default_rng(0)
         symbols = rng.integers(256, size=2**20).astype(np.int32)
         writer = Writer()
@@ -89,13 +89,13 @@ class TestStream:
         found = [reader.read(freq) for _ in range(2**10)]
         np.testing.assert_array_equal(np.concatenate(found), symbols)
 
-    def test_bytes_that_no_symbols_become_are_told(self):
-        """2^64 - 1 is in the remainder behind the last of 2^24 parts of 2^64 - 1."""
+    def test_undecodable_bytes_raise(self):
+        """2^64 - 1 lies beyond the last of 2^24 equal integer parts of the state."""
         freq = frequencies(np.zeros((1, 16), np.float32))
         with pytest.raises(Undecodable):
             Reader(b"\xff" * 8).read(freq)
 
-    def test_impossible_symbols_cost_24_bits(self):
+    def test_symbols_of_zero_probability_cost_24_bits(self):
         freq = frequencies(np.array([[0.0, -1e9]] * 10, np.float32))
         writer = Writer()
         writer.write(np.ones(10, np.int32), freq)
@@ -103,7 +103,7 @@ class TestStream:
         assert len(payload) in (30, 31)
         np.testing.assert_array_equal(Reader(payload).read(freq), np.ones(10))
 
-    def test_nothing_and_the_only_symbol_have_no_bytes(self):
+    def test_empty_streams_and_single_symbols_take_no_bytes(self):
         writer = Writer()
         assert writer.getvalue() == b""
         only = frequencies(np.zeros((4, 1), np.float32))

@@ -1,4 +1,4 @@
-"""What the playground sends along is what the decoder makes, and it stays small."""
+"""The playground: precomputed changes match the decoder, and the size is bounded."""
 
 import base64
 import itertools
@@ -9,14 +9,14 @@ import jax
 import numpy as np
 import pytest
 
+import vqvae_jax
 from vqvae_jax.contrib.playground import playground
 from vqvae_jax.report import codebook
 from vqvae_jax.report.page import Section, render
-from vqvae_jax.workdir import restore
 
 
 def stub_decoder(codes):
-    """Cells of 2x2 pixels; a code reaches the cell to its right, more weakly."""
+    """Decode to cells of 2x2 pixels; a code also affects the cell to its right."""
     total = codes.sum(axis=-1)
     reached = total.copy()
     reached[:, :, 1:] += total[:, :, :-1] // 2
@@ -32,7 +32,7 @@ def unpacked(changes, choice):
 
 
 def choose(changes, choice, *cell):
-    """The picture that the page shows."""
+    """Return the picture that the page displays for a change."""
     return changes.picture + unpacked(changes, choice)[cell]
 
 
@@ -44,7 +44,7 @@ class TestPrecompute:
     CODES = draw_codes((3, 4, 2), 9)
     PALETTE = np.array([[0, 8], [5, 1]])
 
-    def test_every_choice_is_the_decoders_picture_to_within_one(self):
+    def test_every_change_matches_the_decoder_to_within_one(self):
         changes = playground.precompute(stub_decoder, self.CODES, self.PALETTE)
         np.testing.assert_array_equal(changes.codes, self.CODES)
         for choice in range(2):
@@ -55,7 +55,7 @@ class TestPrecompute:
                 shown = choose(changes, choice, row, column, book)
                 assert np.abs(shown.astype(int) - expected).max() <= 1
 
-    def test_changes_by_one_are_left_out(self):
+    def test_drops_differences_of_one(self):
         def decode(codes):
             return (100 + codes * [1, 2]).astype(np.uint8)
 
@@ -63,21 +63,21 @@ class TestPrecompute:
         changes = playground.precompute(decode, codes, np.array([[1]]))
         np.testing.assert_array_equal(choose(changes, 0, 0, 0, 0)[0, 0], [100, 102])
 
-    def test_starts_with_the_largest_change(self):
-        """Against the change of the sum of all pixels, of the first codebook."""
+    def test_starts_with_the_largest_change_of_the_first_codebook(self):
+        """The effect of a change is the sum of absolute differences."""
         changes = playground.precompute(stub_decoder, self.CODES, self.PALETTE)
-        own = stub_decoder(self.CODES[None])[0].astype(int)
+        original = stub_decoder(self.CODES[None])[0].astype(int)
         effects = {}
         for choice, (row, column) in itertools.product(range(2), np.ndindex(3, 4)):
             codes = self.CODES.copy()
             codes[row, column, 0] = self.PALETTE[choice, 0]
-            difference = np.abs(stub_decoder(codes[None])[0] - own)
+            difference = np.abs(stub_decoder(codes[None])[0] - original)
             difference[difference <= 1] = 0
             effects[4 * row + column, choice] = difference.sum()
         assert effects[changes.start] == max(effects.values())
         assert len(set(effects.values())) > 5
 
-    def test_of_a_large_grid_the_middle_can_be_changed(self):
+    def test_uses_the_centre_of_a_large_grid(self):
         codes = draw_codes((21, 18, 1), 9)
         palette = np.array([[4]])
         changes = playground.precompute(stub_decoder, codes, palette)
@@ -88,22 +88,22 @@ class TestPrecompute:
         expected = stub_decoder(codes[None])[0][4:36, 2:34].astype(int)
         assert np.abs(choose(changes, 0, 5, 6, 0) - expected).max() <= 1
 
-    def test_as_many_codes_are_kept_as_fit(self, monkeypatch):
+    def test_truncates_the_palette_to_what_fits(self, monkeypatch):
         def noise(codes):
             rng = np.random.default_rng(int(codes.sum()))
             return rng.integers(256, size=(len(codes), 6, 8, 3), dtype=np.uint8)
 
         palette = np.arange(10).repeat(2).reshape(10, 2)
-        # Of noise nothing deflates: a code takes 24 changes of 144 values.
-        of_code = 24 * 144 * 4 / 3
-        monkeypatch.setattr(playground, "_CHARACTERS", int(3.5 * of_code))
+        # Noise does not deflate: a code takes 24 changes of 144 values.
+        characters = 24 * 144 * 4 / 3
+        monkeypatch.setattr(playground, "_CHARACTERS", int(3.5 * characters))
         changes = playground.precompute(noise, self.CODES, palette)
         assert len(changes.added) == len(changes.palette) == 3
 
 
 class TestDiverse:
-    def test_takes_the_farthest_each_time(self):
-        """Against all distances, written out."""
+    def test_adds_the_farthest_code_each_time(self):
+        """Compared with a direct computation of all distances."""
         rng = np.random.default_rng(0)
         embeddings, counts = rng.normal(size=(12, 3)), rng.integers(1, 9, size=12)
         chosen = [int(np.argmax(counts))]
@@ -116,14 +116,13 @@ class TestDiverse:
         found = playground.diverse(embeddings, counts, 5)
         assert found.tolist() == sorted(chosen)
 
-    def test_codes_that_never_occur_come_last(self):
+    def test_unused_codes_come_last(self):
         embeddings = np.array([[0.0], [1.0], [2.0], [100.0]])
         counts = np.array([3, 1, 1, 0])
         assert playground.diverse(embeddings, counts, 3).tolist() == [0, 1, 2]
         assert playground.diverse(embeddings, counts, 4).tolist() == [0, 1, 2, 3]
 
-    def test_none_is_taken_twice(self):
-        """However near they are."""
+    def test_codes_are_distinct_even_for_equal_embeddings(self):
         found = playground.diverse(np.zeros((6, 2)), np.ones(6, int), 6)
         assert found.tolist() == list(range(6))
 
@@ -147,7 +146,7 @@ def facts_of(read, section):
 @pytest.mark.parametrize(
     ("grid", "num_codes", "choices"),
     [
-        # All of a small codebook; 16 of a larger one; 2048 changes at most.
+        # All codes of a small codebook; at most 16 codes; at most 2048 changes.
         ((4, 4, 1), 5, 5),
         ((8, 8, 1), 40, 16),
         ((8, 8, 10), 40, 3),
@@ -172,8 +171,8 @@ def test_work_is_bounded(read, grid, num_codes, choices):
     assert len(markup.of("option")) == (grid[-1] if grid[-1] > 1 else 0)
 
 
-def test_no_id_stands_twice_on_a_page_with_several_codebooks(read):
-    """The choice of the codebook was called as the section of that name is."""
+def test_ids_are_unique_on_a_page_with_several_codebooks(read):
+    """The id of the codebook menu must differ from that of the Codebook section."""
     section = section_of((4, 4, 2), 5)
     page = render(
         "run", results={}, sections=[Section("Codebook", ""), section], config={}
@@ -183,18 +182,18 @@ def test_no_id_stands_twice_on_a_page_with_several_codebooks(read):
     assert len(ids) == len(set(ids))
 
 
-def test_a_page_without_room_has_none(monkeypatch):
+def test_too_large_playgrounds_are_omitted(monkeypatch):
     assert section_of((8, 8, 40), 40) is None
     monkeypatch.setattr(playground, "_CHARACTERS", 10)
     assert section_of((4, 4, 1), 5) is None
 
 
-def test_facts_are_those_of_the_models_decoder(finished_run, read):
-    """Of a real one, whose choices are pixels of the page to within 1 of 255."""
-    model, params = restore(finished_run)
+def test_facts_match_a_trained_decoder(finished_run, read):
+    """The displayed pixels match the decoder's output to within 1 of 255."""
+    model, params = vqvae_jax.restore(finished_run)
     decode = jax.jit(model.decode)
     codes = draw_codes(model.grid, model.num_codes)
-    embeddings = codebook.embeddings_of(params)
+    embeddings = np.asarray(model.codebooks(params))
     colours = codebook.colours(codebook.principal(embeddings).places)
     section = playground.playground_section(
         lambda codes: np.asarray(decode(params, codes)),

@@ -1,44 +1,54 @@
-"""A comparison of tiny systems on digits, whole and with one that diverges."""
+"""A comparison of tiny systems on digits, of which one diverges."""
 
 import copy
 import json
 
 import pytest
 
-from vqvae_jax import pipeline
-from vqvae_jax.contrib import studies
+from vqvae_jax import pipeline, registry
+from vqvae_jax.contrib.studies import comparison
+from vqvae_jax.options import flatten
 from vqvae_jax.runtime.errors import DivergedError, UserError
+
+NETWORK = {"channels": 8, "residual_channels": 8}
+SIZES = {
+    "gan": {
+        "latent_dim": 4,
+        "generator": {"channels": 8},
+        "discriminator": {"channels": 8},
+    },
+    "vae": {"encoder": NETWORK, "decoder": NETWORK, "likelihood": "gaussian"},
+    "pixelcnn": {"network": {"layers": 1, "channels": 8}},
+    "vqvae": {
+        "encoder": NETWORK,
+        "decoder": NETWORK,
+        "quantizer": {"num_codes": 16, "dim": 4},
+        "likelihood": "gaussian",
+    },
+}
+STEPS = {"steps": 4, "log_every": 2, "checkpoint_every": 4}
 
 
 @pytest.fixture(scope="module")
 def config(make_config, digits_dir):
-    config = make_config("comparison", {"seeds": 2})
-    sizes = {
-        "gan": {"latent_dim": 4, "units": 8},
-        "vae": {"units": 8, "residual_units": 8, "likelihood": "gaussian"},
-        "pixelcnn": {"layers": 1, "units": 8},
-        "vqvae": {
-            "units": 8,
-            "residual_units": 8,
-            "num_codes": 16,
-            "dim": 4,
-            "likelihood": "gaussian",
-        },
+    changes = {
+        f"systems.{kind}.model.{key}": value
+        for kind, sizes in SIZES.items()
+        for key, value in flatten(sizes).items()
     }
-    for kind, system in config["systems"].items():
-        system["model"] |= sizes[kind]
-        system["data"]["data_dir"] = digits_dir
-        for name in ("training", "prior_training"):
-            if name in system:
-                system[name] |= {"steps": 4, "log_every": 2, "checkpoint_every": 4}
-        system["samples"] |= {"num_samples": 6, "batch_size": 3}
-    config["systems"]["vqvae"]["prior"] |= {"layers": 1, "units": 8}
-    return config
+    changes |= flatten({"systems.vqvae.prior.network": {"layers": 1, "channels": 8}})
+    changes |= flatten({"systems.vqvae.prior_training": STEPS})
+    for kind in SIZES:
+        changes[f"systems.{kind}.data.data_dir"] = digits_dir
+        changes |= flatten({f"systems.{kind}.training": STEPS})
+        drawn = {"num_samples": 6, "batch_size": 3}
+        changes |= flatten({f"systems.{kind}.samples": drawn})
+    return make_config("comparison", {"seeds": 2} | changes)
 
 
 @pytest.mark.slow
-def test_all_systems_and_seeds_end_in_one_table(config, tmp_path, monkeypatch, capsys):
-    """Once; the second seed of one of them diverges, and is told in its cell."""
+def test_all_systems_and_seeds_are_in_one_table(config, tmp_path, monkeypatch, capsys):
+    """The second seed of one system diverges, which its cell reports."""
     run_one = pipeline.run
     trained = []
 
@@ -49,8 +59,8 @@ def test_all_systems_and_seeds_end_in_one_table(config, tmp_path, monkeypatch, c
         run_one(system, workdir, only)
 
     monkeypatch.setattr(pipeline, "run", run)
-    assert studies.is_suite(config)
-    studies.run(config, str(tmp_path), command="python launch.py --x")
+    assert registry.load(registry.STUDIES["systems"]) is comparison.run
+    comparison.run(config, str(tmp_path), command="python launch.py --x")
     kinds = ("gan", "vae", "pixelcnn", "vqvae")
     assert trained == [(kind, seed) for seed in (0, 1) for kind in kinds]
     results = json.loads((tmp_path / "results.json").read_text())
@@ -76,11 +86,18 @@ def test_all_systems_and_seeds_end_in_one_table(config, tmp_path, monkeypatch, c
     assert "vae, seed 1: vae: loss is nan" in capsys.readouterr().out
 
 
-def test_a_mistake_in_one_system_is_told_before_any_is_trained(config, tmp_path):
+def test_invalid_options_raise_before_training(config, tmp_path):
     wrong = copy.deepcopy(config)
-    wrong["systems"]["vqvae"]["model"]["num_codes"] = 0
-    with pytest.raises(UserError, match=r"^model\.num_codes must be at least 1"):
-        studies.run(wrong, str(tmp_path / "run"))
+    wrong["systems"]["vqvae"]["model"]["quantizer"]["num_codes"] = 0
+    with pytest.raises(UserError, match=r"^model\.quantizer\.num_codes must be >= 1"):
+        comparison.run(wrong, str(tmp_path / "run"))
     with pytest.raises(UserError, match=r"^seeds must be at least 1, got 0"):
-        studies.run(config | {"seeds": 0}, str(tmp_path / "run"))
+        comparison.run(config | {"seeds": 0}, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_of_version_0_1_raises(config, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"is a run of vqvae_jax 0\.1") as caught:
+        comparison.run(config, str(tmp_path))
+    assert "\n" not in str(caught.value)

@@ -1,12 +1,17 @@
-"""The slides' table from made-up runs: each answer is a measurement or says so."""
+"""The slides' table for synthetic runs: a cell is measured or "not defined"."""
 
 import math
 import statistics
 
 import pytest
 
+from vqvae_jax import registry
 from vqvae_jax.contrib.studies.questions import NOT_DEFINED, Trained, compare
 
+TRAITS = {
+    kind: registry.load(registry.MODELS[kind].model).traits
+    for kind in ("gan", "vae", "pixelcnn", "vqvae")
+}
 DIMS = 64
 SHARP = {"gradient_magnitude": 0.5, "high_frequency_power": 0.25}
 
@@ -41,7 +46,8 @@ def table():
                 )
                 for b in (3.5, 3.5, 3.8)
             ],
-        }
+        },
+        TRAITS,
     )
 
 
@@ -72,7 +78,7 @@ def test_latents(table):
         "vqvae": "yes, reconstructs at 21 dB PSNR, 0.9 SSIM",
     }
     discrete = table["z discrete"]
-    # 0.5 nats for each of 64 values.
+    # 0.5 nats per value, for 64 values.
     bits = 0.5 * DIMS / math.log(2)
     assert discrete["vae"].values["kl_bits"] == pytest.approx([bits] * 3)
     assert discrete["vqvae"].text == "yes, 96 bits"
@@ -90,9 +96,9 @@ def test_stability_is_the_spread_over_seeds(table):
     assert stable["pixelcnn"].values["standard_deviation"] == [0.0]
 
 
-def test_what_never_finished_is_not_defined():
-    lost = [Trained({}, {}, 8, DIMS)] * 2
-    table = compare(dict.fromkeys(("gan", "vae", "pixelcnn", "vqvae"), lost))
+def test_diverged_systems_are_not_defined():
+    diverged = [Trained({}, {}, 8, DIMS)] * 2
+    table = compare(dict.fromkeys(TRAITS, diverged), TRAITS)
     for question in ("exact likelihood p(x)", "sharp images", "samples per second"):
         assert set(texts(table, question).values()) == {NOT_DEFINED}
     for kind, cell in table["stable training"].items():
@@ -101,13 +107,13 @@ def test_what_never_finished_is_not_defined():
         assert cell.values == {"diverged": [2]}
 
 
-def test_two_systems_of_one_kind_have_a_column_each():
+def test_systems_of_the_same_kind_have_separate_columns():
     table = compare(
         {
             "small": [trained(8, test_bits_per_dim_learned_prior=2.0)],
             "large": [trained(16, test_bits_per_dim_learned_prior=1.0)],
         },
-        kinds={"small": "vqvae", "large": "vqvae"},
+        traits=dict.fromkeys(("small", "large"), TRAITS["vqvae"]),
     )
     assert texts(table, "exact likelihood p(x)") == {
         "small": "no, a bound: 2 bits/dim",
@@ -116,7 +122,7 @@ def test_two_systems_of_one_kind_have_a_column_each():
     assert texts(table, "latent variable z")["large"] == "yes, 16 codes"
 
 
-def test_sharpness_and_speed_are_means(table):
+def test_sharpness_and_speed_are_means_over_seeds(table):
     cell = table["sharp images"]["gan"]
     assert cell.values["gradient_magnitude"] == [0.5, 0.5]
     assert "0.5 gradient magnitude" in cell.text

@@ -1,4 +1,4 @@
-"""A tiny sweep on digits, from its config to its page."""
+"""A tiny sweep over options on digits, from its config to its page."""
 
 import copy
 import json
@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from vqvae_jax import pipeline
-from vqvae_jax.contrib import studies
+from vqvae_jax import pipeline, registry
+from vqvae_jax.contrib.studies import robustness
 from vqvae_jax.report import figures
 from vqvae_jax.runtime.errors import DivergedError, UserError
 
@@ -17,10 +17,12 @@ def config(make_config, digits_dir):
     config = make_config("robustness", {"seeds": 2})
     base = config["base"]
     base["data"]["data_dir"] = digits_dir
-    base["model"] |= {"units": 8, "residual_units": 8, "num_codes": 16, "dim": 4}
+    for network in ("encoder", "decoder"):
+        base["model"][network] |= {"channels": 8, "residual_channels": 8}
+    base["model"]["quantizer"] |= {"num_codes": 16, "dim": 4}
     base["training"] |= {"steps": 2, "log_every": 2, "checkpoint_every": 2}
     base["training"] |= {"init_batches": 1}
-    config["vary"] = {"beta": [0.25, 2.0], "num_codes": [16, 8]}
+    config["vary"] = {"quantizer": {"beta": [0.25, 2.0], "num_codes": [16, 8]}}
     return config
 
 
@@ -28,34 +30,34 @@ def config(make_config, digits_dir):
 def test_each_setting_is_trained_once_and_compared(
     config, tmp_path, monkeypatch, capsys
 ):
-    """The base serves both options; one seed of one value diverges."""
+    """Both options share the runs of the base; one seed of one value diverges."""
     run_one = pipeline.run
     trained = []
 
     def run(one, workdir, only):
-        model = one["model"]
-        trained.append((model["beta"], model["num_codes"], one["seed"]))
+        quantizer = one["model"]["quantizer"]
+        trained.append((quantizer["beta"], quantizer["num_codes"], one["seed"]))
         if trained[-1] == (2.0, 16, 1):
             raise DivergedError("vqvae: loss is nan")
         run_one(one, workdir, only)
 
     monkeypatch.setattr(pipeline, "run", run)
-    assert studies.is_suite(config)
-    studies.run(config, str(tmp_path), command="python launch.py --x")
+    assert registry.load(registry.STUDIES["vary"]) is robustness.run
+    robustness.run(config, str(tmp_path), command="python launch.py --x")
     settings = [(0.25, 16), (2.0, 16), (0.25, 8)]
     assert trained == [(*setting, seed) for seed in (0, 1) for setting in settings]
 
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["budget"] == "2 steps of 64"
-    assert results["base"] == {"beta": 0.25, "num_codes": 16}
-    of_base = results["settings"]["beta"]["0.25"]
-    assert of_base == results["settings"]["num_codes"]["16"]
-    assert results["settings"]["beta"]["2.0"]["psnr_db"][1] is None
+    assert results["base"] == {"quantizer.beta": 0.25, "quantizer.num_codes": 16}
+    of_base = results["settings"]["quantizer.beta"]["0.25"]
+    assert of_base == results["settings"]["quantizer.num_codes"]["16"]
+    assert results["settings"]["quantizer.beta"]["2.0"]["psnr_db"][1] is None
     bits = {
         value: np.array(figures_of["bits_per_dim_uniform_prior"])
-        for value, figures_of in results["settings"]["num_codes"].items()
+        for value, figures_of in results["settings"]["quantizer.num_codes"].items()
     }
-    found = results["effects"]["num_codes"]["bits_per_dim_uniform_prior"]
+    found = results["effects"]["quantizer.num_codes"]["bits_per_dim_uniform_prior"]
     assert found["across_values"] == pytest.approx(
         abs(bits["16"].mean() - bits["8"].mean())
     )
@@ -74,20 +76,50 @@ def test_each_setting_is_trained_once_and_compared(
     ("change", "message"),
     [
         ({"vary": {"betta": [1.0]}}, r"^vary\.betta is not an option of base\.model"),
-        ({"vary": {"beta": []}}, r"^vary\.beta has no values"),
-        ({"vary": {"num_codes": [0]}}, r"^model\.num_codes must be at least 1"),
+        (
+            {"vary": {"quantizer": {"betta": [1.0]}}},
+            r"^vary\.quantizer\.betta is not an option of base\.model",
+        ),
+        (
+            {"vary": {"quantizer": {"beta": []}}},
+            r"^vary\.quantizer\.beta has no values",
+        ),
+        (
+            {"vary": {"quantizer": {"num_codes": [0]}}},
+            r"^model\.quantizer\.num_codes must be >= 1",
+        ),
         ({"seeds": 0}, r"^seeds must be at least 1, got 0"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_trained(
-    config, change, message, tmp_path
-):
+def test_invalid_options_raise_before_training(config, change, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        studies.run(copy.deepcopy(config) | change, str(tmp_path / "run"))
+        robustness.run(copy.deepcopy(config) | change, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
-def test_figure_has_a_column_an_option_and_a_row_a_figure():
+def test_options_of_the_same_name_are_trained_apart(config, tmp_path, monkeypatch):
+    trained = []
+
+    def run(one, workdir, only):
+        networks = (one["model"][name]["channels"] for name in ("encoder", "decoder"))
+        trained.append(tuple(networks))
+        raise DivergedError("vqvae: loss is nan")
+
+    monkeypatch.setattr(pipeline, "run", run)
+    vary = {name: {"channels": [8, 16]} for name in ("encoder", "decoder")}
+    with pytest.raises(UserError, match="all 3 settings diverged"):
+        robustness.run(config | {"seeds": 1, "vary": vary}, str(tmp_path))
+    assert trained == [(8, 8), (16, 8), (8, 16)]
+
+
+def test_a_workdir_of_version_0_1_raises(config, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"is a run of vqvae_jax 0\.1") as caught:
+        robustness.run(config, str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_figure_has_a_column_per_option_and_a_row_per_metric():
     seeds = {"PSNR": [20.0, 21.0], "perplexity": [3.0, 4.0]}
     measured = {"beta": {"0.1": seeds, "2.0": {name: [] for name in seeds}}}
     one = figures.settings(measured)

@@ -1,4 +1,6 @@
-"""The runs of a suite, without training anything."""
+"""The runs of a study, without training."""
+
+import copy
 
 import pytest
 
@@ -8,7 +10,7 @@ from vqvae_jax.runtime.errors import DivergedError, UserError
 from vqvae_jax.workdir import Workdir
 
 
-def test_every_config_runs_with_every_seed_and_one_may_diverge(
+def test_every_config_runs_with_every_seed_even_if_one_diverges(
     tmp_path, monkeypatch, capsys
 ):
     done = []
@@ -27,23 +29,24 @@ def test_every_config_runs_with_every_seed_and_one_may_diverge(
         for name in ("a", "b")
     ]
     assert "b, seed 0: loss is nan at step 3" in capsys.readouterr().out
-    places = [each.path for each in runs.runs_of(Workdir(tmp_path), "a", 2)]
-    assert places == [tmp_path / "a" / "0", tmp_path / "a" / "1"]
+    paths = [each.path for each in runs.runs_of(Workdir(tmp_path), "a", 2)]
+    assert paths == [tmp_path / "a" / "0", tmp_path / "a" / "1"]
 
 
-def test_a_suite_is_checked_whole(tiny_config):
+def test_all_configs_of_a_study_are_checked(tiny_config):
     config = {"seeds": 1, "base": tiny_config}
     assert runs.checked(config, ("seeds",), {"x": tiny_config})["x"].kind == "vqvae"
     with pytest.raises(UserError, match=r"^vary is missing from the config"):
         runs.checked(config, ("vary",), {})
     with pytest.raises(UserError, match=r"^seeds must be at least 1, got 0"):
         runs.checked(config | {"seeds": 0}, ("seeds",), {})
-    wrong = tiny_config | {"model": tiny_config["model"] | {"num_codes": 0}}
-    with pytest.raises(UserError, match=r"^model\.num_codes must be at least 1"):
+    wrong = copy.deepcopy(tiny_config)
+    wrong["model"]["quantizer"]["num_codes"] = 0
+    with pytest.raises(UserError, match=r"^model\.quantizer\.num_codes must be >= 1"):
         runs.checked(config, (), {"x": tiny_config, "y": wrong})
 
 
-def test_budget_adds_up_what_a_run_is_trained_on():
+def test_budget_lists_the_training_of_each_stage():
     config = {
         "training": {"steps": 1050, "batch_size": 32},
         "prior_training": {"steps": 450, "batch_size": 64},

@@ -1,4 +1,4 @@
-"""Sharpness, on images whose gradients and spectra are known in closed form."""
+"""Sharpness of images with gradients and spectra in closed form."""
 
 import math
 
@@ -19,12 +19,12 @@ ROWS, COLUMNS = np.mgrid[:H, :W]
 
 
 def as_images(*planes):
-    """Planes [H, W] of grey levels as the channels of one image."""
+    """Stack planes [H, W] of grey levels as the channels of one image."""
     return np.round(np.stack(planes, axis=-1)).astype(np.uint8)[None]
 
 
 def wave(*, rows=0.0, columns=0.0, amplitude=100):
-    """A cosine of so many cycles a pixel along rows and along columns."""
+    """Return a cosine with these frequencies, in cycles per pixel."""
     phases = [
         np.cos(2 * np.pi * f * (n + 0.5)) for f, n in ((rows, ROWS), (columns, COLUMNS))
     ]
@@ -32,7 +32,7 @@ def wave(*, rows=0.0, columns=0.0, amplitude=100):
 
 
 def photo(*, sigma=0.0):
-    """Patches 24x32 of a photograph, blurred before they are cut."""
+    """Return 24x32 patches of a photograph, blurred before cutting."""
     image = load_sample_image("china.jpg")[:408, :640].astype(float)
     image = ndimage.gaussian_filter(image, (sigma, sigma, 0)) if sigma else image
     patches = image.reshape(17, 24, 20, 32, 3).swapaxes(1, 2).reshape(-1, 24, 32, 3)
@@ -40,16 +40,16 @@ def photo(*, sigma=0.0):
 
 
 class TestGradientMagnitude:
-    def test_of_a_constant_image_is_zero(self):
+    def test_constant_image_is_zero(self):
         assert gradient_magnitude(as_images(np.full((H, W), 77))).tolist() == [0.0]
 
-    def test_of_a_ramp_is_its_slope(self):
-        """Down as well as up, which unsigned differences would wrap around."""
+    def test_ramp_has_its_slope(self):
+        """Also downwards, where unsigned differences would wrap around."""
         up, down = 3 * ROWS + 4 * COLUMNS, 200 - 3 * ROWS - 4 * COLUMNS
         both = np.concatenate([as_images(up), as_images(down)])
         np.testing.assert_allclose(gradient_magnitude(both), 5.0)
 
-    def test_of_a_checkerboard(self):
+    def test_checkerboard(self):
         board = as_images(40 + 200 * ((ROWS + COLUMNS) % 2))
         assert gradient_magnitude(board) == pytest.approx([200 * math.sqrt(2)])
 
@@ -57,13 +57,13 @@ class TestGradientMagnitude:
         images = as_images(5 * ROWS, np.full((H, W), 9), 7 * COLUMNS)
         assert gradient_magnitude(images) == pytest.approx([4.0])
 
-    def test_needs_neighbours(self):
+    def test_images_without_neighbours_raise(self):
         with pytest.raises(UserError, match=r"at least 2x2, got \(3, 1, 5, 1\)"):
             gradient_magnitude(np.zeros((3, 1, 5, 1), np.uint8))
 
 
 class TestHighFrequencyPower:
-    def test_of_a_constant_image_is_zero(self):
+    def test_constant_image_is_zero(self):
         power = high_frequency_power(as_images(np.full((H, W), 77)))
         np.testing.assert_allclose(power, 0, atol=1e-20)
 
@@ -75,20 +75,20 @@ class TestHighFrequencyPower:
             ({"columns": 11 / 40}, 100**2 / 2),
             ({"rows": 5 / 24}, 0),
             ({"rows": 7 / 24}, 100**2 / 2),
-            # Each below the cut; together sqrt(0.208² + 0.125²) = 0.243, or 0.266.
+            # Below the cutoff each; together sqrt(0.208² + 0.125²) = 0.243, or 0.272.
             ({"rows": 5 / 24, "columns": 5 / 40}, 0),
             ({"rows": 5 / 24, "columns": 7 / 40}, 100**2 / 4),
         ],
     )
-    def test_of_a_pure_wave(self, frequencies, expected):
-        """The amplitude's square over two, for each direction, above the cut."""
+    def test_pure_wave(self, frequencies, expected):
+        """Above the cutoff, a direction contributes half the squared amplitude."""
         power = high_frequency_power(as_images(wave(**frequencies)))
-        # Rounding to grey levels is noise of variance 1/12.
+        # Rounding to grey levels adds noise of variance 1/12.
         assert power == pytest.approx([expected], abs=100 * 0.3)
         assert power > 1000 if expected else power < 0.2
 
-    def test_of_noise_adds_up_to_the_variance(self):
-        """Parseval: each of white noise's H W coefficients has the same part of it."""
+    def test_white_noise_is_its_variance_above_the_cutoff(self):
+        """By Parseval, all H W coefficients of white noise have the same power."""
         noise = np.random.default_rng(0).integers(256, size=(400, H, W, 2))
         high = sum(
             math.hypot(k / (2 * H), m / (2 * W)) > 0.25
@@ -99,12 +99,12 @@ class TestHighFrequencyPower:
         power = high_frequency_power(noise.astype(np.uint8)).mean()
         assert power == pytest.approx(expected, rel=0.01)
 
-    def test_a_checkerboard_is_nearly_all_high(self):
+    def test_checkerboard_is_mostly_high(self):
         board = as_images(40 + 200 * ((ROWS + COLUMNS) % 2))
         assert 0.99 < high_frequency_power(board)[0] / 100**2 <= 1
 
-    def test_a_ramp_is_nearly_all_low(self):
-        """Its ends differ, which is no edge."""
+    def test_ramp_is_mostly_low(self):
+        """The jump between its ends does not count as an edge."""
         ramp = as_images(12 * COLUMNS)
         assert high_frequency_power(ramp)[0] < 0.001 * ramp.var()
 
@@ -114,20 +114,20 @@ class TestHighFrequencyPower:
 
 
 class TestRatios:
-    def test_of_real_images_to_themselves_are_one(self):
+    def test_real_images_have_ratio_one_to_themselves(self):
         assert sharpness_ratios(photo(), photo()) == {
             "gradient_magnitude_ratio": 1.0,
             "high_frequency_power_ratio": 1.0,
         }
 
-    def test_fall_with_blur(self):
+    def test_blur_lowers_ratios(self):
         by_blur = [sharpness_ratios(photo(sigma=s), photo()) for s in (0.5, 1.0, 2.0)]
         for name in by_blur[0]:
             values = [1.0, *(ratios[name] for ratios in by_blur)]
             assert np.all(np.diff(values) < -0.01)
             assert values[-1] < 0.5
 
-    def test_compare_means_of_sets_of_any_size(self):
+    def test_sets_can_differ_in_size(self):
         weak, strong = wave(columns=0.4, amplitude=30), wave(columns=0.4, amplitude=60)
         real = np.repeat(as_images(strong), 300, axis=0)
         samples = np.concatenate([as_images(weak), as_images(strong)])
@@ -135,7 +135,7 @@ class TestRatios:
         assert ratios["gradient_magnitude_ratio"] == pytest.approx(0.75, rel=0.02)
         assert ratios["high_frequency_power_ratio"] == pytest.approx(0.625, rel=0.02)
 
-    def test_other_sizes_and_flat_references_are_refused(self):
+    def test_other_sizes_and_flat_references_raise(self):
         flat = np.zeros((2, 8, 8, 1), np.uint8)
         with pytest.raises(UserError, match="must have the same size"):
             sharpness_ratios(flat, photo())

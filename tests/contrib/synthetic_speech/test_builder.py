@@ -1,4 +1,4 @@
-"""The embedded speech: sizes, sentences and phones, and that it never changes."""
+"""The synthetic speech set: sizes, sentences, phones and determinism."""
 
 import hashlib
 import os
@@ -11,9 +11,9 @@ import pytest
 
 from vqvae_jax.contrib.synthetic_speech import builder, espeak
 from vqvae_jax.contrib.synthetic_speech.espeak import Phoneme
-from vqvae_jax.data import SpeechDataConfig, open_speech
 from vqvae_jax.runtime.errors import UserError
 
+pytest.importorskip("vqvae_jax.tasks.speech", reason="reads the set as the task does")
 pytest.importorskip("soxr", reason="soxr is not installed")
 needs_espeak = pytest.mark.skipif(
     not espeak.is_available(),
@@ -23,6 +23,9 @@ SIZES = {"train": 9, "validation": 3, "test": 6}
 
 
 def prepared(data_dir, **changes):
+    from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
+    from vqvae_jax.tasks.speech.dataset import open_speech
+
     options = {"source": "tfds", "name": "speech/tiny", "crop_samples": 4_000}
     return open_speech(SpeechDataConfig(**options | changes, data_dir=str(data_dir)))
 
@@ -65,7 +68,7 @@ class TestSpeech:
             lengths = [len(utterance["audio"]) for utterance in utterances[split]]
             assert getattr(dataset, split).lengths.tolist() == lengths
 
-    def test_phones_follow_each_other_from_first_to_last(self, utterances):
+    def test_phones_cover_the_utterance_without_gaps(self, utterances):
         for utterance in [u for split in utterances.values() for u in split]:
             starts, ends, ids = utterance["phones"].T
             assert starts[0] == 0
@@ -76,7 +79,7 @@ class TestSpeech:
             assert ids.max() < len(builder.PHONES)
             assert len(ids) > 15
 
-    def test_silence_is_silent_and_speech_is_not(self, utterances):
+    def test_silence_is_much_quieter_than_speech(self, utterances):
         for utterance in utterances["train"]:
             loudness = {True: [], False: []}
             for start, end, phone in utterance["phones"]:
@@ -85,12 +88,12 @@ class TestSpeech:
             assert np.mean(loudness[True]) < 0.1 * np.mean(loudness[False])
 
     def test_no_sentence_is_in_two_splits(self, utterances):
-        said = {s: {int(u["sentence"]) for u in us} for s, us in utterances.items()}
-        assert not said["train"] & said["validation"]
-        assert not said["train"] & said["test"]
-        assert not said["validation"] & said["test"]
-        # Their own of each speaker, and of test one that all of them say.
-        assert {s: len(numbers) for s, numbers in said.items()} == {
+        found = {s: {int(u["sentence"]) for u in us} for s, us in utterances.items()}
+        assert not found["train"] & found["validation"]
+        assert not found["train"] & found["test"]
+        assert not found["validation"] & found["test"]
+        # Sentences of one speaker each, and in test one that all speakers say.
+        assert {s: len(numbers) for s, numbers in found.items()} == {
             "train": 9,
             "validation": 3,
             "test": 4,
@@ -99,7 +102,7 @@ class TestSpeech:
     def test_all_speakers_say_the_shared_sentence(self, utterances):
         shared = [u for u in utterances["test"] if u["sentence"] == 0]
         assert [int(u["speaker"]) for u in shared] == [0, 1, 2]
-        # The same phones, however long they take.
+        # Equal phones, with different durations.
         spoken = [u["phones"][u["phones"][:, 2] != 0, 2].tolist() for u in shared]
         assert spoken[0] == spoken[1] == spoken[2]
         assert len({len(u["audio"]) for u in shared}) == 3
@@ -108,7 +111,7 @@ class TestSpeech:
         for split in utterances.values():
             assert {int(u["speaker"]) for u in split} == {0, 1, 2}
 
-    def test_it_is_the_same_when_prepared_again(self, utterances, tmp_path):
+    def test_preparing_again_gives_the_same_set(self, utterances, tmp_path):
         again = prepared(tmp_path)
         for split in SIZES:
             for one, other in zip(
@@ -118,23 +121,23 @@ class TestSpeech:
                     np.testing.assert_array_equal(one[key], other[key])
 
     @pytest.mark.slow
-    def test_it_is_the_same_in_every_process(self, tmp_path):
-        """For all speakers; some of eSpeak's variants would not be."""
+    def test_every_process_gives_the_same_set(self, tmp_path):
+        """For all speakers used here; some variants of eSpeak are not deterministic."""
         script = """
 import hashlib
-from vqvae_jax.data import espeak, speech
-voices = dict(speech.speakers(109))
+from vqvae_jax.contrib.synthetic_speech import builder, espeak
+voices = dict(builder.speakers(109))
 synthesizer = espeak.Synthesizer()
 text = "Joy found a huge treasure beneath the wooden bridge."
-said = [synthesizer.say(text, voice).audio.tobytes() for voice in voices.values()]
-assert len(set(said)) == 109
-print(hashlib.sha256(b"".join(said)).hexdigest())
+clips = [synthesizer.say(text, voice).audio.tobytes() for voice in voices.values()]
+assert len(set(clips)) == 109
+print(hashlib.sha256(b"".join(clips)).hexdigest())
 """
         hashes = {
             subprocess.run(
                 [sys.executable, "-c", script],
                 env={**os.environ, "PYTHONHASHSEED": str(seed)},
-                cwd=pathlib.Path(__file__).parents[2],
+                cwd=pathlib.Path(__file__).parents[3],
                 capture_output=True,
                 check=True,
             ).stdout
@@ -143,7 +146,7 @@ print(hashlib.sha256(b"".join(said)).hexdigest())
         assert len(hashes) == 1
         assert len(hashes.pop().strip()) == len(hashlib.sha256().hexdigest())
 
-    def test_another_rate_moves_the_phones(self, data_dir, dataset):
+    def test_resampling_scales_the_phones(self, data_dir, dataset):
         slow = prepared(data_dir, sample_rate=8_000)
         one, other = dataset.test[4], slow.test[4]
         assert abs(len(one["audio"]) / 2 - len(other["audio"])) <= 1
@@ -153,7 +156,7 @@ print(hashlib.sha256(b"".join(said)).hexdigest())
         np.testing.assert_array_equal(other["phones"][:, 2], one["phones"][:, 2])
 
     def test_every_word_has_known_phones(self):
-        """A phone that is not known would end a long preparation."""
+        """An unknown phone would abort a long preparation."""
         synthesizer = espeak.Synthesizer()
         (_, voice), *_ = builder.speakers(1)
         seen = set()
@@ -163,7 +166,7 @@ print(hashlib.sha256(b"".join(said)).hexdigest())
         assert seen == set(builder.PHONES)
 
 
-def test_segments_scale_times_and_join_silences():
+def test_segments_scale_times_and_merge_silences():
     phonemes = (
         Phoneme("h", 264),
         Phoneme("'oU", 2_205),
@@ -180,27 +183,27 @@ def test_segments_scale_times_and_join_silences():
     assert [builder.PHONES[phone] for phone in got[:, 2]] == names
     assert got[:, 0].tolist() == expected
     assert got[:, 1].tolist() == [*expected[1:], 7_257]
-    # What begins at the very end is nowhere.
+    # A phone that starts at the end is dropped.
     assert len(builder.segments(phonemes, length=7_256)) == 6
 
 
-def test_an_unknown_phone_is_told():
-    with pytest.raises(UserError, match=r"eSpeak NG says 'x'.*espeakng-loader"):
+def test_unknown_phone_raises():
+    with pytest.raises(UserError, match=r"eSpeak NG .* phone 'x'.*espeakng-loader"):
         builder.segments((Phoneme("x", 0),), length=100)
 
 
-def test_speakers_are_different_voices_with_names_of_their_own():
+def test_speakers_have_distinct_voices_and_names():
     voices = builder.speakers(109)
     assert len({name for name, _ in voices}) == 109
     assert len({voice for _, voice in voices}) == 109
     assert builder.speakers(7) == voices[:7]
     assert len({voice.variant for _, voice in voices[:36]}) == 36
-    with pytest.raises(UserError, match="1 to 144 speakers"):
+    with pytest.raises(UserError, match=r"speakers must be in 1 \.\.\. 144, got 145"):
         builder.speakers(145)
 
 
-def test_without_espeak_the_way_out_is_told(tmp_path, monkeypatch):
+def test_without_espeak_the_error_suggests_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(UserError, match=r"pip install -e '\.\[speech\]'") as caught:
+    with pytest.raises(UserError, match=r"pip install 'vqvae_jax\[speech\]'") as caught:
         prepared(tmp_path)
     assert "\n" not in str(caught.value)

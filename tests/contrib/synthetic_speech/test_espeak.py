@@ -1,4 +1,4 @@
-"""What eSpeak says, by what a listener would measure."""
+"""Phonemes, times and voices of eSpeak, measured in the audio."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ MALE, FEMALE = Voice(variant="m3"), Voice(variant="f4")
 
 @needs_espeak
 class TestSynthesizer:
-    def test_phonemes_are_those_of_the_words(self):
+    def test_phonemes_match_the_words(self):
         spoken = Synthesizer().say("Peter saw a fish.", MALE)
         names = [p.name.strip("',") for p in spoken.phonemes]
         assert names[:9] == ["p", "i:", "t#", "3", "s", "O:", "a#", "f", "I"]
@@ -32,24 +32,24 @@ class TestSynthesizer:
         assert 0 <= starts[0] < starts[-1] <= len(spoken.audio)
         assert spoken.audio.dtype == np.int16
 
-    def test_a_copy_begins_anew(self):
-        """The same texts in the same order are the same sound, whatever went before."""
-        said = []
+    def test_copies_have_separate_state(self):
+        """The same texts in the same order give the same samples in every copy."""
+        spoken = []
         for _ in range(2):
             synthesizer = Synthesizer()
-            said.append([synthesizer.say(TEXT, voice) for voice in (MALE, FEMALE)])
-        for one, other in zip(*said, strict=True):
+            spoken.append([synthesizer.say(TEXT, voice) for voice in (MALE, FEMALE)])
+        for one, other in zip(*spoken, strict=True):
             np.testing.assert_array_equal(one.audio, other.audio)
             assert one.phonemes == other.phonemes
 
-    def test_phone_times_are_those_of_the_sound(self):
-        """An s has most of its sound above 3 kHz, a vowel below."""
+    def test_phone_times_match_the_audio(self):
+        """An s has most of its power above 3 kHz, a vowel below."""
         spoken = Synthesizer().say("See the sea, saw the sauce, so sue Sam.", MALE)
         phonemes = [*spoken.phonemes, Phoneme("_", len(spoken.audio))]
         low = {"s": [], "vowel": []}
         for phoneme, after in itertools.pairwise(phonemes):
-            letters = phoneme.name.strip("',")
-            kind = "s" if letters == "s" else "vowel" if letters[0] in "iOaou" else ""
+            symbol = phoneme.name.strip("',")
+            kind = "s" if symbol == "s" else "vowel" if symbol[0] in "iOaou" else ""
             if kind:
                 power = np.abs(np.fft.rfft(spoken.audio[phoneme.start : after.start]))
                 edge = round(len(power) * 3_000 / (espeak.RATE / 2))
@@ -58,7 +58,7 @@ class TestSynthesizer:
         assert len(low["vowel"]) >= 7
         assert max(low["s"]) < 0.5 < min(low["vowel"])
 
-    def test_options_of_a_voice_are_heard(self):
+    def test_voice_options_change_the_audio(self):
         synthesizer = Synthesizer()
 
         def seconds(**options):
@@ -66,7 +66,7 @@ class TestSynthesizer:
             return len(synthesizer.say(TEXT, voice).audio) / espeak.RATE
 
         def hertz(**options):
-            """The pitch: the strongest period of the middle of a long vowel."""
+            """The pitch: the strongest period in the middle of a long vowel."""
             voice = dataclasses.replace(MALE, pitch_range=0, **options)
             spoken = synthesizer.say("Aah.", voice)
             middle = spoken.audio[len(spoken.audio) // 3 :][:2_048].astype(float)
@@ -85,26 +85,27 @@ class TestSynthesizer:
     @pytest.mark.parametrize(
         "voice", [Voice(variant="m3", language="xx"), Voice(variant="nobody")]
     )
-    def test_an_unknown_voice_is_told(self, voice):
+    def test_unknown_voice_raises(self, voice):
         name = f"{voice.language}+{voice.variant}"
         with pytest.raises(UserError, match=f"no voice '{name}'".replace("+", r"\+")):
             Synthesizer().say(TEXT, voice)
 
-    def test_nothing_to_say_is_told(self):
-        with pytest.raises(UserError, match="says nothing to ''"):
+    def test_empty_text_raises(self):
+        with pytest.raises(UserError, match="returned no sound for ''"):
             Synthesizer().say("", MALE)
 
 
-def test_without_espeak_the_way_out_is_told(monkeypatch):
+def test_without_espeak_the_error_suggests_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(
-        UserError, match=r"espeakng-loader is needed .* pip install -e '\.\[speech\]'"
+        UserError,
+        match=r"espeakng-loader is needed .* pip install 'vqvae_jax\[speech\]'",
     ):
         Synthesizer()
 
 
 @needs_espeak
-def test_a_library_of_another_machine_is_told(monkeypatch, tmp_path):
+def test_library_of_another_platform_raises(monkeypatch, tmp_path):
     import espeakng_loader
 
     (tmp_path / "libespeak.so").write_bytes(b"no library")

@@ -1,4 +1,4 @@
-"""Latent use: what is scored with which latents, against direct computations."""
+"""Latent use and reconstruction quality, against direct computations."""
 
 import json
 import math
@@ -13,20 +13,20 @@ from vqvae_jax.tasks.hierarchy import evaluation
 from vqvae_jax.workdir import Workdir
 
 
-class Told:
-    """Latents are a frame's first code, and a code costs its distance to it in bits."""
+class FirstCode:
+    """Latents are the first code of a frame; a code costs its distance in bits."""
 
     def encode(self, params, codes):
         return params * codes[:, 0, 0]
 
     def log_prob(self, params, codes, latents):
-        far = jnp.abs(codes - latents[:, None, None]).sum(axis=(1, 2, 3))
-        return -far * math.log(2)
+        distances = jnp.abs(codes - latents[:, None, None])
+        return -distances.sum(axis=(1, 2, 3)) * math.log(2)
 
 
 @pytest.fixture
 def frames():
-    """Nineteen frames of 2x3 codes: not a multiple of a batch."""
+    """Nineteen frames of 2x3 codes, not a multiple of the batch size."""
     codes = np.random.default_rng(0).integers(9, size=(19, 2, 3, 1), dtype=np.int32)
     return [{"codes": frame, "label": np.int32(0)} for frame in codes]
 
@@ -36,20 +36,20 @@ def in_batches(source):
 
 
 @pytest.mark.parametrize("n", [2, 3, 19, 1000])
-def test_others_are_all_frames_and_none_its_own(n):
+def test_derangement_has_no_fixed_point(n):
     others = evaluation.derangement(n)
     assert sorted(others) == list(range(n))
     assert np.all(others != np.arange(n))
 
 
-def test_one_frame_has_no_other():
-    with pytest.raises(UserError, match="there must be two frames, there is 1"):
+def test_one_frame_cannot_be_exchanged():
+    with pytest.raises(UserError, match="needs at least two frames, got 1"):
         evaluation.derangement(1)
 
 
-def test_bits_with_own_and_with_other_latents(frames):
+def test_bits_given_own_and_other_latents(frames):
     codes = np.stack([frame["codes"] for frame in frames])
-    found = evaluation.latent_use(Told(), jnp.int32(1), frames, in_batches)
+    found = evaluation.latent_use(FirstCode(), jnp.int32(1), frames, in_batches)
     latents = codes[:, 0, 0]
     own = np.abs(codes - latents[:, None, None]).sum(axis=(1, 2, 3)).mean()
     swapped = latents[evaluation.derangement(19)]
@@ -58,13 +58,13 @@ def test_bits_with_own_and_with_other_latents(frames):
     assert other > own
 
 
-def test_every_frame_is_encoded_once_and_in_order(frames):
-    latents = evaluation.encode_all(Told(), jnp.int32(2), frames, in_batches)
+def test_each_frame_is_encoded_once_in_order(frames):
+    latents = evaluation.encode_all(FirstCode(), jnp.int32(2), frames, in_batches)
     expected = [2 * frame["codes"][0, 0] for frame in frames]
     np.testing.assert_array_equal(latents, expected)
 
 
-def test_psnr_is_that_of_the_stored_images(tmp_path):
+def test_psnr_of_stored_images(tmp_path):
     rng = np.random.default_rng(0)
     test = [{"image": i} for i in rng.integers(256, size=(9, 4, 4, 1), dtype=np.uint8)]
     frames = np.array([1, 4, 8])
@@ -91,7 +91,7 @@ def test_psnr_is_that_of_the_stored_images(tmp_path):
 
 @pytest.mark.slow
 def test_results_of_a_run_add_up(hierarchy_run):
-    """All three models of one run; 6 bits of latents, 16 codes a frame."""
+    """Of all three models; a frame has 6 bits of latents and 16 codes."""
     results = json.loads((hierarchy_run / "results.json").read_text())
     assert results["global_bits_per_frame"] == 2 * math.log2(8)
     assert results["global_compression_ratio"] == 512 / 6
@@ -104,7 +104,6 @@ def test_results_of_a_run_add_up(hierarchy_run):
         other = results[f"{prefix}decoder_bits_per_frame_other_latents"]
         assert results[f"{prefix}latent_margin_bits_per_frame"] == other - right
         assert results[f"{prefix}total_bits_per_frame"] == right + results[rate]
-    # As training's own validation has it: the same z, whatever the batches.
     without = results["decoder_bits_per_frame_without_latents"]
     assert without == pytest.approx(16 * results["prior_bits_per_code"])
     assert 0 < without < 16 * 5

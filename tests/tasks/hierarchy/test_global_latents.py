@@ -1,4 +1,4 @@
-"""p(codes | latents): a distribution, drawn from as it is scored."""
+"""p(codes | latents): its probabilities, and draws that follow them."""
 
 import itertools
 
@@ -6,35 +6,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_models import changed
 
 from vqvae_jax.models.prior import Prior
+from vqvae_jax.networks.pixelcnn import PixelCNN
+from vqvae_jax.quantizers import VQ
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.tasks.hierarchy.global_latents import GlobalLatents
 from vqvae_jax.tasks.hierarchy.model import Hierarchy
+from vqvae_jax.tasks.hierarchy.networks import GlobalDecoder, GlobalEncoder
 
-SMALL = {
-    "latents": 2,
-    "dim": 3,
-    "stages": 0,
-    "encoder_units": 8,
-    "residual_blocks": 0,
-    "map_features": 5,
-    "layers": 2,
-    "units": 8,
-    "kernel_size": 3,
+SMALL = {"channels": 8, "num_downsamples": 0, "residual_blocks": 0}
+NETWORKS = {
+    "encoder": GlobalEncoder(**SMALL),
+    "to_map": GlobalDecoder(out_channels=5, **SMALL),
+    "pixelcnn": PixelCNN(layers=2, channels=8, kernel_size=3),
 }
+MODEL = Hierarchy(grid=(4, 5, 1), num_codes=7, **NETWORKS)
 
 
 @pytest.fixture(scope="module")
 def trained():
-    """A model of 1x2 cells of 3 codes, with random parameters of some size."""
-    sizes = {"grid": (1, 2, 1), "num_codes": 3, "latent_codes": 4}
-    model = Hierarchy(**sizes, codebook_init="uniform", **SMALL)
+    """A model of 1x2 cells of 3 codes, with random rows in its codebooks."""
+    quantizer = VQ(num_codebooks=2, num_codes=4, dim=3, codebook_init="uniform")
+    model = Hierarchy(grid=(1, 2, 1), num_codes=3, quantizer=quantizer, **NETWORKS)
     batch = {"codes": jnp.zeros((8, 1, 2, 1), int), "mask": jnp.ones(8, bool)}
     params = jax.jit(model.init)(jax.random.key(0), batch)
     rows = np.random.default_rng(0).normal(0, 10, (2, 4, 3)).astype(np.float32)
-    codebook = params.codebook._replace(embeddings=jnp.asarray(rows))
-    params = params._replace(codebook=codebook)
+    state = params.quantizer._replace(embeddings=jnp.asarray(rows))
+    params = params._replace(quantizer=state)
     every = np.array(list(itertools.product(range(3), repeat=2)))
     return model, params, every.reshape(9, 1, 2, 1)
 
@@ -48,7 +47,7 @@ def test_probabilities_sum_to_one_and_depend_on_the_latents(trained):
     assert np.abs(p[0] - p[1]).max() > 0.02
 
 
-def test_draws_have_these_probabilities(trained):
+def test_draws_follow_the_probabilities(trained):
     model, params, every = trained
     latents = np.tile(np.array([[1, 3]]), (6000, 1))
     p = np.exp(jax.jit(model.log_prob)(params, every, latents[:9]))
@@ -58,32 +57,40 @@ def test_draws_have_these_probabilities(trained):
     assert np.all(np.abs(drawn - p) < 4 * np.sqrt(p * (1 - p) / 6000))
 
 
-def test_the_twin_without_latents_is_the_same_pixelcnn():
-    model = Hierarchy(grid=(4, 5, 1), num_codes=7, dropout=0.3, **SMALL)
-    expected = Prior(
-        grid=(4, 5, 1), num_codes=7, layers=2, units=8, kernel_size=3, dropout=0.3
-    )
+def test_without_latents_it_is_the_same_pixelcnn():
+    model = changed(MODEL, {"pixelcnn.dropout": 0.3})
+    network = PixelCNN(layers=2, channels=8, kernel_size=3, dropout=0.3)
+    expected = Prior(grid=(4, 5, 1), num_codes=7, network=network)
     assert model.without_latents == expected
     assert model.codes_per_frame == 20
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("name", "value", "message"),
     [
-        ({"latents": 0}, "^latents must be at least 1, got 0"),
-        ({"map_features": 0}, "^map_features must be at least 1"),
-        ({"residual_blocks": -1}, "^residual_blocks must not be negative"),
-        ({"stages": 3}, "^stages=3 halves a grid of 4x5 codes to less than one cell"),
-        ({"kernel_size": 4}, "^kernel_size must be odd"),
-        ({"dtype": "float16"}, "^dtype must be one of"),
+        ("quantizer.num_codebooks", 0, "must be >= 1, got 0"),
+        ("to_map.out_channels", 0, "must be >= 1, got 0"),
+        ("encoder.residual_blocks", -1, "must be >= 0 and <= 1000, got -1"),
+        ("to_map.residual_blocks", -1, "must be >= 0 and <= 1000, got -1"),
+        ("pixelcnn.kernel_size", 4, "must be odd and > 1 and <= 255, got 4"),
+        ("encoder.dtype", "float16", "must be one of float32, bfloat16"),
+        ("to_map.dtype", "float16", "must be one of float32, bfloat16"),
+        ("pixelcnn.dtype", "float16", "must be one of float32, bfloat16"),
     ],
 )
-def test_sizes_that_cannot_be(options, message):
-    with pytest.raises(UserError, match=message):
-        GlobalLatents(grid=(4, 5, 1), num_codes=7, **options)
+def test_invalid_options_raise(name, value, message):
+    with pytest.raises(UserError, match=rf"^model\.{name} {message}"):
+        changed(MODEL, {name: value})
 
 
-def test_arrays_of_other_models_are_refused(trained):
+@pytest.mark.parametrize("network", ["encoder", "to_map"])
+def test_more_halvings_than_a_side_allows_raise(network):
+    message = "num_downsamples=3 halves a grid of 4x5 codes to less than one cell"
+    with pytest.raises(UserError, match=rf"^model\.{network}\.{message}"):
+        changed(MODEL, {f"{network}.num_downsamples": 3})
+
+
+def test_arrays_of_other_models_raise(trained):
     model, params, every = trained
     with pytest.raises(UserError, match=r"codes must have shape \[B, 1, 2, 1\]"):
         model.encode(params, np.zeros((2, 2, 1, 1), int))

@@ -1,4 +1,4 @@
-"""The second VQ-VAE: its loss, its codebooks, and that its latents are used."""
+"""The second VQ-VAE: its loss, its codebooks, and that it uses its latents."""
 
 import math
 
@@ -7,30 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny_models import changed
 
+from vqvae_jax.networks.pixelcnn import PixelCNN
+from vqvae_jax.quantizers import VQ
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.hierarchy.model import Hierarchy
-from vqvae_jax.training.state import Model, init_state, make_train_step
+from vqvae_jax.tasks.hierarchy.networks import GlobalDecoder, GlobalEncoder
+from vqvae_jax.training.step import init_state, make_train_step
 
 SMALL = {
-    "grid": (4, 5, 1),
-    "num_codes": 6,
-    "latents": 3,
-    "dim": 2,
-    "stages": 1,
-    "encoder_units": 8,
+    "channels": 8,
+    "num_downsamples": 1,
     "residual_blocks": 0,
-    "residual_units": 4,
-    "map_features": 6,
-    "layers": 1,
-    "units": 8,
-    "kernel_size": 3,
-    "latent_codes": 4,
+    "residual_channels": 4,
 }
-
-
-def make(**changes):
-    return Hierarchy(**SMALL | changes)
+MODEL = Hierarchy(
+    grid=(4, 5, 1),
+    num_codes=6,
+    quantizer=VQ(num_codebooks=3, num_codes=4, dim=2),
+    encoder=GlobalEncoder(**SMALL),
+    to_map=GlobalDecoder(out_channels=6, **SMALL),
+    pixelcnn=PixelCNN(layers=1, channels=8, kernel_size=3),
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +40,13 @@ def batch():
 
 @pytest.fixture(scope="module")
 def params(batch):
-    return jax.jit(make().init)(jax.random.key(0), batch)
+    return jax.jit(MODEL.init)(jax.random.key(0), batch)
 
 
 @pytest.fixture(scope="module")
 def measured(params, batch):
-    """All that the methods say of one batch, compiled once."""
-    model = make(beta=0.5)
+    """The results of all methods on one batch, compiled once."""
+    model = changed(MODEL, {"quantizer.beta": 0.5})
 
     @jax.jit
     def measure(params, batch):
@@ -63,15 +62,14 @@ def measured(params, batch):
     return jax.device_get(measure(params, batch))
 
 
-def test_27_bits():
-    assert make(latent_codes=512).bits_per_frame == 27
-    assert isinstance(make(), Model)
+def test_the_papers_latents_have_27_bits():
+    assert Hierarchy(grid=(21, 21, 1), num_codes=512).bits_per_frame == 27
 
 
-def test_loss_is_equation_3_of_frames(params, measured):
-    """Nearest codes and distances in NumPy; padding, the last two, does not count."""
+def test_loss_is_equation_3_of_whole_frames(params, measured):
+    """Against NumPy; the last two frames are padding and do not count."""
     z_e = np.float64(measured["z_e"]).reshape(8, 3, 2)
-    rows = np.float64(params.codebook.embeddings)
+    rows = np.float64(params.quantizer.embeddings)
     squared = ((z_e[:, :, None] - rows[None]) ** 2).sum(-1)
     codes, squared = squared.argmin(-1), squared.min(-1)
     np.testing.assert_array_equal(measured["codes"], codes)
@@ -89,13 +87,13 @@ def test_loss_is_equation_3_of_frames(params, measured):
     np.testing.assert_array_equal(evaluated["usage"].counts, counts)
 
 
-def test_each_term_trains_its_own(params, batch):
-    """Reconstruction: all but the codebook; beta: the encoder; the loss: the table."""
+def test_each_term_of_the_loss_has_its_own_gradient(params, batch):
+    """Only the codebook term reaches the codebook."""
 
     @jax.jit
     def gradients(params):
         def sums(params):
-            _, terms, _ = make()._forward(params, batch)
+            _, terms, _ = MODEL._forward(params, batch)
             return {name: term.sum() for name, term in terms.items()}
 
         return jax.jacrev(sums)(params)
@@ -111,52 +109,57 @@ def test_each_term_trains_its_own(params, batch):
     }
     assert reached == {
         "reconstruction": {"encoder", "to_map", "pixelcnn"},
-        "codebook": {"codebook"},
+        "codebook": {"quantizer"},
         "commitment": {"encoder"},
     }
 
 
-def test_starts_from_kmeans_of_the_batch(params, measured):
-    """Six frames and four codes: each code is the mean of the frames that use it."""
+def test_init_fits_the_codebooks_to_the_batch(params, measured):
+    """Each code is the mean of the frames that use it, of six frames and four codes."""
     z_e = np.asarray(measured["z_e"]).reshape(8, 3, 2)[:6]
     codes = measured["codes"][:6]
     for group in range(3):
         for code in np.unique(codes[:, group]):
             mean = z_e[codes[:, group] == code, group].mean(axis=0)
-            row = params.codebook.embeddings[group, code]
+            row = params.quantizer.embeddings[group, code]
             np.testing.assert_allclose(row, mean, rtol=1e-4, atol=1e-5)
 
 
-def test_ema_moves_the_codebook_and_nothing_else(params, measured):
-    model = make(codebook_update="ema", restart_below=0.5)
-    assert model.trainable(params).codebook == (False, False, False)
-    assert make().trainable(params).codebook == (True, False, False)
+def test_ema_moves_the_codebooks_and_nothing_else(params, measured):
+    model = changed(
+        MODEL,
+        {"quantizer.codebook_update": "ema", "quantizer.dead_code_threshold": 0.5},
+    )
+    assert model.trainable(params).quantizer == (False, False, False)
+    assert MODEL.trainable(params).quantizer == (True, False, False)
     _, (_, carry) = measured["loss"]
     updated = jax.jit(model.update)(params, jax.random.key(2), carry)
-    assert not np.array_equal(updated.codebook.sums, params.codebook.sums)
-    untouched = params._replace(codebook=None)
+    assert not np.array_equal(updated.quantizer.sums, params.quantizer.sums)
+    untouched = params._replace(quantizer=None)
     jax.tree.map(
-        np.testing.assert_array_equal, updated._replace(codebook=None), untouched
+        np.testing.assert_array_equal, updated._replace(quantizer=None), untouched
     )
 
 
-def test_latent_codes_that_cannot_be():
-    """One has no bits, by which the evaluation divides."""
-    with pytest.raises(UserError, match=r"^latent_codes must be at least 2, got 1"):
-        make(latent_codes=1)
-    with pytest.raises(UserError, match=r"^codebook_update must be one of"):
-        make(codebook_update="never")
+def test_a_single_latent_code_raises():
+    """It has no bits, and the evaluation divides by them."""
+    with pytest.raises(UserError, match=r"quantizer.num_codes must be >= 2, got 1"):
+        changed(MODEL, {"quantizer.num_codes": 1})
 
 
 @pytest.mark.slow
 def test_learns_to_use_its_latents():
-    """Eight frames of noise: nothing but the latents tells which one it is."""
-    model = make(
-        latent_codes=8,
-        codebook_update="ema",
-        restart_below=0.05,
-        encoder_units=16,
-        units=16,
+    """Eight frames of noise, which only the latents can distinguish."""
+    model = changed(
+        MODEL,
+        {
+            "quantizer.num_codes": 8,
+            "quantizer.codebook_update": "ema",
+            "quantizer.dead_code_threshold": 0.05,
+            "encoder.channels": 16,
+            "to_map.channels": 16,
+            "pixelcnn.channels": 16,
+        },
     )
     codes = jax.random.randint(jax.random.key(3), (8, 4, 5, 1), 0, 6)
     batch = {"codes": codes, "mask": jnp.ones(8, bool)}

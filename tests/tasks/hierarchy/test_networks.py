@@ -1,4 +1,4 @@
-"""From a grid of codes to a few latents and back, on grids of odd sides."""
+"""The networks from a grid of codes to latents and back, on grids of odd sides."""
 
 import jax
 import jax.numpy as jnp
@@ -6,17 +6,22 @@ import numpy as np
 
 from vqvae_jax.tasks.hierarchy.networks import GlobalDecoder, GlobalEncoder
 
-SMALL = {"units": 4, "stages": 2, "residual_blocks": 0, "residual_units": 3}
+SMALL = {
+    "channels": 4,
+    "num_downsamples": 2,
+    "residual_blocks": 0,
+    "residual_channels": 3,
+}
 
 
 def applied(network, x):
-    """Outputs of an initialised network."""
+    """Return the outputs of an initialised network."""
     initialise_and_apply = jax.jit(lambda key, x: network.init_with_output(key, x)[0])
     return np.asarray(initialise_and_apply(jax.random.key(0), x))
 
 
-def test_every_place_of_every_cell_reaches_the_latents():
-    """One code changed after the other; a cell's two places have their own tables."""
+def test_every_code_of_every_cell_reaches_the_latents():
+    """Change one code at a time; the two codes of a cell have different tables."""
     network = GlobalEncoder(out_features=6, num_codes=2, codes_per_cell=2, **SMALL)
     one_changed = jnp.eye(3 * 5 * 2, dtype=int).reshape(-1, 3, 5, 2)
     none = jnp.zeros((1, 3, 5, 2), int)
@@ -32,8 +37,8 @@ def test_every_latent_reaches_every_cell_of_the_map():
     z = 3 * jnp.concatenate([jnp.zeros((1, 6)), jnp.eye(6), -jnp.eye(6)])
     features = applied(network, z)
     assert features.shape == (13, 5, 7, 3)
-    # A unit may be off for one of +z and -z.
+    # A ReLU may be off for one of +z and -z.
     moved = np.abs(features[1:] - features[:1]).max(axis=-1).reshape(2, 6, 5, 7)
     assert moved.max(axis=0).min() > 1e-3
-    # It starts with something to say: near zero it would not be listened to.
+    # The map starts far from zero: the PixelCNN would ignore a map near zero.
     assert np.std(features[1:]) > 0.2

@@ -1,4 +1,4 @@
-"""The page of a second VQ-VAE."""
+"""The report on a second VQ-VAE."""
 
 import base64
 import re
@@ -36,7 +36,7 @@ def test_table_has_a_row_for_each_model():
 
 
 @pytest.mark.slow
-def test_page_shows_frames_above_what_is_made_of_them(hierarchy_run):
+def test_page_shows_frames_and_their_reconstructions(hierarchy_run):
     page = (hierarchy_run / "report.html").read_text()
     captions = re.findall("<figcaption>([^<]*)</figcaption>", page)
     start = captions.index("test frames")
@@ -53,7 +53,7 @@ def test_page_shows_frames_above_what_is_made_of_them(hierarchy_run):
         frames, drawn = file["frames"], file["hierarchy"]
     test = open_dataset(workdir.experiment().data).test
     originals = np.stack([test[int(i)]["image"] for i in frames])
-    # The first twelve are of the first VQ-VAE alone, as in every run of one.
+    # The first twelve are those of the report on any VQ-VAE.
     for picture, images in ((12, originals), (14, drawn)):
         expected = image_grid.image_grid(images, columns=16)
         assert base64.b64decode(pictures[picture]) == expected

@@ -1,5 +1,6 @@
-"""A second VQ-VAE after a first: its stages, and what they refuse."""
+"""The stages of a second VQ-VAE, and their errors."""
 
+import functools
 import json
 import shutil
 
@@ -10,14 +11,15 @@ import pytest
 from vqvae_jax import pipeline
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.hierarchy.stages import frequencies
-from vqvae_jax.workdir import Workdir, restore, restore_second
+from vqvae_jax.workdir import Workdir
 
 STAGES = ("hierarchy", "hierarchy_vae", "hierarchy_without_latents")
 
 
 @pytest.mark.slow
-def test_every_stage_leaves_its_result(hierarchy_run):
-    model, params = restore(hierarchy_run)
+def test_stages_write_samples_and_reconstructions(hierarchy_run):
+    workdir = Workdir(hierarchy_run)
+    model, params = workdir.restore()
     with np.load(hierarchy_run / "samples.npz") as samples:
         images, codes, global_codes = (
             samples[name] for name in ("images", "codes", "global_codes")
@@ -28,15 +30,16 @@ def test_every_stage_leaves_its_result(hierarchy_run):
         frames, first = drawn["frames"], drawn["first_stage"]
         assert drawn["hierarchy"].shape == drawn["hierarchy_vae"].shape == first.shape
     assert frames[0] == 0
-    assert frames[-1] == len(Workdir(hierarchy_run).codes("test")) - 1
-    source = Workdir(hierarchy_run).codes("test")
+    source = workdir.codes("test")
+    assert frames[-1] == len(source) - 1
     codes = np.stack([source[int(i)]["codes"] for i in frames])
     np.testing.assert_array_equal(jax.jit(model.decode)(params, codes), first)
 
 
 @pytest.mark.slow
 def test_restores_each_model_by_its_stage(hierarchy_run):
-    models = [restore_second(hierarchy_run, stage)[0] for stage in STAGES]
+    workdir = Workdir(hierarchy_run)
+    models = [workdir.restore(stage)[0] for stage in STAGES]
     assert [type(model).__name__ for model in models] == [
         "Hierarchy",
         "HierarchyVAE",
@@ -44,20 +47,20 @@ def test_restores_each_model_by_its_stage(hierarchy_run):
     ]
     assert {model.grid for model in models} == {(4, 4, 1)}
     with pytest.raises(UserError, match=r"no prior in .*: its vqvae is follow"):
-        restore_second(hierarchy_run, "prior")
+        workdir.restore("prior")
 
 
 @pytest.mark.slow
-def test_codes_of_another_vqvae_are_refused(hierarchy_run, hierarchy_config, tmp_path):
-    """In training each of the three, and before anything is drawn or measured."""
+def test_codes_of_another_vqvae_raise(hierarchy_run, hierarchy_config, tmp_path):
+    """In the training of each model, and in every later stage."""
     run = shutil.copytree(hierarchy_run, tmp_path / "run")
-    place = Workdir(run)
-    facts = place.facts("hierarchy")
-    place.write_json(facts, place.read_json(facts) | {"fingerprint": "another"})
-    told = "codes of another VQ-VAE"
+    workdir = Workdir(run)
+    path = workdir.codes_metadata("hierarchy")
+    workdir.write_json(path, workdir.read_json(path) | {"fingerprint": "another"})
+    message = "codes of another VQ-VAE"
     for stage in STAGES:
         (run / "checkpoints" / stage / "finished.json").unlink()
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             pipeline.run(hierarchy_config, str(run), [stage])
     for stage, file in (
         ("reconstructions", "reconstructions.npz"),
@@ -65,11 +68,11 @@ def test_codes_of_another_vqvae_are_refused(hierarchy_run, hierarchy_config, tmp
         ("evaluate", "results.json"),
     ):
         (run / file).unlink()
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             pipeline.run(hierarchy_config, str(run), [stage])
 
 
-def test_stage_1_missing_is_told(hierarchy_config, tmp_path):
+def test_training_without_codes_raises(hierarchy_config, tmp_path):
     with pytest.raises(UserError, match="there are no finished codes in"):
         pipeline.run(hierarchy_config, str(tmp_path / "run"), ["hierarchy"])
 
@@ -77,27 +80,29 @@ def test_stage_1_missing_is_told(hierarchy_config, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("stages", 3, r"^hierarchy.stages=3 halves a grid of 4x4 codes"),
-        ("latents", 0, r"^hierarchy.latents must be at least 1"),
-        ("latent_codes", 1, r"^hierarchy.latent_codes must be at least 2"),
-        ("kernel_size", 2, r"^hierarchy.kernel_size must be odd"),
-        ("grid", (4, 4, 1), r"^hierarchy.grid is not an option"),
+        ("encoder.num_downsamples", 3, "=3 halves a grid of 4x4 codes"),
+        ("to_map.num_downsamples", 3, "=3 halves a grid of 4x4 codes"),
+        ("quantizer.num_codebooks", 0, " must be >= 1, got 0"),
+        ("quantizer.num_codes", 1, " must be >= 2, got 1"),
+        ("pixelcnn.kernel_size", 2, " must be odd"),
+        ("grid", (4, 4, 1), " is not an option"),
     ],
 )
-def test_sizes_that_cannot_be(hierarchy_config, tmp_path, key, value, message):
+def test_invalid_options_raise(hierarchy_config, tmp_path, key, value, message):
     config = json.loads(json.dumps(hierarchy_config))
-    config["hierarchy"][key] = value
-    with pytest.raises(UserError, match=message):
+    section, _, name = f"hierarchy.{key}".rpartition(".")
+    functools.reduce(dict.get, section.split("."), config)[name] = value
+    with pytest.raises(UserError, match=rf"^hierarchy\.{key}{message}"):
         pipeline.run(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
-def test_two_second_stages_are_refused(hierarchy_config, tiny_config, tmp_path):
+def test_two_second_stages_raise(hierarchy_config, tiny_config, tmp_path):
     both = {**hierarchy_config, "prior": tiny_config["prior"]}
     with pytest.raises(UserError, match="prior and hierarchy are both in the config"):
         pipeline.run(both, str(tmp_path / "run"))
 
 
-def test_frequencies_are_of_each_latent():
+def test_frequencies_of_each_latent():
     found = frequencies(np.array([[0, 2], [0, 1], [1, 2], [0, 2]]), num_codes=3)
     np.testing.assert_array_equal(found, [[0.75, 0.25, 0], [0, 0.25, 0.75]])

@@ -10,15 +10,15 @@ pytest.importorskip("soundfile", reason="soundfile is not installed")
 pytest.importorskip("soxr", reason="soxr is not installed")
 
 
-def both(path, rate=16_000):
-    """Read a file, after looking at it has promised as many samples."""
+def read(path, rate=16_000):
+    """Read a file, and check that `inspect` returns the same length."""
     samples = audio.read(str(path), rate=rate)
     assert samples.dtype == np.int16
     assert audio.inspect(str(path), rate=rate) == len(samples)
     return samples
 
 
-def refused(path, match):
+def assert_refused(path, match):
     for call in (audio.inspect, audio.read):
         with pytest.raises(UserError, match=match) as caught:
             call(str(path), rate=16_000)
@@ -27,39 +27,39 @@ def refused(path, match):
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
-def test_16_bits_come_back_exactly(tmp_path, write, name):
+def test_16_bit_samples_are_unchanged(tmp_path, write, name):
     samples = np.random.default_rng(0).integers(-(2**15), 2**15, 5_000, np.int16)
     samples[:2] = [-(2**15), 2**15 - 1]
-    np.testing.assert_array_equal(both(write(tmp_path / name, samples)), samples)
+    np.testing.assert_array_equal(read(write(tmp_path / name, samples)), samples)
 
 
 @pytest.mark.parametrize(
     ("subtype", "step"),
     [("PCM_U8", 2**-7), ("PCM_24", 0), ("PCM_32", 0), ("FLOAT", 0), ("DOUBLE", 0)],
 )
-def test_other_depths_become_16_bits(tmp_path, write, tone, subtype, step):
+def test_other_depths_are_converted_to_16_bits(tmp_path, write, tone, subtype, step):
     samples = tone(0.3)
-    got = both(write(tmp_path / "a.wav", samples, subtype=subtype))
-    # Half a step of 16 bits, and one of what the file has.
+    got = read(write(tmp_path / "a.wav", samples, subtype=subtype))
+    # Half a step at 16 bits, and one step of the file's format.
     assert np.abs(got / 2**15 - samples).max() <= 0.501 * 2**-15 + step
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
 def test_other_rates_are_resampled(tmp_path, write, tone, rate):
-    """The same tone: as long, as loud and in phase with itself."""
-    got = both(write(tmp_path / "a.wav", tone(1.0, rate), rate))
+    """A tone keeps its duration, amplitude and phase."""
+    got = read(write(tmp_path / "a.wav", tone(1.0, rate), rate))
     assert len(got) == 16_000
     inside = slice(1_000, -1_000)
     np.testing.assert_allclose(got[inside] / 2**15, tone(1.0)[inside], atol=2e-4)
 
 
-def test_what_the_new_rate_cannot_hold_is_filtered_out(tmp_path, write, tone):
+def test_resampling_filters_frequencies_above_nyquist(tmp_path, write, tone):
     high = tone(1.0, 48_000, hertz=10_000)
-    got = both(write(tmp_path / "a.wav", high, 48_000))
+    got = read(write(tmp_path / "a.wav", high, 48_000))
     assert np.abs(got[1_000:-1_000]).max() / 2**15 < 1e-3
 
 
-def test_a_time_stays_where_it_was():
+def test_resampling_preserves_times():
     pulse = np.zeros(44_100, np.float32)
     pulse[[11_025, 33_075]] = 1.0
     moved = audio.resample(pulse, from_rate=44_100, to_rate=16_000)
@@ -68,7 +68,7 @@ def test_a_time_stays_where_it_was():
 
 @pytest.mark.parametrize("length", [*range(3_200, 3_220), 55_723])
 @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000])
-def test_lengths_are_known_before(length, rate):
+def test_resampled_length_is_the_length_after_resampling(length, rate):
     got = audio.resample(np.zeros(length, np.int16), from_rate=rate, to_rate=16_000)
     assert len(got) == audio.resampled_length(length, rate, 16_000)
     assert abs(len(got) - length * 16_000 / rate) <= 0.5
@@ -81,48 +81,52 @@ def test_rounding_to_16_bits():
 
 
 class TestRefused:
-    def test_an_empty_file(self, tmp_path):
+    def test_empty_file(self, tmp_path):
         (tmp_path / "a.wav").touch()
-        refused(tmp_path / "a.wav", "it is empty")
+        assert_refused(tmp_path / "a.wav", "the file is empty")
 
     @pytest.mark.parametrize("seconds", [0.0, 0.1])
-    def test_next_to_no_sound(self, tmp_path, write, tone, seconds):
+    def test_too_short_audio(self, tmp_path, write, tone, seconds):
         path = write(tmp_path / "a.wav", tone(seconds))
-        refused(path, f"holds {seconds:.2f} s of sound; expected at least 0.2 s")
+        assert_refused(
+            path, f"contains {seconds:.2f} s of audio; expected at least 0.2 s"
+        )
 
     def test_stereo(self, tmp_path, write, tone):
         path = write(tmp_path / "a.wav", np.stack([tone(1.0)] * 2, axis=1))
-        refused(path, "has 2 channels; expected mono")
+        assert_refused(path, "has 2 channels; expected mono")
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_no_numbers(self, tmp_path, write, tone, value):
+    def test_nan_and_infinity(self, tmp_path, write, tone, value):
         samples = tone(3.0)
         samples[[7, 40_000]] = value
         path = write(tmp_path / "a.wav", samples, subtype="FLOAT")
-        refused(path, "has 2 samples that are NaN or infinite")
+        assert_refused(path, "contains 2 NaN or infinite samples")
 
-    def test_floats_on_another_scale(self, tmp_path, write, tone):
+    def test_floats_out_of_range(self, tmp_path, write, tone):
         path = write(tmp_path / "a.wav", tone(1.0) * 2**15, subtype="FLOAT")
-        refused(path, r"samples up to 1\.638e\+04; expected -1 to 1")
+        assert_refused(path, r"samples up to 1\.638e\+04; expected -1 to 1")
 
     @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
-    def test_no_sound_file(self, tmp_path, name):
+    def test_file_of_another_format(self, tmp_path, name):
         (tmp_path / name).write_bytes(b"this is no sound file" * 100)
-        refused(tmp_path / name, "cannot be read")
+        assert_refused(tmp_path / name, "cannot be read")
 
-    def test_a_flac_file_that_was_cut_off(self, tmp_path, write):
+    def test_truncated_flac_file(self, tmp_path, write):
         noise = np.random.default_rng(0).integers(-9_000, 9_000, 80_000, np.int16)
         path = write(tmp_path / "a.flac", noise)
         path.write_bytes(path.read_bytes()[:100_000])
-        refused(path, "cannot be read|ends after")
+        assert_refused(path, "cannot be read|ends after")
 
-    def test_a_file_that_is_not_there(self, tmp_path):
-        refused(tmp_path / "nowhere.wav", "cannot be read")
+    def test_missing_file(self, tmp_path):
+        assert_refused(tmp_path / "nowhere.wav", "cannot be read")
 
 
-def test_a_missing_package_is_told(monkeypatch):
+def test_missing_package_raises(monkeypatch):
     monkeypatch.setitem(sys.modules, "soxr", None)
-    with pytest.raises(UserError, match=r"soxr is needed to .*pip install .*speech"):
+    with pytest.raises(
+        UserError, match=r"soxr is needed to .*pip install 'vqvae_jax\[speech\]'"
+    ):
         audio.resample(np.zeros(99), from_rate=8_000, to_rate=16_000)
-    # What needs no resampling needs no package.
+    # Without resampling the package is not needed.
     assert len(audio.resample(np.zeros(99), from_rate=8_000, to_rate=8_000)) == 99

@@ -1,4 +1,4 @@
-"""Who speaks in converted speech, and how far it is from what was to be said."""
+"""Speaker accuracy and distortion of conversions, on synthetic voices."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ from vqvae_jax.tasks.speech import conversion, voices
 from vqvae_jax.tasks.speech.dataset import SpeechDataset
 
 RATE = 16_000
-# Sentences are where the energy goes, speakers how the harmonics fall off.
+# A sentence is a sequence of pitches, a speaker the decay of the harmonics.
 SENTENCES = {5: (300, 1200), 6: (900, 400)}
 
 
-def said(speaker: int, sentence: int, seed: int = 0) -> np.ndarray:
-    """Half a second at one pitch, half at another, in a speaker's own timbre."""
+def speak(speaker: int, sentence: int, seed: int = 0) -> np.ndarray:
+    """A quarter of a second at each of two pitches, in the timbre of a speaker."""
     rng = np.random.default_rng((speaker, sentence, seed))
     time = np.arange(RATE // 4) / RATE
     parts = []
@@ -28,14 +28,14 @@ def said(speaker: int, sentence: int, seed: int = 0) -> np.ndarray:
 
 def utterance(speaker, sentence, seed=0):
     return {
-        "audio": said(max(speaker, 0), sentence, seed),
+        "audio": speak(max(speaker, 0), sentence, seed),
         "speaker": np.int32(speaker),
         "sentence": np.int32(sentence),
     }
 
 
 class Listed(list):
-    """A source of utterances."""
+    """A list as a source of utterances."""
 
     @property
     def lengths(self):
@@ -57,12 +57,12 @@ DATASET = SpeechDataset(
 
 
 def codes_of(source):
-    """What stands beside the codes of utterances, in an order of their own."""
-    facts = [
+    """The labels stored with the codes of utterances, in another order."""
+    labels = [
         {"index": index, "speaker": e["speaker"], "sentence": e["sentence"]}
         for index, e in enumerate(source)
     ]
-    return [{k: np.array(v, np.int32) for k, v in f.items()} for f in facts[::-1]]
+    return [{k: np.array(v, np.int32) for k, v in row.items()} for row in labels[::-1]]
 
 
 CODES = {
@@ -72,10 +72,10 @@ CODES = {
 }.__getitem__
 
 
-def test_speech_in_the_targets_voice_is_near_to_it():
-    """Perfect conversion is the target's own recording."""
+def test_targets_recording_has_no_distortion():
+    """A perfect conversion is the recording of the target speaker."""
     source, target = TEST[0], TEST[2]
-    found = conversion._of_distances(
+    found = conversion._distortions(
         [source], [target["audio"]], np.array([1]), DATASET, CODES("test")
     )
     assert found["converted_to_target_mcd_db"] == 0
@@ -88,10 +88,10 @@ def test_speech_in_the_targets_voice_is_near_to_it():
     )
 
 
-def test_means_are_over_those_whose_target_says_the_same():
-    """One sentence is not known, so only the other one counts."""
+def test_distortion_averages_over_sentences_the_target_says():
+    """An utterance with an unknown sentence is ignored."""
     unknown = {**TEST[0], "sentence": np.int32(-1)}
-    found = conversion._of_distances(
+    found = conversion._distortions(
         [unknown, TEST[1]],
         [TEST[0]["audio"], TEST[3]["audio"]],
         np.array([1, 1]),
@@ -99,48 +99,52 @@ def test_means_are_over_those_whose_target_says_the_same():
         CODES("test"),
     )
     assert found["converted_to_target_mcd_db"] == 0
-    assert not conversion._of_distances(
+    assert not conversion._distortions(
         [unknown], [TEST[0]["audio"]], np.array([1]), DATASET, CODES("test")
     )
 
 
-def test_the_classifier_names_the_voices_that_were_put_in():
+def test_classifier_recognises_the_converted_voices():
     samples = {
         "voices": np.array([[0, 1], [1, 2], [2, 0]]),
         "speakers": np.array([0, 1, -1]),
     }
-    own = [said(0, 5), said(1, 5), said(0, 6)]
-    right = [said(1, 5), said(2, 5), said(0, 5)]
-    found = conversion._of_speakers(samples, own, right, DATASET, CODES)
+    same_voice = [speak(0, 5), speak(1, 5), speak(0, 6)]
+    converted = [speak(1, 5), speak(2, 5), speak(0, 5)]
+    found = conversion._speaker_accuracies(
+        samples, same_voice, converted, DATASET, CODES
+    )
     names = (
         "converted_speaker_accuracy",
-        # Of the speakers whom train knows.
+        # Over the speakers in train.
         "same_voice_speaker_accuracy",
         "real_speaker_accuracy",
     )
     assert found == {"speaker_chance_accuracy": 1 / 3} | {
         f"{name}{suffix}": 1.0 for name in names for suffix in ("", "_in_noise")
     }
-    unchanged = [said(0, 5), said(1, 5), said(2, 5)]
-    found = conversion._of_speakers(samples, own, unchanged, DATASET, CODES)
+    unchanged = [speak(0, 5), speak(1, 5), speak(2, 5)]
+    found = conversion._speaker_accuracies(
+        samples, same_voice, unchanged, DATASET, CODES
+    )
     assert found["converted_speaker_accuracy"] == 0
     assert found["converted_speaker_accuracy_in_noise"] == 0
 
 
-def test_a_single_speaker_is_not_told_from_others():
-    alone = DATASET._replace(speaker_names=("a",))
-    assert conversion._of_speakers({}, [], [], alone, CODES) == {}
+def test_single_speaker_has_no_speaker_accuracies():
+    dataset = DATASET._replace(speaker_names=("a",))
+    assert conversion._speaker_accuracies({}, [], [], dataset, CODES) == {}
 
 
-def test_so_many_of_each_known_speaker():
+def test_utterances_per_known_speaker_are_limited():
     source = Listed([*TRAIN, utterance(-1, 5)])
-    sounds, speakers = conversion._of_each(source, codes_of(source), 2)
+    clips, speakers = conversion._utterances_per_speaker(source, codes_of(source), 2)
     assert speakers == [0, 0, 1, 1, 2, 2]
-    np.testing.assert_array_equal(sounds[1], TRAIN[1]["audio"])
+    np.testing.assert_array_equal(clips[1], TRAIN[1]["audio"])
 
 
-def test_only_the_recordings_of_some_are_read():
-    """A corpus has tens of thousands, each to be decoded."""
+def test_only_selected_recordings_are_read():
+    """Decoding the tens of thousands of recordings of a corpus would be slow."""
     read = []
 
     class Counted(Listed):
@@ -148,6 +152,6 @@ def test_only_the_recordings_of_some_are_read():
             read.append(index)
             return super().__getitem__(index)
 
-    conversion._of_each(Counted(TRAIN), codes_of(TRAIN), 1)
+    conversion._utterances_per_speaker(Counted(TRAIN), codes_of(TRAIN), 1)
     # The first of each speaker.
     assert read == [0, 2, 4]

@@ -1,16 +1,17 @@
-"""How what a set brings becomes three splits of utterances."""
+"""The splits of a data set are completed to three splits of utterances."""
 
 import numpy as np
 import pytest
 
-from vqvae_jax.data import SpeechDataConfig, open_speech
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.tasks.speech import dataset
+from vqvae_jax.tasks.speech import folder, tfds
+from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
+from vqvae_jax.tasks.speech.dataset import open_speech
 from vqvae_jax.tasks.speech.utterances import SpeechSplits, Utterances
 
 
 class Silent:
-    """Utterance i lasts `first` + i samples: no two splits share one."""
+    """Utterance i has `first` + i samples, so that no two splits share a length."""
 
     def __init__(self, first, size):
         self.lengths = first + np.arange(size)
@@ -29,22 +30,22 @@ class Silent:
 
 @pytest.fixture
 def opened(monkeypatch):
-    """(roles) -> the set that is opened of these splits, and what was asked for."""
+    """A function from split names to the opened data set and the recorded arguments."""
 
-    def made(*roles, size=100, **changes):
-        asked = {}
+    def open_splits(*roles, size=100, **changes):
+        arguments = {}
 
         def fake(*args, **options):
-            asked.update(options, first=args[0])
+            arguments.update(options, first=args[0])
             sources = {r: Silent(1_000 * i + 1, size) for i, r in enumerate(roles)}
             return SpeechSplits(sources, ("ann", "tom"), ("AA",))
 
-        monkeypatch.setattr(dataset, "open_speech_folder", fake)
-        monkeypatch.setattr(dataset, "open_speech_tfds", fake)
+        monkeypatch.setattr(folder, "open_speech_folder", fake)
+        monkeypatch.setattr(tfds, "open_speech_tfds", fake)
         options = {"source": "folder", "data_dir": "d", "crop_samples": 1} | changes
-        return open_speech(SpeechDataConfig(**options)), asked
+        return open_speech(SpeechDataConfig(**options)), arguments
 
-    return made
+    return open_splits
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def opened(monkeypatch):
         (("train",), [80, 10, 10]),
     ],
 )
-def test_what_is_missing_is_cut_from_train(opened, roles, sizes):
+def test_missing_splits_are_cut_from_train(opened, roles, sizes):
     dataset, _ = opened(*roles, validation_fraction=0.1)
     assert [len(source) for source in dataset[:3]] == sizes
     assert all(isinstance(source, Utterances) for source in dataset[:3])
@@ -66,21 +67,21 @@ def test_what_is_missing_is_cut_from_train(opened, roles, sizes):
         assert len(source[3]["audio"]) == source.lengths[3]
 
 
-def test_a_cut_never_changes(opened):
+def test_cuts_are_deterministic(opened):
     cuts = [opened("train")[0].validation.lengths.tolist() for _ in range(2)]
     assert cuts[0] == cuts[1]
 
 
 def test_names_and_rate(opened):
-    dataset, asked = opened("train", sample_rate=8_000, skip_corrupt=True)
+    dataset, arguments = opened("train", sample_rate=8_000, skip_corrupt=True)
     assert dataset.speaker_names == ("ann", "tom")
     assert dataset.phone_names == ("AA",)
     assert dataset.sample_rate == 8_000
-    assert asked == {"first": "d", "sample_rate": 8_000, "skip_corrupt": True}
-    _, asked = opened("train", source="tfds", name="vctk")
-    assert asked == {"first": "vctk", "sample_rate": 16_000, "data_dir": "d"}
+    assert arguments == {"first": "d", "sample_rate": 8_000, "skip_corrupt": True}
+    _, arguments = opened("train", source="tfds", name="vctk")
+    assert arguments == {"first": "vctk", "sample_rate": 16_000, "data_dir": "d"}
 
 
-def test_too_few_to_cut(opened):
+def test_too_few_examples_to_cut(opened):
     with pytest.raises(UserError, match="train has 2 examples, too few"):
         opened("train", size=2)

@@ -9,7 +9,7 @@ from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.speech.decoder import audio_of, companded, values_of
 
 
-def test_audio_survives_within_half_a_step_of_the_companded_scale():
+def test_round_trip_error_is_half_a_companded_step():
     audio = np.arange(-32768, 32768, dtype=np.int16)[None]
 
     def compand(x):
@@ -22,7 +22,7 @@ def test_audio_survives_within_half_a_step_of_the_companded_scale():
     assert values.max() == 255
     assert back.dtype == jnp.int16
     error = np.abs(compand(np.float64(back)) - compand(np.float64(audio)))
-    # Half a step, and what rounding to 16 bits adds near silence.
+    # Half a step, and the error of rounding to 16 bits, relevant near silence.
     assert error.max() < 1 / 255 + 0.005
     assert error[np.abs(audio) > 2000].max() < 1.01 / 255
 
@@ -32,6 +32,6 @@ def test_companded_values_fill_their_range():
     np.testing.assert_allclose(found, [[-1, 1]])
 
 
-def test_audio_that_is_not_int16_is_refused():
+def test_audio_of_another_dtype_raises():
     with pytest.raises(UserError, match=r"^audio must be int16, got float32"):
         values_of(np.zeros((1, 4), np.float32))

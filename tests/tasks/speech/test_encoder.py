@@ -1,4 +1,4 @@
-"""Lengths, padding and what a code sees of a waveform."""
+"""Output lengths, padding and receptive field of the speech encoder."""
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +24,16 @@ def test_factors(downsampling, strides):
 
 
 @pytest.mark.parametrize("downsampling", [0, 14])
-def test_what_does_not_factor_is_refused(downsampling):
+def test_unsupported_prime_factors_raise(downsampling):
     with pytest.raises(UserError, match=f"downsampling must .* got {downsampling}"):
         strides_of(downsampling)
 
 
 @pytest.fixture(scope="module", params=[8, 20])
 def encoder(request):
-    network = SpeechEncoder(3, downsampling=request.param, units=4, residual_blocks=1)
+    network = SpeechEncoder(
+        3, downsampling=request.param, channels=4, residual_blocks=1
+    )
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 100)))
     rng = np.random.default_rng(0)
     params = jax.tree.map(
@@ -46,7 +48,7 @@ def wave(length):
 
 
 @pytest.mark.parametrize("length", [1, 40, 41, 59, 60])
-def test_a_code_for_every_begun_block(encoder, length):
+def test_length_is_divided_by_downsampling_and_rounded_up(encoder, length):
     network, params, apply = encoder
     z_e = apply(params, wave(length))
     assert z_e.shape == (1, -(-length // network.downsampling), 3)
@@ -54,8 +56,8 @@ def test_a_code_for_every_begun_block(encoder, length):
 
 
 @pytest.mark.parametrize("length", [1, 41, 59, 60])
-def test_a_padded_sequence_gives_what_it_gives_alone(encoder, length):
-    """[10] Whatever is in the padding, NaN included."""
+def test_padding_does_not_change_z_e(encoder, length):
+    """[10] For any values of the padding, including NaN."""
     _, params, apply = encoder
     alone = apply(params, wave(length))
     padded = jnp.full((1, 87), jnp.nan).at[:, :length].set(wave(length))
@@ -66,7 +68,7 @@ def test_a_padded_sequence_gives_what_it_gives_alone(encoder, length):
     np.testing.assert_array_equal(z_e[:, count:], 0)
 
 
-def test_a_code_sees_its_own_block_and_not_the_far_ones(encoder):
+def test_receptive_field_covers_the_block_and_its_neighbours(encoder):
     network, params, _ = encoder
     hop, weights = network.downsampling, jnp.asarray([1.0, -0.7, 0.3])
     slope = jax.jit(
@@ -75,5 +77,5 @@ def test_a_code_sees_its_own_block_and_not_the_far_ones(encoder):
     reached = np.flatnonzero(np.asarray(slope))
     assert reached.min() > 6 * hop
     assert reached.max() < 15 * hop
-    # ReLU hides some of a block's samples, never all.
+    # ReLU hides some samples of the block, never all.
     assert np.isin(np.arange(10 * hop, 11 * hop), reached).mean() > 0.5

@@ -1,4 +1,4 @@
-"""Bits with codes of others, against each utterance by itself; frames and rates."""
+"""Bits given codes of other utterances, phonemes and rates."""
 
 import dataclasses
 import math
@@ -22,14 +22,13 @@ def dataset(speech_config):
 @pytest.fixture(scope="module")
 def experiment(speech_config, dataset):
     experiment = Experiment.from_config(speech_config)
-    return experiment.with_speakers(dataset.speaker_names)
+    return experiment.with_given(dataset.given)
 
 
 @pytest.fixture(scope="module")
 def params(experiment):
-    shapes = jax.eval_shape(
-        experiment.model.init, jax.random.key(0), experiment.init_shapes
-    )
+    model = experiment.model
+    shapes = jax.eval_shape(model.init, jax.random.key(0), model.init_batch())
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda x: 0.5 * rng.normal(size=x.shape).astype(x.dtype), shapes
@@ -43,13 +42,17 @@ class Utterances(list):
 
 
 def bits_given_codes_of(others, model, params, utterances):
-    """By hand, from the shortest: the codes of the one with that place of `others`."""
+    """Bits per sample, one utterance at a time.
+
+    The utterance of rank i by length is decoded from the codes of the one of rank
+    `others[i]`.
+    """
     order = np.argsort(utterances.lengths, kind="stable").tolist()
     encode, log_prob = jax.jit(model.encode), jax.jit(model.log_prob)
     codes = [np.asarray(encode(params, utterances[i]["audio"][None]))[0] for i in order]
     nats = 0.0
-    for own, other, i in zip(codes, others, order, strict=True):
-        given = np.resize(codes[other], len(own))
+    for replaced, other, i in zip(codes, others, order, strict=True):
+        given = np.resize(codes[other], len(replaced))
         speaker = utterances[i]["speaker"][None]
         audio = utterances[i]["audio"][None]
         nats -= float(log_prob(params, audio, given[None], speakers=speaker)[0])
@@ -58,7 +61,7 @@ def bits_given_codes_of(others, model, params, utterances):
 
 def test_other_codes_are_those_of_the_next_utterance(experiment, params, dataset):
     model, test = experiment.model, dataset.test
-    found = evaluation._of_other_codes(model, params, experiment, test)
+    found = evaluation._code_ablation(model, params, experiment, test)
     following = [*range(1, len(test)), 0]
     expected = bits_given_codes_of(following, model, params, test)
     assert found["test_bits_per_sample_other_codes"] == pytest.approx(
@@ -67,14 +70,16 @@ def test_other_codes_are_those_of_the_next_utterance(experiment, params, dataset
     assert found["test_bits_per_sample_codes_shuffled"] != pytest.approx(expected)
 
 
-def test_an_utterance_alone_in_its_batch_gets_anothers_codes(
+def test_a_batch_of_one_utterance_gets_codes_of_the_batch_before(
     experiment, params, dataset
 ):
-    """The ninth, and longest, is: it gets the codes of the last before it."""
+    """The ninth and longest utterance gets the codes of the eighth."""
     nine = Utterances([dataset.train[i] for i in range(9)])
-    evaluation = dataclasses.replace(experiment.evaluation, batch_size=8)
-    in_eights = dataclasses.replace(experiment, evaluation=evaluation)
-    found = evaluation._of_other_codes(experiment.model, params, in_eights, nine)
+    in_eights = dataclasses.replace(
+        experiment,
+        evaluation=dataclasses.replace(experiment.evaluation, batch_size=8),
+    )
+    found = evaluation._code_ablation(experiment.model, params, in_eights, nine)
     others = [1, 2, 3, 4, 5, 6, 7, 0, 7]
     expected = bits_given_codes_of(others, experiment.model, params, nine)
     assert found["test_bits_per_sample_other_codes"] == pytest.approx(
@@ -82,10 +87,10 @@ def test_an_utterance_alone_in_its_batch_gets_anothers_codes(
     )
 
 
-def test_without_phones_on_test_phonemes_are_not_measured(
+def test_phonemes_are_not_measured_without_phones_of_test(
     experiment, dataset, tmp_path
 ):
-    """Tables beside the recordings of train alone: everything else is measured."""
+    """Phones of train alone give a warning, and no figures."""
     workdir, model = Workdir(tmp_path), experiment.model
     for split in ("train", "test"):
         lengths = model.num_latents(getattr(dataset, split).lengths)
@@ -97,25 +102,33 @@ def test_without_phones_on_test_phonemes_are_not_measured(
             class_names=[],
             fingerprint="0",
         )
-    measured, confusion = evaluation._of_phonemes(workdir, experiment, dataset, model)
+    measured, confusion = evaluation._phoneme_results(
+        workdir, experiment, dataset, model
+    )
     assert confusion.sum() == measured["phoneme_frames"] > 0
-    untold = [{**dataset.test[i], "phones": phones.none()} for i in range(len(lengths))]
-    partly = dataset._replace(test=untold)
-    with pytest.warns(UserWarning, match="not measured: the phone of no test frame"):
-        assert evaluation._of_phonemes(workdir, experiment, partly, model) == ({}, None)
+    without_phones = [
+        {**dataset.test[i], "phones": phones.none()} for i in range(len(lengths))
+    ]
+    partly_labelled = dataset._replace(test=without_phones)
+    with pytest.warns(
+        UserWarning, match="not measured: no test frame has a known phone"
+    ):
+        assert evaluation._phoneme_results(
+            workdir, experiment, partly_labelled, model
+        ) == ({}, None)
 
 
 def test_rates(experiment, dataset):
-    """By hand: 16 bits, 16 000 samples; a code of 4 bits for 128 samples."""
-    assert evaluation._of_rates(experiment.model, dataset) == {
+    """16 bits at 16 kHz, and a code of 4 bits for 128 samples."""
+    assert evaluation._rates(experiment.model, dataset) == {
         "audio_bits_per_second": 256_000,
         "code_bits_per_second": 500,
         "compression_ratio": 512,
     }
 
 
-def test_frames_pair_each_code_with_the_phone_in_its_middle(dataset, tmp_path):
-    """Whichever order the codes were written in; what follows them is left out."""
+def test_frames_pair_each_code_with_the_phone_at_its_middle(dataset, tmp_path):
+    """For codes in another order than the utterances; padding is dropped."""
     frame, indices = 100, [3, 0]
     lengths = [-(-int(dataset.test.lengths[i]) // frame) for i in indices]
     codes = np.zeros((2, max(lengths), 1), np.int32)
@@ -130,10 +143,10 @@ def test_frames_pair_each_code_with_the_phone_in_its_middle(dataset, tmp_path):
         fingerprint="0",
     )
     frames = list(evaluation._frames(workdir, dataset, "test", frame))
-    for of_utterance, index, length in zip(frames, indices, lengths, strict=True):
-        np.testing.assert_array_equal(of_utterance.codes, np.arange(length))
+    for pairs, index, length in zip(frames, indices, lengths, strict=True):
+        np.testing.assert_array_equal(pairs.codes, np.arange(length))
         phones = dataset.test[index]["phones"]
-        for number, phone in enumerate(of_utterance.phones.tolist()):
+        for number, phone in enumerate(pairs.phones.tolist()):
             middle = number * frame + frame // 2
-            there = [int(p) for start, end, p in phones if start <= middle < end]
-            assert phone == (there[0] if there else -1)
+            found = [int(p) for start, end, p in phones if start <= middle < end]
+            assert phone == (found[0] if found else -1)

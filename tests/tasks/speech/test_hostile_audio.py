@@ -1,4 +1,4 @@
-"""Any recording is read or told in one line that names it, in memory of its size."""
+"""Any file is read or raises a one-line error naming it, in memory of its size."""
 
 import io
 
@@ -35,7 +35,7 @@ RECORDINGS = [
 
 
 def read(folder, suffix: str, content: bytes) -> str:
-    """Look at and read a recording; return why it cannot be, "" if it can."""
+    """Inspect and read a recording; return the error message, or ""."""
     path = str(folder / f"x.{suffix}")
     with open(path, "wb") as file:
         file.write(content)
@@ -43,13 +43,13 @@ def read(folder, suffix: str, content: bytes) -> str:
         length = audio.inspect(path, rate=16_000)
         samples = audio.read(path, rate=16_000)
     except UserError as error:
-        told = str(error)
+        message = str(error)
     else:
         assert samples.dtype == np.int16
         assert samples.shape == (length,)
         return ""
-    assert path in told
-    return told
+    assert path in message
+    return message
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +58,10 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("recordings")
 
 
-def test_only_two_channels_are_told(folder):
-    told = [read(folder, *recording) for recording in RECORDINGS]
-    assert "has 2 channels" in told.pop(3)
-    assert told == [""] * 5
+def test_only_stereo_is_refused(folder):
+    messages = [read(folder, *recording) for recording in RECORDINGS]
+    assert "has 2 channels" in messages.pop(3)
+    assert messages == [""] * 5
 
 
 @given(
@@ -70,29 +70,31 @@ def test_only_two_channels_are_told(folder):
     st.integers(0, 3_000),
 )
 @example(0, [], 10_000)
-def test_flipped_and_truncated_ones_are_read_or_told(folder, number, flips, missing):
+def test_corrupted_and_truncated_files_are_read_or_raise(
+    folder, number, flips, missing
+):
     suffix, content = RECORDINGS[number]
     content = bytearray(content)
-    for place, bits in flips:
-        content[place % (60 if place % 2 else len(content))] ^= bits
-    told = read(folder, suffix, bytes(content[: max(0, len(content) - missing)]))
-    assert len(told.splitlines()) <= 1
+    for position, bits in flips:
+        content[position % (60 if position % 2 else len(content))] ^= bits
+    message = read(folder, suffix, bytes(content[: max(0, len(content) - missing)]))
+    assert len(message.splitlines()) <= 1
 
 
 @given(st.sampled_from(["wav", "flac"]), st.binary(max_size=200))
 @example("wav", b"")
 @example("wav", b"RIFF\xff\xff\xff\xffWAVEfmt ")
-def test_other_bytes_are_told(folder, suffix, content):
-    told = read(folder, suffix, content)
-    assert told
-    assert len(told.splitlines()) == 1
+def test_other_bytes_raise(folder, suffix, content):
+    message = read(folder, suffix, content)
+    assert message
+    assert len(message.splitlines()) == 1
 
 
-def test_a_recording_that_claims_months_is_told_before_anything_is_allocated(folder):
+def test_huge_claimed_length_raises_before_allocating(folder):
     content = bytearray(RECORDINGS[4][1])
     # The last 36 bits before the checksum of STREAMINFO are the number of samples.
     assert content[:4] == b"fLaC"
     content[8 + 13] |= 0x0F
     content[8 + 14 : 8 + 18] = b"\xff\xff\xff\xff"
-    told = read(folder, "flac", bytes(content))
-    assert "claims 68719476735 samples" in told
+    message = read(folder, "flac", bytes(content))
+    assert "claims 68719476735 samples" in message

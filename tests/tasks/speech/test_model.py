@@ -1,4 +1,4 @@
-"""The VQ-VAE of speech: its loss term by term, padding, speakers, drawing."""
+"""The VQ-VAE of speech: its loss term by term, padding, speakers, decoding."""
 
 import dataclasses
 import functools
@@ -9,26 +9,27 @@ import numpy as np
 import pytest
 
 from vqvae_jax import metrics, quantizers
+from vqvae_jax.options import build
+from vqvae_jax.quantizers import VQ
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.speech.decoder import companded, values_of
+from vqvae_jax.tasks.speech.encoder import SpeechEncoder
 from vqvae_jax.tasks.speech.model import SpeechVQVAE
-from vqvae_jax.tasks.speech.wavenet import SequenceCondition
+from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet
 
 KEY = jax.random.key(0)
 MODEL = SpeechVQVAE(
     speaker_names=("anna", "ben"),
-    num_codes=7,
-    dim=3,
-    downsampling=4,
-    units=5,
-    residual_blocks=1,
-    stacks=1,
-    layers=3,
-    wavenet_units=4,
-    skip_units=32,
-    codebook_init="uniform",
+    quantizer=VQ(num_codes=7, dim=3, codebook_init="uniform"),
+    encoder=SpeechEncoder(downsampling=4, channels=5, residual_blocks=1),
+    decoder=WaveNet(stacks=1, layers=3, channels=4, skip_channels=32),
 )
 T, LENGTHS = 22, np.array([22, 9, 13])
+
+
+def with_quantizer(**changes):
+    quantizer = dataclasses.replace(MODEL.quantizer, **changes)
+    return dataclasses.replace(MODEL, quantizer=quantizer)
 
 
 def make_batch(fill=0):
@@ -53,12 +54,12 @@ def params():
         return jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype)
 
     params = jax.tree.map(draw, shapes)
-    # Rows where the encoder's outputs are, so that several codes are in use.
+    # Rows are outputs of the encoder, so that several codes are used.
     z_e = jax.jit(MODEL._encoder.apply)(
         params.encoder, companded(values_of(make_batch()["audio"]))
     )
     rows = z_e.reshape(-1, 3)[::2][:7]
-    return params._replace(codebook=quantizers.from_embeddings(rows[None]))
+    return params._replace(quantizer=quantizers.from_embeddings(rows[None]))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -75,7 +76,7 @@ def evaluate(model, params, batch):
 def nats_of(params, audio, codes, speakers):
     """-log p(x|z) of one utterance without padding, from the networks themselves."""
     decoder = MODEL._decoder
-    z_q = params.codebook.embeddings[0][codes]
+    z_q = params.quantizer.embeddings[0][codes]
     features = decoder._context.apply(params.decoder.context, z_q[:, None])[:, 0]
     values = values_of(audio)
     logits = decoder._wavenet.apply(
@@ -97,7 +98,7 @@ def alone(batch, number):
 def expected_terms(params, batch):
     """Each utterance alone, without padding; means over samples and codes."""
     nats, distances, used = 0.0, [], []
-    table = np.float64(params.codebook.embeddings[0])
+    table = np.float64(params.quantizer.embeddings[0])
     for number in range(3):
         audio = alone(batch, number)
         z_e = np.float64(z_e_of(params, audio)[0])
@@ -123,8 +124,8 @@ class TestLoss:
         counts = sum(np.bincount(codes, minlength=7) for codes in used)
         np.testing.assert_array_equal(means["usage"].counts[0], counts)
         for number, codes in enumerate(used):
-            ours = carry.codes[number, : len(codes), 0]
-            np.testing.assert_array_equal(ours, codes)
+            found = carry.codes[number, : len(codes), 0]
+            np.testing.assert_array_equal(found, codes)
 
     def test_padding_changes_nothing(self, params):
         """[10] Not the loss, the gradients, the codebook or the metrics."""
@@ -132,7 +133,7 @@ class TestLoss:
         ((first, (_, carry)), gradient), ((second, (_, other)), others) = found
         assert float(first) == float(second)
         jax.tree.map(np.testing.assert_array_equal, gradient, others)
-        ema = dataclasses.replace(MODEL, codebook_update="ema")
+        ema = with_quantizer(codebook_update="ema")
         jax.tree.map(
             np.testing.assert_array_equal,
             ema.update(params, KEY, carry),
@@ -141,30 +142,30 @@ class TestLoss:
         values = [evaluate(MODEL, params, make_batch(fill)) for fill in (0, 12_345)]
         jax.tree.map(np.testing.assert_array_equal, *values)
 
-    def test_gradients_have_their_owners(self, params):
-        """[1, 2] With EMA none reaches the codebook; the encoder learns by copying."""
+    def test_each_loss_term_has_gradients_of_its_owner_only(self, params):
+        """[1, 2] With EMA the codebook has none; the encoder gets those of z_q."""
         _, gradient = step(MODEL, params, KEY, make_batch())
-        assert np.abs(gradient.codebook.embeddings).max() > 0
-        ema = dataclasses.replace(MODEL, codebook_update="ema", beta=0.0)
+        assert np.abs(gradient.quantizer.embeddings).max() > 0
+        ema = with_quantizer(codebook_update="ema", beta=0.0)
         _, gradient = step(ema, params, KEY, make_batch())
-        assert np.abs(gradient.codebook.embeddings).max() == 0
+        assert np.abs(gradient.quantizer.embeddings).max() == 0
         largest = max(np.abs(x).max() for x in jax.tree.leaves(gradient.encoder))
         assert largest > 0
 
-    def test_jitter_changes_the_training_loss_alone(self, params):
+    def test_jitter_changes_only_the_training_loss(self, params):
         noisy = dataclasses.replace(MODEL, jitter=0.5)
         losses = {
             float(step(noisy, params, key, make_batch())[0][0])
             for key in jax.random.split(KEY, 3)
         }
         assert len(losses) == 3
-        ours, theirs = (evaluate(m, params, make_batch()) for m in (noisy, MODEL))
-        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+        found, expected = (evaluate(m, params, make_batch()) for m in (noisy, MODEL))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 class TestEvaluate:
-    def test_bits_with_the_right_codes_and_with_moved_ones(self, params):
-        """[23] The second decodes each utterance from another half of its codes."""
+    def test_bits_per_sample_given_own_and_moved_codes(self, params):
+        """[23] Moved codes are rotated by half of each utterance's length."""
         batch = make_batch()
         values = metrics.compute(evaluate(MODEL, params, batch))
         _, _, used = expected_terms(params, batch)
@@ -183,10 +184,10 @@ class TestEvaluate:
             bits = nats / LENGTHS.sum() / np.log(2)
             assert values[f"bits_per_sample{name}"] == pytest.approx(bits, rel=1e-4)
 
-    def test_log_prob_is_that_of_the_codes_that_are_given(self, params):
+    def test_log_prob_of_given_codes(self, params):
         batch = make_batch()
         codes = jnp.asarray(np.random.default_rng(2).integers(7, size=(3, 6)))
-        ours = MODEL.log_prob(
+        found = MODEL.log_prob(
             params, batch["audio"], codes, speakers=batch["speaker"], mask=batch["mask"]
         )
         for number, length in enumerate(LENGTHS):
@@ -196,26 +197,28 @@ class TestEvaluate:
                 codes[number : number + 1, : -(-length // 4)],
                 batch["speaker"][number : number + 1],
             )
-            assert float(ours[number]) == pytest.approx(-float(expected), rel=1e-4)
+            assert float(found[number]) == pytest.approx(-float(expected), rel=1e-4)
 
 
 class TestCoding:
     @pytest.mark.parametrize("length", [1, 4, 21, 22])
-    def test_a_code_for_every_begun_block(self, params, length):
+    def test_number_of_codes_is_rounded_up(self, params, length):
         audio = make_batch()["audio"][:1, :length]
         codes = jax.jit(MODEL.encode)(params, audio)
         assert codes.shape == (1, MODEL.num_latents(length)) == (1, -(-length // 4))
-        expected = quantizers.quantize(params.codebook, z_e_of(params, audio)).codes
+        expected = MODEL.quantizer.quantize(
+            params.quantizer, z_e_of(params, audio)
+        ).codes
         np.testing.assert_array_equal(codes, expected[..., 0])
 
     @pytest.fixture
-    def listening(self, params):
-        """Parameters whose decoder is told much by its codes."""
+    def code_sensitive(self, params):
+        """Parameters whose decoder depends strongly on its codes."""
         context = jax.tree.map(lambda x: 8 * x, params.decoder.context)
         return params._replace(decoder=params.decoder._replace(context=context))
 
-    def test_audio_is_drawn_for_codes_and_follows_codes_and_speaker(self, listening):
-        params = listening
+    def test_audio_depends_on_codes_and_speaker(self, code_sensitive):
+        params = code_sensitive
         codes = jnp.asarray(np.random.default_rng(2).integers(7, size=(2, 6)))
         decode = jax.jit(MODEL.decode)
         audio = decode(params, KEY, codes, speakers=jnp.array([0, 1]))
@@ -230,11 +233,9 @@ class TestCoding:
         )
         assert (other[1] != audio[1]).any()
 
-    def test_what_follows_an_utterances_codes_does_not_change_what_is_drawn(
-        self, listening
-    ):
-        """As in training: a code's features see the next code, where there is one."""
-        params = listening
+    def test_masked_codes_do_not_change_the_audio(self, code_sensitive):
+        """As in training. A code's features otherwise depend on the next code."""
+        params = code_sensitive
         codes = jnp.asarray(np.random.default_rng(2).integers(7, size=(2, 6)))
         decode = jax.jit(MODEL.decode)
         speakers, mask = jnp.array([0, 1]), jnp.arange(6)[None] < jnp.array([[6], [3]])
@@ -246,7 +247,7 @@ class TestCoding:
         without = decode(params, KEY, codes, speakers=speakers)
         assert (without[1, :12] != drawn[1, :12]).any()
 
-    def test_the_likeliest_value_is_drawn_from_whatever_key(self, params):
+    def test_top_k_1_draws_the_same_for_every_key(self, params):
         codes = jnp.asarray(np.random.default_rng(2).integers(7, size=(1, 4)))
         decode = functools.partial(
             jax.jit(MODEL.decode, static_argnames="top_k"), params
@@ -258,9 +259,7 @@ class TestCoding:
         ]
         np.testing.assert_array_equal(*drawn)
 
-    def test_compiled_once_whatever_the_codes_the_speakers_and_the_temperature(
-        self, params
-    ):
+    def test_compiled_once_for_all_codes_speakers_and_temperatures(self, params):
         before = SpeechVQVAE._draw._cache_size()
         for seed in range(3):
             MODEL.decode(
@@ -272,47 +271,62 @@ class TestCoding:
             )
         assert SpeechVQVAE._draw._cache_size() == before + 1
 
-    def test_an_unknown_speaker_can_be_encoded_not_decoded_as(self, params):
+    def test_decoding_as_an_unknown_speaker_raises(self, params):
         codes = jnp.zeros((1, 2), jnp.int32)
         with pytest.raises(UserError, match=r"numbers of anna, ben .* got -1"):
             MODEL.decode(params, KEY, codes, speakers=jnp.array([-1]))
         with pytest.raises(UserError, match=r"numbers of anna, ben .* got 2"):
             MODEL.decode(params, KEY, codes, speakers=jnp.array([2]))
 
-    def test_speakers_that_jit_closes_over_are_checked(self, params):
+    def test_speakers_closed_over_by_jit_are_checked(self, params):
         codes, ben = jnp.zeros((1, 2), jnp.int32), jnp.array([1])
-        nobody = 2 * ben
+        unknown = 2 * ben
         decode = jax.jit(lambda key: MODEL.decode(params, key, codes, speakers=ben))
         expected = MODEL.decode(params, KEY, codes, speakers=np.array([1]))
         np.testing.assert_array_equal(decode(KEY), expected)
         with pytest.raises(UserError, match=r"numbers of anna, ben .* got 2"):
-            jax.jit(lambda key: MODEL.decode(params, key, codes, speakers=nobody))(KEY)
+            jax.jit(lambda key: MODEL.decode(params, key, codes, speakers=unknown))(KEY)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"downsampling": 14}, "^downsampling must be a product of 2, 3 and 5"),
-        ({"jitter": 1.0}, r"^jitter must be in \[0, 1\)"),
+        (
+            {"encoder": SpeechEncoder(downsampling=14)},
+            "^encoder.downsampling must be a product of 2, 3 and 5",
+        ),
+        ({"jitter": 1.0}, "^jitter must be >= 0 and < 1, got 1.0"),
         ({"speaker_names": ()}, "^speaker_names are empty"),
-        ({"num_codes": 1}, "^num_codes must be at least 2"),
-        ({"downsampling": 1}, "^downsampling must be at least 2"),
-        ({"layers": 0}, "^layers must be at least 1"),
-        ({"dtype": "float16"}, "float16"),
+        ({"quantizer": VQ(num_codes=1)}, "^quantizer.num_codes must be >= 2, got 1"),
+        ({"quantizer": VQ(num_codebooks=2)}, "^quantizer must give one code per vec"),
+        (
+            {"encoder": SpeechEncoder(downsampling=1)},
+            "^encoder.downsampling must be >= 2, got 1",
+        ),
+        ({"decoder": WaveNet(layers=0)}, "^decoder.layers must be >= 1"),
+        ({"decoder": WaveNet(dropout=0.1)}, "^decoder.dropout=0.1 does nothing"),
     ],
+    ids=str,
 )
-def test_options_that_cannot_be(options, message):
+def test_invalid_options_raise(options, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(MODEL, **options)
 
 
+@pytest.mark.parametrize("network", ["encoder", "decoder"])
+def test_unknown_dtypes_raise(network):
+    section = {network: {"dtype": "float16"}}
+    message = f"^model.{network}.dtype must be one of float32, bfloat16, got 'float16'"
+    with pytest.raises(UserError, match=message):
+        build(SpeechVQVAE, section, name="model", speaker_names=("anna",))
+
+
 @pytest.mark.slow
-def test_init_fits_the_codebook_to_speech_alone():
-    """k-means on z_e of what is not padding: the rows are among its points' means."""
-    model = dataclasses.replace(MODEL, codebook_init="kmeans", num_codes=2)
+def test_padding_does_not_change_the_initial_codebook():
+    model = with_quantizer(codebook_init="kmeans", num_codes=2)
     batch = make_batch()
     params = jax.jit(model.init)(KEY, batch)
     again = jax.jit(model.init)(KEY, make_batch(fill=30_000))
     np.testing.assert_allclose(
-        params.codebook.embeddings, again.codebook.embeddings, rtol=1e-5, atol=1e-6
+        params.quantizer.embeddings, again.quantizer.embeddings, rtol=1e-5, atol=1e-6
     )

@@ -10,7 +10,7 @@ def companded(x):
     return np.sign(x) * np.log(1 + 255 * np.abs(x)) / np.log(256)
 
 
-def test_all_16_bit_samples_are_encoded_as_the_formula_says():
+def test_encoding_all_16_bit_samples_follows_the_formula():
     x = np.arange(-(2**15), 2**15) / 2**15
     exact = (companded(x) + 1) / 2 * 255
     values = np.asarray(mu_law_encode(jnp.asarray(x, jnp.float32)))
@@ -18,11 +18,11 @@ def test_all_16_bit_samples_are_encoded_as_the_formula_says():
     assert values[0] == 0
     assert values[-1] == 255
     assert len(np.unique(values)) == 256
-    # float32 may take either neighbour at the very border.
+    # At a boundary, float32 can round to either neighbour.
     assert np.abs(values - exact).max() <= 0.5 + 1e-4
 
 
-def test_the_round_trip_stays_within_half_a_step():
+def test_round_trip_error_is_at_most_half_a_step():
     x = np.arange(-(2**15), 2**15) / 2**15
     back = mu_law_decode(mu_law_encode(jnp.asarray(x, jnp.float32)))
     assert back.dtype == jnp.float32
@@ -31,7 +31,7 @@ def test_the_round_trip_stays_within_half_a_step():
     assert error.max() > 0.99 / 255
 
 
-def test_every_value_decodes_to_itself_and_as_the_formula_says():
+def test_decoding_inverts_encoding_and_follows_the_formula():
     values = jnp.arange(256).reshape(16, 16)
     samples = mu_law_decode(values)
     np.testing.assert_array_equal(mu_law_encode(samples), values)
@@ -41,7 +41,7 @@ def test_every_value_decodes_to_itself_and_as_the_formula_says():
     np.testing.assert_array_equal(samples, -samples[::-1, ::-1])
 
 
-def test_silence_and_what_is_too_loud():
+def test_silence_and_clipping():
     x = jnp.array([0.0, 1.0, -1.0, 3.0, -3.0])
     assert mu_law_encode(x).tolist() == [128, 255, 0, 255, 0]
 
@@ -51,8 +51,8 @@ def test_under_jit():
     np.testing.assert_array_equal(jax.jit(mu_law_encode)(x), mu_law_encode(x))
 
 
-def test_values_of_8_bits():
-    """Twice one does not fit into 8 bits."""
+def test_decoding_8_bit_values():
+    """Doubling a value must not overflow 8 bits."""
     values = np.arange(256)
     np.testing.assert_array_equal(
         mu_law_decode(jnp.asarray(values, jnp.uint8)),

@@ -1,4 +1,4 @@
-"""Phonemes from codes, on tables small enough to count by hand."""
+"""Phonemes from codes, on small sequences counted by hand."""
 
 import numpy as np
 import pytest
@@ -11,16 +11,16 @@ def frames(codes, phones):
     return Frames(np.array(codes, np.int32), np.array(phones, np.int32))
 
 
-def drawn(rng, n, *, num_codes=8, num_phones=5, unknown=0.2):
-    """Codes that tell nothing of phones, some of which are not known."""
+def random_frames(rng, n, *, num_codes=8, num_phones=5, unknown=0.2):
+    """Codes independent of phones, of which a fraction is unknown."""
     phones = rng.integers(num_phones, size=n)
     phones[rng.random(n) < unknown] = -1
     return frames(rng.integers(num_codes, size=n), phones)
 
 
-# Code 0 stands for phone 2 twice and phone 0 once, code 1 for phones 1 and 3 alike, and
-# code 3 only where nothing is known; 2 never occurs. Phones 0 and 1 occur once, phone 2
-# three times, phone 3 twice: over both utterances, not in either.
+# Code 0 occurs twice with phone 2 and once with phone 0, code 1 once with phone 1 and
+# once with phone 3, code 3 only with unknown phones, and code 2 never. Phones 0 and 1
+# occur once, phone 2 three times and phone 3 twice, over both utterances together.
 TRAIN = [
     frames([0, 0, 1, 1, 3, 3], [2, 0, 3, 1, -1, -1]),
     frames([0, 4, 4], [2, 2, 3]),
@@ -29,42 +29,42 @@ TRAIN = [
 
 def test_codes_get_their_most_frequent_phone():
     phone_of = likeliest(TRAIN, num_codes=6, num_phones=5)
-    # Ties go to the lower phone; codes without any get the most frequent of all.
+    # Ties go to the lower phone; codes without phones get the most frequent one.
     assert phone_of.tolist() == [2, 1, 2, 2, 2, 2]
 
 
-def test_utterances_may_come_from_a_generator():
+def test_utterances_from_an_iterator():
     once = score(iter(TRAIN), iter(TRAIN), num_codes=6, num_phones=5)
     again = score(TRAIN, TRAIN, num_codes=6, num_phones=5)
     assert once[:4] == again[:4]
 
 
-def test_scores_of_a_table():
+def test_score_against_hand_counted_frames():
     test = [
         frames([0, 0, 1, 5], [2, 0, 1, 4]),
         frames([0, 2, 4, 1], [-1, 2, 3, -1]),
     ]
     found = score(TRAIN, test, num_codes=6, num_phones=5)
-    # True 2, 0, 1, 4, 2, 3; told 2, 2, 1, 2, 2, 2.
+    # True 2, 0, 1, 4, 2, 3; predicted 2, 2, 1, 2, 2, 2.
     assert found.frames == 6
     assert found.accuracy == 3 / 6
     assert found.chance == 2 / 6
     expected = np.zeros((5, 5), int)
-    for true, told in [(2, 2), (0, 2), (1, 1), (4, 2), (2, 2), (3, 2)]:
-        expected[true, told] += 1
+    for true, predicted in [(2, 2), (0, 2), (1, 1), (4, 2), (2, 2), (3, 2)]:
+        expected[true, predicted] += 1
     np.testing.assert_array_equal(found.confusion, expected)
 
 
-def test_chance_is_of_the_phone_that_train_has_most():
-    """Not of the one that test has most."""
+def test_chance_uses_the_most_frequent_phone_of_train():
+    """Not the most frequent phone of test."""
     train = [frames([0, 1, 1], [0, 1, 1])]
     test = [frames([0, 0, 0, 1], [0, 0, 0, 1])]
     found = score(train, test, num_codes=2, num_phones=2)
     assert (found.accuracy, found.chance) == (1.0, 0.25)
 
 
-def test_codes_that_name_phones_are_right():
-    """Phone = code // 2, and shuffled codes are right as often as two draws agree."""
+def test_codes_that_determine_phones():
+    """With phone = code // 2, accuracy is 1, and shuffled codes are at chance."""
     rng = np.random.default_rng(0)
     utterances = [frames(codes, codes // 2) for codes in rng.integers(8, size=(9, 300))]
     found = score(utterances[:5], utterances[5:], num_codes=8, num_phones=4)
@@ -74,18 +74,18 @@ def test_codes_that_name_phones_are_right():
     assert np.count_nonzero(found.confusion) == 4
 
 
-def test_codes_that_tell_nothing_are_chance():
+def test_codes_independent_of_phones_are_at_chance():
     rng = np.random.default_rng(0)
-    train, test = ([drawn(rng, 2_000) for _ in range(5)] for _ in "ab")
+    train, test = ([random_frames(rng, 2_000) for _ in range(5)] for _ in "ab")
     found = score(train, test, num_codes=8, num_phones=5)
     for value in (found.accuracy, found.shuffled, found.chance):
         assert value == pytest.approx(1 / 5, abs=0.03)
 
 
 def test_codes_are_shuffled_within_an_utterance():
-    """Each says one phone all along: what is said stays known, when does not matter.
+    """Each utterance has a single phone, so that shuffling within it changes nothing.
 
-    And the codes of frames without a phone, which would spoil it, stay out.
+    Codes of frames without a phone must be excluded before shuffling.
     """
     utterances = [frames([0] * 50 + [1] * 9, [0] * 50 + [-1] * 9)]
     utterances += [frames([1] * 50, [1] * 50), frames([2] * 40, [2] * 40)]
@@ -98,7 +98,7 @@ def test_codes_are_shuffled_within_an_utterance():
     assert found.shuffled < 0.6
 
 
-def test_the_seed_decides_on_the_order():
+def test_seed_determines_the_shuffling():
     rng = np.random.default_rng(0)
     codes = rng.integers(8, size=200)
     utterances = [frames(codes, codes // 2)]
@@ -111,12 +111,14 @@ def test_the_seed_decides_on_the_order():
     assert len({shuffled(seed) for seed in range(6)}) > 1
 
 
-@pytest.mark.parametrize("nothing", [[], [frames([0, 1], [-1, -1])], [frames([], [])]])
-def test_without_phones_there_is_nothing_to_score(nothing):
+@pytest.mark.parametrize("unknown", [[], [frames([0, 1], [-1, -1])], [frames([], [])]])
+def test_no_known_phones_raises(unknown):
     sizes = {"num_codes": 6, "num_phones": 5}
-    for split, train, test in (("train", nothing, TRAIN), ("test", TRAIN, nothing)):
-        with pytest.raises(UserError, match=f"phone of no {split} frame") as caught:
+    for split, train, test in (("train", unknown, TRAIN), ("test", TRAIN, unknown)):
+        with pytest.raises(
+            UserError, match=f"no {split} frame has a known phone"
+        ) as caught:
             score(train, test, **sizes)
         assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="phone of no train frame"):
-        likeliest(nothing, **sizes)
+    with pytest.raises(UserError, match="no train frame has a known phone"):
+        likeliest(unknown, **sizes)

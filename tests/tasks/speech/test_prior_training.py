@@ -1,4 +1,4 @@
-"""Training a prior over sequences: its loss against NumPy, padding, a pattern learnt.
+"""Training a prior over sequences: loss against NumPy, padding, learning a pattern.
 
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
@@ -15,19 +15,22 @@ from scipy import special, stats
 
 from vqvae_jax import metrics
 from vqvae_jax.tasks.speech.prior import SequencePrior
-from vqvae_jax.tasks.speech.wavenet import SequenceCondition
+from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet
 
 KEY = jax.random.key(0)
 K, N = 3, 4
-SIZES = {"latents": N, "stacks": 2, "layers": 2, "units": 4, "skip_units": 8}
+SIZES = {
+    "latents": N,
+    "network": WaveNet(stacks=2, layers=2, channels=4, skip_channels=8),
+}
 PRIOR = SequencePrior(num_codes=K, class_names=("anna", "ben"), **SIZES)
-TOLD = dataclasses.replace(PRIOR, conditional=True)
-# Without padding, with some, and nothing but padding.
+CONDITIONAL = dataclasses.replace(PRIOR, conditional=True)
+# Without padding, with some padding, and only padding.
 LENGTHS = np.array([4, 1, 3, 0, 2])
 
 
 def random_params(model):
-    """Random arrays of the right shapes: an untrained one is nearly even."""
+    """Random arrays of the right shapes; an initial model is nearly uniform."""
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(model.init, KEY, {})
     return jax.tree.map(
@@ -35,7 +38,7 @@ def random_params(model):
     )
 
 
-PARAMS, TOLD_PARAMS = random_params(PRIOR), random_params(TOLD)
+PARAMS, CONDITIONAL_PARAMS = random_params(PRIOR), random_params(CONDITIONAL)
 
 
 def make_batch(fill=0):
@@ -60,10 +63,12 @@ def numpy_nats(model, params, batch):
     return -np.take_along_axis(log_p, codes[..., None], axis=-1)[..., 0]
 
 
-@pytest.mark.parametrize("model", [PRIOR, TOLD], ids=["alone", "told"])
+@pytest.mark.parametrize(
+    "model", [PRIOR, CONDITIONAL], ids=["unconditional", "conditional"]
+)
 def test_loss_is_the_cross_entropy_of_codes_that_are_not_padding(model):
-    """[10] Each code counts alike, whatever the length of its utterance."""
-    params = TOLD_PARAMS if model.conditional else PARAMS
+    """[10] Each code has the same weight, for utterances of any length."""
+    params = CONDITIONAL_PARAMS if model.conditional else PARAMS
     batch = make_batch()
     mask = np.asarray(batch["mask"])
     expected = numpy_nats(model, params, batch)[mask].mean()
@@ -89,33 +94,33 @@ def test_padding_changes_nothing(fill):
         step = jax.value_and_grad(PRIOR.loss, has_aux=True)
         return step(PARAMS, KEY, batch), PRIOR.evaluate(PARAMS, batch)
 
-    ours, expected = outcome(make_batch(fill)), outcome(make_batch())
-    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+    found, expected = outcome(make_batch(fill)), outcome(make_batch())
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_metrics_add_up_over_batches_of_other_lengths():
+def test_metrics_add_up_over_batches():
     batch = make_batch()
     parts = [jax.tree.map(lambda x, p=p: x[p], batch) for p in (slice(1), slice(1, 5))]
     evaluate = jax.jit(PRIOR.evaluate)
-    of_parts = metrics.total(evaluate(PARAMS, part) for part in parts)
-    assert metrics.compute(of_parts) == pytest.approx(
+    total = metrics.total(evaluate(PARAMS, part) for part in parts)
+    assert metrics.compute(total) == pytest.approx(
         metrics.compute(evaluate(PARAMS, batch)), rel=1e-5
     )
 
 
-def test_a_batch_of_padding_alone_costs_nothing():
+def test_a_batch_of_padding_has_no_loss_or_gradient():
     batch = make_batch() | {"mask": jnp.zeros((5, N), bool)}
     step = jax.jit(jax.value_and_grad(lambda params: PRIOR.loss(params, KEY, batch)[0]))
-    loss, slopes = step(PARAMS)
+    loss, gradients = step(PARAMS)
     assert loss == 0
-    assert not any(np.any(x) for x in jax.tree.leaves(slopes))
+    assert not any(np.any(x) for x in jax.tree.leaves(gradients))
 
 
 def test_evaluation_has_no_dropout():
-    noisy = dataclasses.replace(PRIOR, dropout=0.5)
+    noisy = dataclasses.replace(PRIOR, network=PRIOR.network.clone(dropout=0.5))
     batch = make_batch()
-    plain, own = (m.evaluate(PARAMS, batch)["loss"].total for m in (PRIOR, noisy))
-    assert plain == own
+    plain, evaluated = (m.evaluate(PARAMS, batch)["loss"].total for m in (PRIOR, noisy))
+    assert plain == evaluated
     loss = jax.jit(lambda key: noisy.loss(PARAMS, key, batch)[0])
     first, again, other = (float(loss(jax.random.key(n))) for n in (0, 0, 1))
     assert first == again != other
@@ -123,7 +128,7 @@ def test_evaluation_has_no_dropout():
 
 
 def test_learns_a_pattern_up_to_its_entropy():
-    """Each code is followed by the next one, or in a quarter of cases by itself."""
+    """Each code is followed by the next one, or with probability 1/4 by itself."""
     rng = np.random.default_rng(0)
     steps = rng.random((64, 24)) < 0.75
     codes = (rng.integers(K, size=(64, 1)) + steps.cumsum(axis=1)) % K
@@ -134,10 +139,10 @@ def test_learns_a_pattern_up_to_its_entropy():
     @jax.jit
     def step(state, key):
         params, moments = state
-        loss, slopes = jax.value_and_grad(
+        loss, gradients = jax.value_and_grad(
             lambda params: PRIOR.loss(params, key, batch)[0]
         )(params)
-        updates, moments = optimizer.update(slopes, moments)
+        updates, moments = optimizer.update(gradients, moments)
         return (optax.apply_updates(params, updates), moments), loss
 
     params = jax.jit(lambda: PRIOR.init(KEY, batch))()
@@ -145,9 +150,9 @@ def test_learns_a_pattern_up_to_its_entropy():
     for key in jax.random.split(KEY, 80):
         state, loss = step(state, key)
         losses.append(float(loss))
-    # The first code is even; after it each has the entropy of one step.
-    of_step = stats.entropy([0.25, 0.75])
+    # The first code is uniform; each later one has the entropy of one step.
+    step_entropy = stats.entropy([0.25, 0.75])
     first = 1 / mask.sum(axis=1).mean()
-    entropy = first * math.log(K) + (1 - first) * of_step
+    entropy = first * math.log(K) + (1 - first) * step_entropy
     assert losses[0] == pytest.approx(math.log(K), rel=0.05)
     assert losses[-1] == pytest.approx(entropy, rel=0.06)

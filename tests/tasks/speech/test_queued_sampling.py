@@ -1,4 +1,4 @@
-"""Queued sampling of sequences against the naive form and enumeration."""
+"""Queued sampling against naive ancestral sampling and enumeration."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from vqvae_jax.sampling import ancestral, truncated
+from vqvae_jax.sampling import truncated
 from vqvae_jax.tasks.speech import queued_sampling
 from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet
 
@@ -16,7 +16,13 @@ KEY = jax.random.key(7)
 
 
 def build(batch, length, **options):
-    sizes = {"num_values": 6, "stacks": 2, "layers": 3, "units": 4, "skip_units": 16}
+    sizes = {
+        "num_values": 6,
+        "stacks": 2,
+        "layers": 3,
+        "channels": 4,
+        "skip_channels": 16,
+    }
     network = WaveNet(**(sizes | options))
     rng = np.random.default_rng(0)
     labels = jnp.arange(batch) % 2 if network.num_classes else None
@@ -45,9 +51,9 @@ def build(batch, length, **options):
         {"num_classes": 2, "feature_channels": 3, "steps_per_feature": 4},
     ],
 )
-# The last feature is for one step of four: the keys of the others are made up.
+# The last feature covers one step of four, so the keys of the others are padding.
 @pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey])
-def test_queued_is_ancestral_sample_for_sample(options, make_key):
+def test_queued_samples_equal_ancestral_samples(options, make_key):
     shape = (3, 21)
     network, params, condition = build(*shape, **options)
 
@@ -59,7 +65,7 @@ def test_queued_is_ancestral_sample_for_sample(options, make_key):
         ours = queued_sampling.queued(
             network, params, key, shape=shape, condition=condition, adjust=adjust
         )
-        naive = ancestral(
+        naive = queued_sampling.ancestral(
             lambda values: network.apply(params, values, condition),
             key,
             shape=shape,
@@ -73,8 +79,8 @@ def test_queued_is_ancestral_sample_for_sample(options, make_key):
     assert len(np.unique(ours)) > 3
 
 
-def test_frequencies_are_the_models_probabilities():
-    """All 27 sequences of three values, over 20 000 draws."""
+def test_frequencies_match_the_models_probabilities():
+    """All 27 sequences of three values, over 20 000 samples."""
     network, params, _ = build(1, 3, num_values=3, layers=2, stacks=1)
     every = np.array(list(itertools.product(range(3), repeat=3)))
     logits = np.float64(jax.jit(network.apply)(params, jnp.asarray(every, jnp.int32)))
@@ -88,16 +94,16 @@ def test_frequencies_are_the_models_probabilities():
     drawn = np.asarray(draw(KEY)) @ [9, 3, 1]
     counts = np.bincount(drawn, minlength=27)
     expected = 20_000 * np.exp(log_p)
-    often = expected > 5
-    pooled = np.append(counts[often], counts[~often].sum())
-    of_model = np.append(expected[often], expected[~often].sum())
-    keep = of_model > 5
-    pooled, of_model = pooled[keep], of_model[keep]
-    of_model *= pooled.sum() / of_model.sum()
-    assert stats.chisquare(pooled, of_model).pvalue > 1e-3
+    frequent = expected > 5
+    observed = np.append(counts[frequent], counts[~frequent].sum())
+    expected = np.append(expected[frequent], expected[~frequent].sum())
+    keep = expected > 5
+    observed, expected = observed[keep], expected[keep]
+    expected *= observed.sum() / expected.sum()
+    assert stats.chisquare(observed, expected).pvalue > 1e-3
 
 
-def test_given_values_stay_and_lead_what_comes_after():
+def test_given_values_are_kept_and_condition_later_ones():
     network, params, _ = build(2, 12)
     given = np.full((2, 12), -1)
     given[:, :5] = [[0, 1, 2, 3, 4], [5, 4, 3, 2, 1]]

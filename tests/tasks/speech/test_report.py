@@ -1,4 +1,4 @@
-"""What the page of speech says and plays."""
+"""The sections of the report on speech."""
 
 import numpy as np
 import pytest
@@ -36,31 +36,31 @@ SAMPLES = {
 }
 
 
-def test_each_utterance_is_there_with_what_became_of_it(dataset):
+def test_each_utterance_is_shown_with_its_syntheses(dataset):
     first, second = report._utterances(SAMPLES, dataset)
     assert [s.caption for s in first.sounds] == [
         "Original, by ann",
         "Decoded, same speaker",
         "Converted to b<b",
     ]
-    # Speakers unknown to train have no voice of their own to be decoded in.
+    # The decoder has no voice for speakers unknown to train.
     assert [s.caption for s in second.sounds] == [
         "Original, by a speaker unknown to train",
         "Converted to b<b",
         "Converted to ann",
     ]
     for section, length in zip((first, second), LENGTHS, strict=True):
-        # As long as the utterance: a WAV file's header has 44 bytes.
+        # As long as the utterance; the header of a WAV file has 44 bytes.
         assert {len(s.wav) for s in section.sounds} == {44 + 2 * length}
         assert section.pictures[0].image.startswith(b"<svg")
 
 
-def test_drawn_speech_has_a_player_each(dataset):
-    section = report._drawn(SAMPLES, dataset)
+def test_each_sample_has_a_player(dataset):
+    section = report._samples(SAMPLES, dataset)
     assert [s.caption for s in section.sounds] == ["As b<b", "As ann"]
 
 
-def test_phonemes_that_are_never_said_are_left_out(tmp_path):
+def test_phonemes_that_do_not_occur_are_left_out(tmp_path):
     workdir = Workdir(tmp_path)
 
     def picture(confusion, names):
@@ -69,14 +69,14 @@ def test_phonemes_that_are_never_said_are_left_out(tmp_path):
         )
         return report._phonemes(workdir).pictures[0].image
 
-    alone = picture([[3, 1], [0, 4]], ["A", "B"])
-    assert picture([[3, 0, 1], [0, 0, 0], [0, 0, 4]], ["A", "X", "B"]) == alone
+    expected = picture([[3, 1], [0, 4]], ["A", "B"])
+    assert picture([[3, 0, 1], [0, 0, 0], [0, 0, 4]], ["A", "X", "B"]) == expected
 
 
-def test_tables_say_what_results_say():
+def test_tables_show_results():
     names = ("", "_codes_moved", "_codes_shuffled", "_other_codes")
     results = {f"test_bits_per_sample{n}": 4.0 + i for i, n in enumerate(names)}
-    rows = report._codes_matter(results).table
+    rows = report._code_use(results).table
     assert [row[1] for row in rows[1:]] == ["4.000", "5.000", "6.000", "7.000"]
     voices = {
         "speaker_chance_accuracy": 0.1,
@@ -84,6 +84,6 @@ def test_tables_say_what_results_say():
         "converted_speaker_accuracy_in_noise": 0.5,
     }
     assert report._voices(voices).table[1:] == (
-        ("converted, the target", "25.0%", "50.0%"),
+        ("converted, target speaker", "25.0%", "50.0%"),
         ("chance", "10.0%", "10.0%"),
     )

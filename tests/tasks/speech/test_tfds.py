@@ -1,4 +1,4 @@
-"""TFDS's own builders of VCTK and LibriSpeech, on a few sounds prepared here."""
+"""TFDS's builders of VCTK and LibriSpeech, with a few generated utterances."""
 
 import io
 import pickle
@@ -11,15 +11,16 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import registered
 from tensorflow_datasets.proto import tf_example_pb2
 
-from vqvae_jax.data import SpeechDataConfig, open_speech
 from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
+from vqvae_jax.tasks.speech.dataset import open_speech
 from vqvae_jax.tasks.speech.tfds import SpeechTfdsSource, open_speech_tfds
 
 pytest.importorskip("soxr", reason="soxr is not installed")
 
 
 def sound(samples, *, seed=0):
-    """Noise of 16 bits, as loud as it can be without being clipped."""
+    """16-bit noise that resampling does not clip."""
     return np.random.default_rng(seed).integers(-9_000, 9_000, samples, np.int16)
 
 
@@ -35,7 +36,7 @@ def open_at(path, name, sample_rate=16_000):
 def vctk_dir(tmp_path_factory):
     from tensorflow_datasets.audio import vctk
 
-    # Else it would stand where TFDS's own stands.
+    # Otherwise the class would replace TFDS's builder in the registry.
     with registered.skip_registration():
 
         class Vctk(vctk.Vctk):
@@ -72,7 +73,7 @@ def librispeech_dir(tmp_path_factory):
         "dev_clean": (84, 26),
         "test_clean": (61,),
     }
-    # Else it would stand where TFDS's own stands.
+    # Otherwise the class would replace TFDS's builder in the registry.
     with registered.skip_registration():
 
         class Librispeech(librispeech_dataset_builder.Builder):
@@ -130,17 +131,17 @@ def test_vctk(vctk_dir):
             assert example["audio"].dtype == np.int16
             assert source.lengths[index] == length
             assert example["phones"].shape == (0, 3)
-            # 48 kHz become 16 kHz.
+            # Resampled from 48 to 16 kHz.
             i = length - 8_000
             assert opened.speaker_names[example["speaker"]] == ("p227", "p226")[i % 2]
             found[i] = int(example["sentence"])
     assert sorted(found) == list(range(20))
-    # Two speakers say each sentence.
+    # Two speakers read each sentence.
     assert all(found[i] == found[i ^ 1] >= 0 for i in range(20))
     assert len(set(found.values())) == 10
 
 
-def test_at_its_own_rate_sound_is_not_touched(vctk_dir):
+def test_audio_at_the_original_rate_is_unchanged(vctk_dir):
     source = open_at(vctk_dir, "vctk/mic1", 48_000).sources["train"]
     for index in range(len(source)):
         got = source[index]["audio"]
@@ -148,7 +149,7 @@ def test_at_its_own_rate_sound_is_not_touched(vctk_dir):
         np.testing.assert_array_equal(got, sound(24_000 + 3 * i, seed=i))
 
 
-def test_a_source_can_be_pickled(vctk_dir):
+def test_source_can_be_pickled(vctk_dir):
     source = open_at(vctk_dir, "vctk/mic1").sources["train"]
     copy = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(copy[1]["audio"], source[1]["audio"])
@@ -156,9 +157,9 @@ def test_a_source_can_be_pickled(vctk_dir):
 
 def test_librispeech(librispeech_dir):
     splits = open_at(librispeech_dir, "librispeech")
-    # Clean speech alone: 460 hours of train.
+    # Only clean speech.
     assert splits.speaker_names == ("14", "19", "26")
-    heard = {}
+    found = {}
     for role, source in splits.sources.items():
         examples = [source[index] for index in range(len(source))]
         for example in examples:
@@ -166,9 +167,9 @@ def test_librispeech(librispeech_dir):
             np.testing.assert_array_equal(
                 example["audio"], sound(8_000 + speaker, seed=speaker)
             )
-        heard[role] = {(len(e["audio"]) - 8_000, int(e["speaker"])) for e in examples}
+        found[role] = {(len(e["audio"]) - 8_000, int(e["speaker"])) for e in examples}
         assert len({int(e["sentence"]) for e in examples}) == 1
-    assert heard == {
+    assert found == {
         "train": {(14, 0), (19, 1), (26, 2)},
         "validation": {(84, -1), (26, 2)},
         "test": {(61, -1)},
@@ -176,7 +177,7 @@ def test_librispeech(librispeech_dir):
 
 
 class Plain(tfds.core.GeneratorBasedBuilder):
-    """A set of sound that says nothing of its speakers, nor, at first, of its rate."""
+    """A set of audio without speakers, and by default without a sample rate."""
 
     VERSION = tfds.core.Version("1.0.0")
     RATE: int | None = None
@@ -208,7 +209,7 @@ class Short(Plain):
 
 
 def record(**features):
-    """A serialised example, as TFDS writes one."""
+    """A serialised example in the format of TFDS."""
     example = tf_example_pb2.Example()
     for name, value in features.items():
         feature = example.features.feature[name]
@@ -219,19 +220,19 @@ def record(**features):
     return example.SerializeToString()
 
 
-def test_all_that_tfds_keeps_of_sound_is_decoded():
-    """Numbers, compressed ones, and whole files where a set is decoded lazily."""
+def test_all_audio_encodings_of_tfds_are_decoded():
+    """Integers, compressed bytes, and whole files of lazily decoded sets."""
     soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
     file = io.BytesIO()
     soundfile.write(file, sound(9_000), 16_000, format="FLAC")
-    kept = (
+    encodings = (
         sound(9_000).tolist(),
         zlib.compress(sound(9_000).tobytes()),
         file.getvalue(),
     )
     source = SpeechTfdsSource(
-        [record(speech=speech, speaker=[7]) for speech in kept],
-        name="kept",
+        [record(speech=speech, speaker=[7]) for speech in encodings],
+        name="encodings",
         audio_key="speech",
         speaker_key="speaker",
         speakers={7: 3},
@@ -244,7 +245,7 @@ def test_all_that_tfds_keeps_of_sound_is_decoded():
         assert source[index]["speaker"] == 3
 
 
-def test_without_network_the_way_out_is_told(tmp_path, monkeypatch):
+def test_without_network_the_error_suggests_an_alternative(tmp_path, monkeypatch):
     def unknown(host, port):
         raise socket.gaierror("Name or service not known")
 
@@ -255,7 +256,7 @@ def test_without_network_the_way_out_is_told(tmp_path, monkeypatch):
 
 
 class TestOthers:
-    def test_without_speakers_all_are_one(self, tmp_path):
+    def test_set_without_speakers_has_one_speaker(self, tmp_path):
         prepare(WithRate(data_dir=tmp_path))
         splits = open_at(tmp_path, "with_rate")
         assert splits.speaker_names == ("speaker",)
@@ -264,27 +265,29 @@ class TestOthers:
         assert example["sentence"] == -1
         np.testing.assert_array_equal(example["audio"], sound(8_000))
 
-    def test_without_a_rate_it_is_refused(self, tmp_path):
+    def test_set_without_a_sample_rate_raises(self, tmp_path):
         prepare(Plain(data_dir=tmp_path))
-        with pytest.raises(UserError, match="'plain' does not say at which rate"):
+        with pytest.raises(UserError, match="'plain' has no sample rate"):
             open_at(tmp_path, "plain")
 
-    def test_next_to_no_sound_is_refused(self, tmp_path):
+    def test_too_short_utterance_raises(self, tmp_path):
         prepare(Short(data_dir=tmp_path))
-        with pytest.raises(UserError, match=r"short.*utterance 0 holds 1600 samples"):
+        with pytest.raises(
+            UserError, match=r"short.*utterance 0 contains 1600 samples"
+        ):
             open_at(tmp_path, "short")
 
-    def test_images_are_refused(self, tmp_path):
+    def test_image_set_raises(self, tmp_path):
         with pytest.raises(UserError, match="'digits' has no feature speech or audio"):
             open_at(tmp_path, "digits")
 
-    def test_a_damaged_set_is_refused(self, tmp_path):
+    def test_damaged_set_raises(self, tmp_path):
         prepare(WithRate(data_dir=tmp_path))
         file = next((tmp_path / "with_rate" / "1.0.0").glob("*train*"))
         file.write_bytes(b"damaged" * 20_000)
         with pytest.raises(UserError, match="cannot be read"):
             open_at(tmp_path, "with_rate")
 
-    def test_a_wrong_name_is_told_with_close_ones(self, tmp_path):
+    def test_unknown_name_suggests_similar_names(self, tmp_path):
         with pytest.raises(UserError, match="did you mean speech"):
             open_at(tmp_path, "speach")

@@ -1,4 +1,4 @@
-"""Crops and whole utterances in batches, against utterances of counted samples."""
+"""Crops and whole utterances in batches, on utterances with known samples."""
 
 import itertools
 import json
@@ -7,13 +7,15 @@ import pickle
 import numpy as np
 import pytest
 
-from vqvae_jax.data import Crop, train_batches, utterance_batches
+from vqvae_jax.data import train_batches
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.speech.utterances import (
     UNKNOWN,
+    Crop,
     Utterances,
     UtteranceSubset,
     _padded,
+    utterance_batches,
 )
 
 LENGTHS = (7, 30, 12, 55, 9, 31, 8)
@@ -21,7 +23,7 @@ CROP = 10
 
 
 class Counting:
-    """Utterance i has the samples 100 i + 1, 100 i + 2, …; phones of 4 samples."""
+    """Utterance i has the samples 100 i + 1, 100 i + 2, … and phones of 4 samples."""
 
     def __init__(self, lengths=LENGTHS):
         self.lengths = np.array(lengths, np.int64)
@@ -90,27 +92,27 @@ class TestCrop:
             assert not audio[kept:].any()
             assert speaker == sentence % 3
 
-    def test_every_place_is_as_likely(self):
+    def test_all_starts_are_equally_likely(self):
         batches = crops(60, source=Counting([13]), batch_size=20)
         firsts = joined(batches, "audio")[:, 0] - 1
         counts = np.bincount(firsts)
         assert len(counts) == 4
-        # Six standard deviations of a binomial.
+        # Within six standard deviations of a binomial.
         spread = np.sqrt(1_200 * 0.25 * 0.75)
         assert np.abs(counts - 300).max() < 6 * spread
 
     @pytest.mark.parametrize(
         ("number", "first"), [(0, 0), (2**62 - 1, 0), (2**62, 1), (2**64 - 1, 3)]
     )
-    def test_the_number_decides_the_place(self, number, first):
+    def test_number_determines_the_start(self, number, first):
         crop = Crop(CROP)(Counting([13])[0], number)
         assert crop["audio"].tolist() == list(range(first + 1, first + 1 + CROP))
 
     def test_seeds_and_epochs_differ(self):
-        places = [
+        starts = [
             {int(c[0]) for c in joined(crops(7, seed=s), "audio")} for s in (0, 1)
         ]
-        assert places[0] != places[1]
+        assert starts[0] != starts[1]
         one_long = joined(crops(20, source=Counting([500])), "audio")[:, 0]
         assert len(set(one_long.tolist())) > 60
 
@@ -132,14 +134,14 @@ class TestCrop:
         second.close()
         assert_same(got, expected)
 
-    def test_processes_share_the_batches_of_one(self):
+    def test_processes_split_the_global_batches(self):
         parts = [crops(8, process_index=p, process_count=3) for p in range(3)]
         for step, whole in enumerate(crops(8)):
             for p, part in enumerate(parts):
-                own = slice(2 * p, 2 * p + 2)
-                assert_same([part[step]], [{k: v[own] for k, v in whole.items()}])
+                rows = slice(2 * p, 2 * p + 2)
+                assert_same([part[step]], [{k: v[rows] for k, v in whole.items()}])
 
-    def test_worker_processes_can_have_it(self):
+    def test_crop_can_be_pickled(self):
         assert pickle.loads(pickle.dumps(Crop(CROP))) == Crop(CROP)
 
 
@@ -182,7 +184,7 @@ class TestWhole:
                 )
                 seen.append(int(index))
         assert sorted(seen) == list(range(len(LENGTHS)))
-        # The shortest first, which is what keeps padding small.
+        # Sorted by length, which keeps padding small.
         assert [LENGTHS[i] for i in seen] == sorted(LENGTHS)
 
     def test_types(self):
@@ -195,7 +197,7 @@ class TestWhole:
             "index": ((2,), np.int32),
         }
 
-    def test_padding_is_not_quadratic(self):
+    def test_padding_is_small(self):
         lengths = np.random.default_rng(0).integers(1_000, 50_000, 200)
         source = Counting(lengths)
         batches = utterance_batches(source, batch_size=8, multiple_of=100)
@@ -203,7 +205,7 @@ class TestWhole:
         assert computed < 1.1 * lengths.sum()
         assert len(lengths) * lengths.max() > 1.8 * lengths.sum()
 
-    def test_processes_yield_the_same_shapes_and_all_utterances(self):
+    def test_processes_yield_the_same_shapes_and_cover_all_utterances(self):
         options = {"batch_size": 4, "multiple_of": 8, "frame": 4}
         parts = [
             list(
@@ -221,7 +223,7 @@ class TestWhole:
         ]
         assert_same(together, whole)
 
-    def test_no_utterances_no_batches(self):
+    def test_empty_source_has_no_batches(self):
         empty = UtteranceSubset(Counting(), np.array([], int))
         assert list(utterance_batches(empty, batch_size=4, multiple_of=8)) == []
 
@@ -230,16 +232,16 @@ class TestWhole:
         [
             ({"batch_size": 0, "multiple_of": 8}, "batch_size is 0"),
             ({"batch_size": 1, "multiple_of": 0}, "multiple_of is 0"),
-            ({"batch_size": 1, "multiple_of": 8, "frame": 3}, "no multiple of"),
+            ({"batch_size": 1, "multiple_of": 8, "frame": 3}, "not a multiple of"),
             ({"batch_size": 3, "multiple_of": 8, "process_count": 2}, "divisible"),
         ],
     )
-    def test_impossible_sizes_are_refused_at_once(self, options, match):
+    def test_invalid_sizes_raise_immediately(self, options, match):
         with pytest.raises(UserError, match=match):
             utterance_batches(Counting(), **options)
 
 
-def test_a_subset_knows_its_lengths():
+def test_subset_has_its_lengths():
     subset = UtteranceSubset(Counting(), np.array([3, 0]))
     assert isinstance(subset, Utterances)
     assert subset.lengths.tolist() == [55, 7]
@@ -248,7 +250,7 @@ def test_a_subset_knows_its_lengths():
     assert pickle.loads(pickle.dumps(subset)).lengths.tolist() == [55, 7]
 
 
-def test_padding_keeps_what_fits():
+def test_padding_truncates_longer_audio():
     row = _padded(np.arange(1, 6, dtype=np.int16), 3)
     assert row["audio"].tolist() == [1, 2, 3]
     assert row["mask"].all()

@@ -1,4 +1,4 @@
-"""Voices: cepstra and their distances against closed forms, speakers against chance."""
+"""Cepstra and distortion against closed forms, speaker accuracy against chance."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ from vqvae_jax.tasks.speech.voices import (
     warped_mean,
 )
 
-AN4 = Path(__file__).parents[3] / "shared" / "data" / "an4"
+AN4 = Path(__file__).parents[4] / "shared" / "data" / "an4"
 RATE = 16_000
 
 
@@ -26,7 +26,7 @@ def int16(samples):
 
 
 def voice(rng, formants, *, pitch=None, seconds=0.5, gain=0.3):
-    """Harmonics of a pitch that is drawn, louder near the formants, and some noise."""
+    """Harmonics of a random pitch, louder near the formants, and some noise."""
     pitch = pitch or rng.uniform(90, 220)
     time = np.arange(int(seconds * RATE)) / RATE
     harmonics = pitch * np.arange(1, int(RATE / 2 / pitch))
@@ -41,7 +41,7 @@ def voice(rng, formants, *, pitch=None, seconds=0.5, gain=0.3):
 
 
 def click(*filter_taps):
-    """One window of 400 samples with a filtered click where the window is 1."""
+    """400 samples, one window, with a filtered click where the window is 1."""
     samples = np.zeros(400)
     samples[200 : 200 + len(filter_taps)] = filter_taps
     return int16(samples / 2)
@@ -52,41 +52,41 @@ class TestFeatures:
         ("samples", "frames"),
         [(0, 1), (1, 1), (400, 1), (401, 2), (560, 2), (561, 3), (16_000, 99)],
     )
-    def test_no_sample_is_left_out(self, samples, frames):
+    def test_windows_cover_all_samples(self, samples, frames):
         """Windows of 400 samples every 160, the last one padded."""
         sound = np.zeros(samples, np.int16)
         silent = features(sound, rate=RATE)
         assert silent.shape == (frames, 25)
         if samples:
-            # Loud enough to be heard at the window's edge too.
+            # Loud enough to be measurable at the edge of the window.
             sound[-1] = 30_000
             assert features(sound, rate=RATE)[-1, 0] > silent[-1, 0] + 1
 
     @pytest.mark.parametrize("rate", [4_000, 8_000, 22_050, 48_000])
     def test_silence_and_full_scale_are_finite(self, rate):
         silence = features(np.zeros(rate, np.int16), rate=rate)
-        # Rounding's power, at all pitches alike.
+        # The power of rounding, equal at all frequencies.
         np.testing.assert_allclose(silence[:, 0], math.log(2**-30 / 12) / 2)
         np.testing.assert_allclose(silence[:, 1:], 0, atol=1e-9)
         square = np.where(np.arange(rate) // 20 % 2, 32_767, -32_768).astype(np.int16)
         assert np.isfinite(features(square, rate=rate)).all()
 
-    def test_noise_has_its_magnitude_and_no_shape(self):
-        """E ln of a mean of many exponentials is a little below ln of its mean."""
+    def test_white_noise_has_its_magnitude_and_a_flat_spectrum(self):
+        """E ln of a mean of many exponentials is slightly below the ln of its mean."""
         rng = np.random.default_rng(0)
         cepstra = features(int16(0.05 * rng.standard_normal(60 * RATE)), rate=RATE)
         assert cepstra[:, 0].mean() == pytest.approx(math.log(0.05), abs=0.15)
         np.testing.assert_allclose(cepstra[:, 5:].mean(axis=0), 0, atol=0.02)
 
-    def test_loudness_is_c_0_alone(self):
+    def test_loudness_changes_only_c_0(self):
         sound = voice(np.random.default_rng(0), 900)
         quiet = features((sound // 2).astype(np.int16), rate=RATE)
         loud = features(sound, rate=RATE)
         np.testing.assert_allclose(loud[:, 0] - quiet[:, 0], math.log(2), atol=0.02)
         np.testing.assert_allclose(loud[:, 1:], quiet[:, 1:], atol=0.03)
 
-    def test_bands_follow_pitch(self):
-        """sum_d c_d cos(pi d x) is largest where a tone's mel is x of the highest."""
+    def test_bands_follow_the_mel_scale(self):
+        """sum_d c_d cos(pi d x) peaks where x is a tone's mel over the highest mel."""
         mel = lambda hertz: 2595 * math.log10(1 + hertz / 700)  # noqa: E731
         x = np.linspace(0, 1, 1001)
         for hertz in (300, 1_000, 2_500, 6_000):
@@ -113,16 +113,16 @@ def paths(n, m):
 
 class TestWarpedMean:
     @pytest.mark.parametrize(("n", "m"), SIZES)
-    def test_is_that_of_the_best_path(self, n, m):
-        """Small whole numbers too: of equal sums the shortest path counts."""
+    def test_matches_enumeration_of_all_paths(self, n, m):
+        """Including small integers, where ties occur and go to the shortest path."""
         rng = np.random.default_rng(n * 7 + m)
-        whole = rng.integers(3, size=(30, n, m)).astype(float)
-        for distances in (rng.random((n, m)), *whole):
+        integers = rng.integers(3, size=(30, n, m)).astype(float)
+        for distances in (rng.random((n, m)), *integers):
             costs = [[distances[pair] for pair in path] for path in paths(n, m)]
             least = min((sum(cost), len(cost)) for cost in costs)
             assert warped_mean(distances) == pytest.approx(least[0] / least[1])
 
-    def test_is_the_same_both_ways(self):
+    def test_is_symmetric(self):
         rng = np.random.default_rng(0)
         for shape in ((30, 41), (1, 9), (17, 17)):
             for distances in (rng.random(shape), rng.integers(4, size=shape) * 1.0):
@@ -135,18 +135,18 @@ class TestWarpedMean:
         assert warped_mean(distances) == 0
         assert np.mean(np.diag(distances)) > 0.2
 
-    def test_the_sum_is_least_not_the_mean(self):
-        """2 on two pairs is less than 2.5 on three, although its mean is more."""
+    def test_minimises_the_sum_not_the_mean(self):
+        """A sum of 2 over two pairs beats 2.5 over three, despite its larger mean."""
         assert warped_mean(np.array([[1.0, 0.5], [9.0, 1.0]])) == 1
 
-    def test_of_equal_sums_the_shortest_path_counts(self):
+    def test_ties_go_to_the_shortest_path(self):
         assert warped_mean(np.array([[1.0, 0.0], [0.0, 1.0]])) == 1
 
 
 class TestDistortion:
     @pytest.mark.parametrize("taps", [(1, 0.5), (1, -0.5), (0.5, 0.7, 0.4)])
     def test_is_the_rms_difference_of_spectra_in_db(self, taps):
-        """A click is flat; a filtered one is the filter, at all pitches of the ear."""
+        """A click has a flat spectrum, a filtered click that of the filter."""
         mel = np.linspace(0, 2595 * math.log10(1 + RATE / 2 / 700), 2_002)[1:-1]
         omega = 2 * np.pi * 700 * (10 ** (mel / 2595) - 1) / RATE
         response = np.exp(-1j * np.outer(omega, np.arange(len(taps)))) @ taps
@@ -154,8 +154,8 @@ class TestDistortion:
         found = mel_cepstral_distortion_db(click(1), click(*taps), rate=RATE)
         assert found == pytest.approx(expected, rel=0.05)
 
-    def test_is_the_formula_for_sounds_that_do_not_change(self):
-        """A period of 160 samples: all windows of each are alike."""
+    def test_matches_the_formula_for_stationary_sounds(self):
+        """With a period of 160 samples, all windows of a sound are equal."""
         rng = np.random.default_rng(0)
         a, b = (
             np.tile(int16(0.1 * rng.standard_normal(160)), 15)[: 400 + 160 * hops]
@@ -170,37 +170,37 @@ class TestDistortion:
         assert found == pytest.approx(expected)
         assert expected > 3
 
-    def test_of_itself_is_nothing_and_of_two_the_same_both_ways(self):
+    def test_is_zero_for_equal_sounds_and_symmetric(self):
         rng = np.random.default_rng(0)
         a = voice(rng, [500, 1_500])
         b = voice(rng, [800, 2_500], seconds=0.8)
         assert mel_cepstral_distortion_db(a, a, rate=RATE) == 0
-        there = mel_cepstral_distortion_db(a, b, rate=RATE)
-        assert there == mel_cepstral_distortion_db(b, a, rate=RATE)
-        assert there > 3
+        distortion = mel_cepstral_distortion_db(a, b, rate=RATE)
+        assert distortion == mel_cepstral_distortion_db(b, a, rate=RATE)
+        assert distortion > 3
 
-    def test_loudness_does_not_count(self):
+    def test_ignores_loudness(self):
         sound = voice(np.random.default_rng(0), 900)
         quiet = (sound // 4).astype(np.int16)
         assert mel_cepstral_distortion_db(sound, quiet, rate=RATE) < 0.3
 
-    def test_speaking_slower_counts_little(self):
-        """Two vowels, each as long as it likes, against one of them all along."""
+    def test_speaking_rate_has_little_effect(self):
+        """Two vowels of different durations, compared with a single long vowel."""
         vowels = [
             np.tile(voice(np.random.default_rng(i), f, pitch=100), 4)
             for i, f in enumerate((500, 2_000))
         ]
         fast = np.concatenate([vowels[0][:3_200], vowels[1][:3_200]])
         slow = np.concatenate([vowels[0][:9_600], vowels[1][:4_800]])
-        said = mel_cepstral_distortion_db(fast, slow, rate=RATE)
+        same = mel_cepstral_distortion_db(fast, slow, rate=RATE)
         other = mel_cepstral_distortion_db(fast, vowels[0][:14_400], rate=RATE)
-        assert said < other / 4
+        assert same < other / 4
 
-    def test_silence_and_nothing_are_no_obstacle(self):
-        nothing, silence = np.zeros(0, np.int16), np.zeros(RATE, np.int16)
-        assert mel_cepstral_distortion_db(nothing, silence, rate=RATE) < 1e-6
+    def test_silence_and_empty_audio_are_finite(self):
+        empty, silence = np.zeros(0, np.int16), np.zeros(RATE, np.int16)
+        assert mel_cepstral_distortion_db(empty, silence, rate=RATE) < 1e-6
         sound = voice(np.random.default_rng(0), 900)
-        assert 1 < mel_cepstral_distortion_db(sound, nothing, rate=RATE) < 100
+        assert 1 < mel_cepstral_distortion_db(sound, empty, rate=RATE) < 100
 
 
 FORMANTS = ([400, 2_000], [700, 1_200], [500, 3_000])
@@ -208,7 +208,7 @@ FORMANTS = ([400, 2_000], [700, 1_200], [500, 3_000])
 
 @pytest.fixture(scope="module")
 def voices():
-    """Sounds of three speakers at any pitch and loudness, and which they are of."""
+    """Sounds of three speakers at random pitch and loudness, and their speakers."""
     rng = np.random.default_rng(0)
     speakers = [7, 2, 4] * 8
     sounds = [
@@ -219,22 +219,22 @@ def voices():
 
 
 class TestSpeakers:
-    def test_voices_are_told_apart(self, voices):
+    def test_classifies_speakers(self, voices):
         sounds, speakers = voices
         classifier = fit_speakers(sounds[:12], speakers[:12], rate=RATE)
         assert classifier.predict(sounds[12:]).tolist() == speakers[12:]
         assert classifier.accuracy(sounds[12:], speakers[12:]) == 1
 
-    def test_accuracy_is_the_part_that_agrees(self, voices):
+    def test_accuracy_is_the_fraction_of_correct_predictions(self, voices):
         sounds, speakers = voices
         classifier = fit_speakers(sounds[:12], speakers[:12], rate=RATE)
-        # Two of six are renamed and a third is nobody.
-        names = [2, 4, 4, 7, 2, -1]
+        # Two of six labels are wrong and a third is unknown.
+        labels = [2, 4, 4, 7, 2, -1]
         assert speakers[12:18] == [7, 2, 4, 7, 2, 4]
-        assert classifier.accuracy(sounds[12:18], names) == 3 / 5
+        assert classifier.accuracy(sounds[12:18], labels) == 3 / 5
 
-    def test_loudness_is_no_voice(self):
-        """Loud and quiet sounds of the same kind cannot be told apart."""
+    def test_loudness_does_not_identify_speakers(self):
+        """Loud and quiet sounds of one voice are indistinguishable."""
         rng = np.random.default_rng(0)
         speakers = [0, 1] * 30
         sounds = [
@@ -243,10 +243,10 @@ class TestSpeakers:
         classifier = fit_speakers(sounds[:30], speakers[:30], rate=RATE)
         assert classifier.accuracy(sounds[30:], speakers[30:]) < 0.8
 
-    def test_how_much_a_voice_changes_tells_it_too(self):
-        """Noise through 1 + 0.6 z and 1 - 0.6 z by turns, and through their mean in dB.
+    def test_variation_over_time_identifies_speakers(self):
+        """Noise filtered by 1 + 0.6 z and 1 - 0.6 z in turn, or by their mean in dB.
 
-        That is the root of 1 - 0.36 z**2, whose series is 1 - 0.18 z**2 - ....
+        The latter is the root of 1 - 0.36 z**2, with the series 1 - 0.18 z**2 - ....
         """
         rng = np.random.default_rng(0)
         mean = (1, 0, -0.18, 0, -0.0162, 0, -0.0029)
@@ -262,10 +262,8 @@ class TestSpeakers:
         classifier = fit_speakers(sounds[:20], names[:20], rate=RATE)
         assert classifier.accuracy(sounds[20:], names[20:]) == 1
 
-    def test_noise_that_is_only_added_later_is_no_voice_to_who_hears_in_noise(
-        self, voices
-    ):
-        """As a decoder's: all goes to few speakers, unless all is heard in noise."""
+    def test_in_noise_is_robust_to_noise_that_recordings_do_not_have(self, voices):
+        """Such as a decoder's, with which a clean classifier predicts few speakers."""
         sounds, speakers = voices
         rng = np.random.default_rng(1)
         noisy = [
@@ -275,39 +273,39 @@ class TestSpeakers:
             for sound in sounds[12:]
         ]
         clean, in_noise = (
-            fit_speakers(sounds[:12], speakers[:12], rate=RATE, in_noise=heard)
-            for heard in (False, True)
+            fit_speakers(sounds[:12], speakers[:12], rate=RATE, in_noise=option)
+            for option in (False, True)
         )
         assert clean.accuracy(noisy, speakers[12:]) < 0.7
         assert in_noise.accuracy(noisy, speakers[12:]) > 0.9
         assert in_noise.accuracy(sounds[12:], speakers[12:]) > 0.9
 
-    def test_noise_is_as_loud_as_what_is_heard_in_it(self):
+    def test_noise_is_as_loud_as_the_utterance(self):
         sound = int16(0.2 * np.sin(np.arange(RATE) / 5))
         silence = np.zeros(100, np.int16)
-        heard, still, nothing = _in_noise([sound, silence, silence[:0]], seed=0)
-        noise = 2.0 * heard - sound
+        noisy, silent, empty = _in_noise([sound, silence, silence[:0]], seed=0)
+        noise = 2.0 * noisy - sound
         assert noise.std() == pytest.approx(sound.std(), rel=0.02)
         assert np.corrcoef(noise[1:], noise[:-1])[0, 1] == pytest.approx(0, abs=0.03)
-        assert not still.any()
-        assert nothing.shape == (0,)
+        assert not silent.any()
+        assert empty.shape == (0,)
 
-    def test_unknown_speakers_are_left_out(self, voices):
+    def test_unknown_speakers_are_ignored(self, voices):
         sounds, speakers = voices
-        some = [-1, *speakers[1:12]]
-        classifier = fit_speakers(iter(sounds[:12]), some, rate=RATE)
+        labels = [-1, *speakers[1:12]]
+        classifier = fit_speakers(iter(sounds[:12]), labels, rate=RATE)
         assert set(classifier.predict(sounds).tolist()) == {2, 4, 7}
-        with pytest.raises(UserError, match=r"no utterance .* has a known one"):
+        with pytest.raises(UserError, match=r"no utterance .* has a known speaker"):
             classifier.accuracy(sounds[:2], [-1, -1])
 
     @pytest.mark.parametrize(("speakers", "found"), [([5, 5], 1), ([5, -1], 1)])
-    def test_one_speaker_is_no_choice(self, voices, speakers, found):
-        with pytest.raises(UserError, match=f"two of them, there is {found}"):
+    def test_fitting_a_single_speaker_raises(self, voices, speakers, found):
+        with pytest.raises(UserError, match=f"at least two speakers, got {found}"):
             fit_speakers(voices[0][:2], speakers, rate=RATE)
 
-    @pytest.mark.skipif(not AN4.is_dir(), reason="AN4 is not here")
+    @pytest.mark.skipif(not AN4.is_dir(), reason="AN4 is not available")
     def test_an4(self):
-        """Half of the utterances of 20 speakers, of whom chance names 5 % right."""
+        """Half of the utterances of 20 speakers; chance is 5 %."""
         pytest.importorskip("soundfile", reason="soundfile is not installed")
         speakers = sorted((AN4 / "train").iterdir())[:20]
         halves = ([], []), ([], [])

@@ -1,4 +1,4 @@
-"""WaveNet against loops in NumPy; what its logits depend on; step by step the same."""
+"""WaveNet against loops in NumPy, its dependencies, and its step-by-step form."""
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ from vqvae_jax.tasks.speech import queued_sampling, wavenet
 from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet
 
 K, B = 5, 2
-SMALL = {"num_values": K, "stacks": 2, "layers": 2, "units": 4, "skip_units": 6}
+SMALL = {"num_values": K, "stacks": 2, "layers": 2, "channels": 4, "skip_channels": 6}
 CONDITIONED = {"num_classes": 3, "feature_channels": 2, "steps_per_feature": 3}
 
 
 def build(length, seed=0, **options):
-    """A network with random parameters, values, and a condition that fits it."""
+    """A network with random parameters, values, and a matching condition."""
     network = WaveNet(**(SMALL | options))
     rng = np.random.default_rng(seed)
     values = jnp.asarray(rng.integers(network.num_values, size=(B, length)), jnp.int32)
@@ -34,7 +34,7 @@ def build(length, seed=0, **options):
 
 
 def expected(network, params, values, condition):
-    """Each product of the network, step by step, in float64."""
+    """The logits computed step by step in float64."""
     p = jax.tree.map(np.float64, params["params"])
 
     def dense(tree, x):
@@ -42,14 +42,14 @@ def expected(network, params, values, condition):
 
     out = np.zeros((*values.shape, network.num_values))
     for b in range(len(values)):
-        x = np.zeros((values.shape[1], network.units))
+        x = np.zeros((values.shape[1], network.channels))
         x[1:] = p["embedding"]["embedding"][np.asarray(values)[b, :-1]]
         skip = 0.0
         for number, dilation in enumerate(network.dilations):
             layer = p[f"stack_{number}"]
-            y, s = np.zeros_like(x), np.zeros((len(x), network.skip_units))
+            y, s = np.zeros_like(x), np.zeros((len(x), network.skip_channels))
             for t in range(len(x)):
-                past = x[t - dilation] if t >= dilation else np.zeros(network.units)
+                past = x[t - dilation] if t >= dilation else np.zeros(network.channels)
                 gates = dense(layer["of_past"], past) + dense(layer["of_present"], x[t])
                 if condition.labels is not None:
                     one_hot = np.eye(network.num_classes)[int(condition.labels[b])]
@@ -68,15 +68,15 @@ def expected(network, params, values, condition):
 
 
 @pytest.mark.parametrize("options", [{}, CONDITIONED])
-def test_logits_are_those_of_loops(options):
+def test_logits_match_loops(options):
     network, params, values, condition = build(11, **options)
     ours = jax.jit(network.apply)(params, values, condition)
     oracle = expected(network, params, values, condition)
     np.testing.assert_allclose(ours, oracle, rtol=1e-4, atol=1e-4)
 
 
-def test_every_layer_has_weights_of_its_own():
-    """[14] Two gates of 2 taps and biases, residual and skip: by hand."""
+def test_layers_do_not_share_weights():
+    """[14] Parameter count by hand: two gates of 2 taps, biases, residual and skip."""
     _, params, _, _ = build(4)
     per_layer = (2 * 4) * 8 + 8 + 4 * (4 + 6) + (4 + 6)
     heads = 6 * 6 + 6 + 6 * K + K
@@ -85,8 +85,8 @@ def test_every_layer_has_weights_of_its_own():
 
 
 class TestDependence:
-    def test_gradients_come_from_the_receptive_field_alone(self):
-        """[16] Every step in it, and neither the present nor the future."""
+    def test_gradients_are_confined_to_the_receptive_field(self):
+        """[16] They reach every step in it, but neither the present nor the future."""
         length = 12
         network, params, _, _ = build(length, num_values=length)
         values = jnp.arange(length)[None]
@@ -102,8 +102,8 @@ class TestDependence:
         age = steps[:, None] - steps[None]
         np.testing.assert_array_equal(reached, (age >= 1) & (age <= 7))
 
-    def test_features_are_those_of_their_own_steps(self):
-        """And of the steps after, through the layers; the label is of every step."""
+    def test_features_and_labels_reach_the_right_steps(self):
+        """A feature reaches its own and, through layers, later steps; a label all."""
         network, params, values, condition = build(11, **CONDITIONED)
         apply = jax.jit(network.apply)
         before = np.asarray(apply(params, values, condition))
@@ -121,11 +121,11 @@ class TestDependence:
 
 @pytest.mark.parametrize("length", [1, 9, 11])
 @pytest.mark.parametrize("options", [{}, {"num_classes": 3}, CONDITIONED])
-def test_step_by_step_the_logits_are_the_same(length, options):
+def test_step_by_step_logits_match_the_whole_sequence(length, options):
     network, params, values, condition = build(length, **options)
 
     @jax.jit
-    def walked(values):
+    def step_by_step(values):
         def step(logits, given):
             return given, logits
 
@@ -135,14 +135,14 @@ def test_step_by_step_the_logits_are_the_same(length, options):
 
     whole = jax.jit(network.apply)(params, values, condition)
     np.testing.assert_allclose(
-        jnp.moveaxis(walked(values), 0, 1), whole, rtol=1e-4, atol=1e-5
+        jnp.moveaxis(step_by_step(values), 0, 1), whole, rtol=1e-4, atol=1e-5
     )
 
 
 @pytest.mark.parametrize(
     ("options", "condition", "message"),
     [
-        ({}, SequenceCondition(labels=jnp.zeros(B, int)), "^labels are not wanted"),
+        ({}, SequenceCondition(labels=jnp.zeros(B, int)), "^labels are unexpected"),
         ({"num_classes": 2}, SequenceCondition(), "^labels are needed.* 2 classes"),
         (
             {"num_classes": 2},
@@ -152,38 +152,39 @@ def test_step_by_step_the_logits_are_the_same(length, options):
         (
             {"feature_channels": 2, "steps_per_feature": 4},
             SequenceCondition(features=jnp.zeros((B, 2, 2))),
-            r"^features must have shape \[2, 3, 2\], one for 4 of 9 values",
+            r"^features must have shape \[2, 3, 2\], one per 4 of 9 values",
         ),
     ],
 )
-def test_a_condition_that_does_not_fit_is_told(options, condition, message):
+def test_mismatched_condition_raises(options, condition, message):
     network = WaveNet(**(SMALL | options))
     with pytest.raises(UserError, match=message):
         network.init(jax.random.key(0), jnp.zeros((B, 9), jnp.int32), condition)
 
 
 class TestWaves:
-    """Embeddings of ordered values."""
+    """Initial embeddings of ordered values."""
 
     TABLE = np.asarray(wavenet.waves(jax.random.key(0), (256, 32)))
 
-    def test_the_nearest_of_each_value_is_one_beside_it(self):
-        apart = np.linalg.norm(self.TABLE[:, None] - self.TABLE, axis=-1)
-        np.fill_diagonal(apart, np.inf)
-        nearest = apart.argmin(axis=1)
+    def test_nearest_embedding_is_that_of_a_neighbouring_value(self):
+        distances = np.linalg.norm(self.TABLE[:, None] - self.TABLE, axis=-1)
+        np.fill_diagonal(distances, np.inf)
+        nearest = distances.argmin(axis=1)
         assert (np.abs(nearest - np.arange(256)) == 1).all()
-        # All the same, no two are one, and far ones are further.
-        assert apart.min() > 0.5
-        assert np.diagonal(apart, 100).mean() > 3 * np.diagonal(apart, 1).mean()
+        # Embeddings are distinct, and distant values have distant embeddings.
+        assert distances.min() > 0.5
+        near, far = np.diagonal(distances, 1), np.diagonal(distances, 100)
+        assert far.mean() > 3 * near.mean()
 
-    def test_channels_have_the_scale_of_one(self):
+    def test_embeddings_have_unit_scale(self):
         assert np.mean(self.TABLE**2) == pytest.approx(1, abs=0.1)
 
-    def test_only_ordered_values_start_so(self):
+    def test_only_ordered_values_use_waves(self):
         values = jnp.zeros((1, 1), jnp.int32)
 
         def table(**options):
-            network = WaveNet(num_values=8, stacks=1, layers=1, units=4, **options)
+            network = WaveNet(num_values=8, stacks=1, layers=1, channels=4, **options)
             params = network.init(jax.random.key(0), values)
             return params["params"]["embedding"]["embedding"]
 

@@ -1,4 +1,4 @@
-"""Clips: successive frames of one episode, whatever the order of the codes."""
+"""Clips are consecutive frames of one episode, for any order of the codes."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def columns_of(episodes):
 
 
 def make(directory, columns, *, order=None, names=NAMES):
-    """Write codes whose first cell is the episode, and whose second is the step."""
+    """Write codes whose first cell is the episode and whose second is the step."""
     n = len(next(iter(columns.values())))
     order = np.arange(n) if order is None else order
     columns = {name: values[order] for name, values in columns.items()}
@@ -42,7 +42,7 @@ def make(directory, columns, *, order=None, names=NAMES):
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_clips_are_all_windows_of_an_episode_and_none_crosses_one(tmp_path, stride):
+def test_clips_are_the_windows_of_each_episode(tmp_path, stride):
     columns = columns_of(EPISODES)
     order = np.random.default_rng(1).permutation(len(columns["step"]))
     source = make(tmp_path, columns, order=order)
@@ -59,7 +59,7 @@ def test_clips_are_all_windows_of_an_episode_and_none_crosses_one(tmp_path, stri
     np.testing.assert_array_equal(
         steps - steps[:, :1], np.tile(np.arange(4), (len(found), 1))
     )
-    # Actions are those that were written with their frames.
+    # Actions match those written with the frames.
     written = {
         (e, s): a
         for e, s, a in zip(
@@ -73,7 +73,7 @@ def test_clips_are_all_windows_of_an_episode_and_none_crosses_one(tmp_path, stri
         assert (first["episode"], first["step"]) == (episode, start)
 
 
-def test_they_make_batches(tmp_path):
+def test_clips_form_batches(tmp_path):
     clips = ClipsSource(make(tmp_path, columns_of(EPISODES)), length=5)
     assert len(clips) == 1 + 4 + 2
     batches = list(eval_batches(clips, batch_size=4))
@@ -83,31 +83,30 @@ def test_they_make_batches(tmp_path):
     assert batches[0]["codes"].dtype == batches[0]["action"].dtype == np.int32
 
 
-def test_an_episode_shorter_than_a_clip_is_told(tmp_path):
+def test_episode_shorter_than_a_clip_raises(tmp_path):
     source = make(tmp_path, columns_of(EPISODES))
     with pytest.raises(UserError, match="episode 7 has 5 frames, fewer than the 6"):
         ClipsSource(source, length=6)
 
 
 @pytest.mark.parametrize("action", [-1, 3])
-def test_an_action_outside_the_set_is_told(tmp_path, action):
+def test_action_out_of_range_raises(tmp_path, action):
     columns = columns_of(EPISODES)
     columns["action"][4] = action
-    with pytest.raises(
-        UserError, match=r"0 ... 2, one of forward, left, right; .* are"
-    ):
+    with pytest.raises(UserError, match=r"0 ... 2, one of forward, left, right; got"):
         ClipsSource(make(tmp_path, columns), length=4)
 
 
-def test_a_missing_frame_is_told(tmp_path):
+def test_missing_frame_raises(tmp_path):
     columns = columns_of(EPISODES)
     kept = np.arange(len(columns["step"])) != 2
     columns = {name: values[kept] for name, values in columns.items()}
-    with pytest.raises(UserError, match="episode 7 has no frame after one"):
+    with pytest.raises(UserError, match="episode 7 has missing or duplicate frames"):
         ClipsSource(make(tmp_path, columns), length=3)
 
 
-def test_codes_that_are_not_of_frames_are_refused(tmp_path):
+def test_codes_of_images_raise(tmp_path):
     source = make(tmp_path, {"label": np.zeros(5, int)})
-    with pytest.raises(UserError, match="have no action and no episode and no step"):
+    columns = "no column action and no column episode and no column step"
+    with pytest.raises(UserError, match=f"have {columns}"):
         ClipsSource(source, length=2)

@@ -1,4 +1,4 @@
-"""What a video model is compared with, and what is measured on its clips."""
+"""The copying baseline and the measurements on generated clips."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def draw(*shape):
 
 
 class TestCopying:
-    def test_both_parts_are_frequencies(self):
+    def test_fit_gives_frequencies(self):
         codes = draw(40, 2, *GRID)
         codes[..., 1] %= 2
         copying = video_lib.fit_copying([codes[:30], codes[30:]], num_codes=K)
@@ -34,12 +34,12 @@ class TestCopying:
         np.testing.assert_allclose(copying.marginal, expected)
         assert (copying.marginal > 0).all()
 
-    def test_a_change_is_possible_where_none_was_seen(self):
+    def test_unseen_changes_have_positive_probability(self):
         still = np.zeros((3, 2, *GRID), int)
         copying = video_lib.fit_copying([still], num_codes=K)
         assert np.isfinite(video_lib.copying_bits(copying, draw(4, 3, *GRID))).all()
 
-    def test_it_is_a_distribution_over_the_codes_that_may_follow(self):
+    def test_probabilities_of_the_next_code_sum_to_one(self):
         marginal = np.random.default_rng(1).dirichlet(np.ones(K), size=1)
         copying = video_lib.Copying(0.7, marginal)
         clips = np.zeros((K, 2, 1, 1, 1), int)
@@ -51,16 +51,16 @@ class TestCopying:
         others = np.delete(marginal[0], 3)
         np.testing.assert_allclose(np.delete(p, 3), 0.3 * others / others.sum())
 
-    def test_bits_are_of_each_frame_that_has_a_past(self):
+    def test_bits_are_per_frame_after_the_first(self):
         copying = video_lib.Copying(0.5, np.full((2, K), 1 / K))
         codes = draw(4, 3, *GRID)
         bits = video_lib.copying_bits(copying, codes)
-        # A half for the same code, an eighth for each of the four others.
+        # Probability 1/2 for the same code and 1/8 for each of the four others.
         equal = codes[:, 1:] == codes[:, :-1]
         expected = np.where(equal, 1, 3).sum(axis=(2, 3, 4))
         np.testing.assert_allclose(bits, expected)
 
-    def test_no_other_probability_of_the_same_code_is_likelier(self):
+    def test_fit_maximises_the_likelihood(self):
         codes = draw(50, 2, *GRID)
         best = video_lib.fit_copying([codes], num_codes=K)
         bits = [
@@ -82,7 +82,7 @@ def test_other_actions_are_those_of_the_next_clip():
 
 class TestMoves:
     @pytest.mark.parametrize("pixels", [-6, -1, 0, 3, 8])
-    def test_a_window_over_a_wide_picture_moves(self, pixels):
+    def test_shifts_of_a_window_over_a_wide_image(self, pixels):
         wide = np.random.default_rng(0).integers(
             256, size=(1, 48, 200, 3), dtype=np.uint8
         )
@@ -94,7 +94,7 @@ class TestMoves:
 class TestClips:
     @pytest.fixture
     def arrays(self):
-        """Two clips; under "right" things move to the left, by two pixels a step."""
+        """Two clips; under "right" the content moves left by two pixels per step."""
         rng = np.random.default_rng(0)
         rows, frames, side = len(VIDEO.rows), 7, 32
         codes = rng.integers(K, size=(2, rows, frames, *GRID))
@@ -116,10 +116,10 @@ class TestClips:
             "given_frames": np.array(2),
         }
 
-    def test_generated_and_true_frames_are_compared_step_by_step(self, arrays):
+    def test_generated_and_recorded_frames_are_compared_by_step(self, arrays):
         rng = np.random.default_rng(1)
         true = rng.integers(256, size=(2, 7, 32, 32, 3), dtype=np.uint8)
-        results = video_lib.of_clips(arrays, true, VIDEO)
+        results = video_lib.clip_results(arrays, true, VIDEO)
         images = arrays["images"].reshape(2, 4, 7, 32, 32, 3).astype(float)
         for steps in (1, 5):
             t = 1 + steps
@@ -131,17 +131,17 @@ class TestClips:
                 assert results[f"{name}_psnr_db_step_{steps}"] == pytest.approx(
                     psnr.mean(), rel=1e-5
                 )
-        # Five frames were drawn, so that there is no tenth.
+        # Only five frames were generated.
         assert not [name for name in results if name.endswith("10")]
 
-    def test_left_and_right_move_things_the_other_way(self, arrays):
+    def test_left_and_right_move_the_content_in_opposite_directions(self, arrays):
         true = np.zeros((2, 7, 32, 32, 3), np.uint8)
-        results = video_lib.of_clips(arrays, true, VIDEO)
+        results = video_lib.clip_results(arrays, true, VIDEO)
         assert results["opposite_moves_under_left_and_right"] == 1
         assert results["pixels_moved_per_step_under_left"] == 2
         assert results["pixels_moved_per_step_under_right"] == -2
         images = arrays["images"].reshape(2, 4, 7, 32, 32, 3)
-        # In one of two clips left and right do the same.
+        # In one of two clips, left and right have the same effect.
         images[0, 1] = images[0, 2]
-        results = video_lib.of_clips(arrays, true, VIDEO)
+        results = video_lib.clip_results(arrays, true, VIDEO)
         assert results["opposite_moves_under_left_and_right"] == 0.5

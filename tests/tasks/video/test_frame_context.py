@@ -1,4 +1,4 @@
-"""The context in time tells a frame of every frame and action before it, no other."""
+"""The context depends on all earlier frames and actions and on no others."""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ from vqvae_jax.tasks.video.frame_context import FrameContext
 GRID, TIME = (2, 3, 1), 5
 
 
-def build(*, is_told=True, **options):
-    """A network, random parameters, and a clip whose every place has its own code."""
-    places = TIME * GRID[0] * GRID[1]
-    sizes = {"num_codes": places, "layers": 3, "units": 6} | options
-    network = FrameContext(num_actions=TIME - 1 if is_told else 0, **sizes)
+def build(*, with_actions=True, **options):
+    """A network, random parameters, and a clip in which all codes are distinct."""
+    num_codes = TIME * GRID[0] * GRID[1]
+    sizes = {"num_codes": num_codes, "layers": 3, "channels": 6} | options
+    network = FrameContext(num_actions=TIME - 1 if with_actions else 0, **sizes)
     rng = np.random.default_rng(0)
-    codes = jnp.asarray(rng.permutation(places).reshape(1, TIME, *GRID), "int32")
+    codes = jnp.asarray(rng.permutation(num_codes).reshape(1, TIME, *GRID), "int32")
     actions = jnp.arange(TIME - 1)[None]
     shapes = jax.eval_shape(network.init, jax.random.key(0), codes, actions)
     params = jax.tree.map(
@@ -26,7 +26,7 @@ def build(*, is_told=True, **options):
 
 
 def reached(network, params, codes, actions):
-    """Which frames' codes, and which actions, the gradient of each map comes from."""
+    """The frames and the actions that the gradient of each map reaches."""
 
     def by_time(params):
         maps = network.apply(params, codes, actions)[0]
@@ -38,11 +38,11 @@ def reached(network, params, codes, actions):
     return np.any(of_codes != 0, axis=(2, 3)), np.any(of_actions != 0, axis=2)
 
 
-def test_gradients_come_from_every_earlier_frame_and_action_and_no_other():
+def test_gradients_reach_exactly_the_earlier_frames_and_actions():
     frames, actions = reached(*build())
     earlier = np.arange(TIME)[None, :] < np.arange(TIME)[:, None]
     np.testing.assert_array_equal(frames, earlier)
-    # Action s leads from frame s to the next one, which may be drawn with it.
+    # Action s leads from frame s to the next frame, whose map can depend on it.
     np.testing.assert_array_equal(actions, earlier[:, :-1])
 
 
@@ -54,15 +54,15 @@ def test_layers_see_a_power_of_two_frames(layers):
 
 
 @pytest.mark.parametrize(
-    ("layers", "is_told"), [(0, True), (1, True), (3, True), (3, False)]
+    ("layers", "with_actions"), [(0, True), (1, True), (3, True), (3, False)]
 )
-def test_frame_after_frame_gives_the_maps_of_the_whole_clip(layers, is_told):
-    network, params, codes, actions = build(layers=layers, is_told=is_told)
+def test_next_frame_gives_the_maps_of_the_whole_clip(layers, with_actions):
+    network, params, codes, actions = build(layers=layers, with_actions=with_actions)
     codes = jnp.concatenate([codes, codes[:, ::-1]])
     led = None
-    if is_told:
+    if with_actions:
         actions = jnp.concatenate([actions, actions[:, ::-1]])
-        # To the first frame nothing led, and no frame came before it.
+        # No action leads to the first frame; its value is not read.
         led = jnp.pad(actions, ((0, 0), (1, 0))).T
     else:
         actions = None
@@ -84,7 +84,7 @@ def test_frame_after_frame_gives_the_maps_of_the_whole_clip(layers, is_told):
 
 
 def test_shapes_and_dtypes():
-    network, params, codes, actions = build(dtype=jnp.bfloat16)
+    network, params, codes, actions = build(dtype="bfloat16")
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
     maps = jax.jit(network.apply)(params, codes, actions)
     assert (maps.shape, maps.dtype) == ((1, TIME, *GRID[:2], 6), jnp.bfloat16)
@@ -95,7 +95,7 @@ def test_dropout_needs_a_key():
     apply = jax.jit(lambda rngs: network.apply(params, codes, actions, rngs=rngs))
     noisy, other = (apply({"dropout": jax.random.key(n)}) for n in range(2))
     quiet = apply(None)
-    # Of each gate a half is dropped and the rest doubled.
+    # Half of each gate is dropped and the rest doubled.
     assert np.abs(noisy - quiet).max() > 0.1
     assert np.abs(noisy - other).max() > 0.1
     without = jax.jit(network.clone(dropout=0.0).apply)(params, codes, actions)

@@ -1,4 +1,4 @@
-"""Strips and animations show every frame, and which of them were given."""
+"""Strips and animations show every frame and mark the given ones."""
 
 import io
 
@@ -16,34 +16,34 @@ def clips(side=84, channels=3):
     return rng.integers(256, size=(2, 5, side, side, channels), dtype=np.uint8)
 
 
-def test_a_strip_has_a_row_a_clip_and_a_column_a_frame():
-    drawn = clips()
-    with Image.open(io.BytesIO(gif.strips(drawn, NAMES, given=2))) as image:
+def test_strip_has_one_row_per_clip_and_one_column_per_frame():
+    video = clips()
+    with Image.open(io.BytesIO(gif.strips(video, NAMES, given=2))) as image:
         pixels = np.asarray(image)
     assert pixels.shape == (4 + 2 * 87, 104 + 5 * 87 - 3, 3)
     for row in range(2):
         for t in range(5):
             top, left = 7 + 87 * row, 104 + 87 * t
             tile = pixels[top : top + 84, left : left + 84]
-            np.testing.assert_array_equal(tile, drawn[row, t])
+            np.testing.assert_array_equal(tile, video[row, t])
     bar = [tuple(pixels[1, 104 + 87 * t + 40]) for t in range(5)]
     assert bar == [ORANGE] * 2 + [BLUE] * 3
-    # The names stand to the left of their rows.
+    # The names are to the left of their rows.
     assert (pixels[7:91, :100] != 255).any()
     assert (pixels[94:178, :100] != 255).any()
 
 
 def test_small_grey_frames_are_enlarged():
-    drawn = clips(side=8, channels=1)
-    with Image.open(io.BytesIO(gif.strips(drawn, NAMES, given=1))) as image:
+    video = clips(side=8, channels=1)
+    with Image.open(io.BytesIO(gif.strips(video, NAMES, given=1))) as image:
         pixels = np.asarray(image)
-    enlarged = drawn[0, 0].repeat(10, axis=0).repeat(10, axis=1)
+    enlarged = video[0, 0].repeat(10, axis=0).repeat(10, axis=1)
     np.testing.assert_array_equal(pixels[7:87, 104:184], enlarged.repeat(3, axis=2))
 
 
-def test_an_animation_plays_all_frames_for_ever():
-    drawn = clips()
-    with Image.open(io.BytesIO(gif.animation(drawn, NAMES, given=2))) as image:
+def test_animation_loops_over_all_frames():
+    video = clips()
+    with Image.open(io.BytesIO(gif.animation(video, NAMES, given=2))) as image:
         assert (image.format, image.n_frames) == ("GIF", 5)
         assert image.info["loop"] == 0
         shown, bars = [], []
@@ -54,6 +54,6 @@ def test_an_animation_plays_all_frames_for_ever():
             shown.append(pixels[24:108, :84])
     assert pixels.shape == (108, 2 * 87 - 3, 3)
     for t, colour in enumerate([ORANGE] * 2 + [BLUE] * 3):
-        # 128 colours are not all of them.
+        # Approximate, because the palette has 128 colours.
         assert np.abs(bars[t] - colour).max() < 40
-        assert np.abs(shown[t] - drawn[0, t].astype(int)).mean() < 40
+        assert np.abs(shown[t] - video[0, t].astype(int)).mean() < 40

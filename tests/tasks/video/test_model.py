@@ -11,23 +11,26 @@ import pytest
 from scipy import stats
 
 from vqvae_jax import metrics, sampling
-from vqvae_jax.networks.pixelcnn import Condition
+from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
+from vqvae_jax.options import build
 from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.tasks.video.frame_context import FrameContext
 from vqvae_jax.tasks.video.model import Video
 
 K, GRID = 2, (1, 2, 1)
-SIZES = {
-    "layers": 1,
-    "units": 6,
-    "kernel_size": 3,
-    "context_layers": 1,
-    "context_units": 6,
-    "generated_frames": 2,
-}
+CONTEXT = FrameContext(layers=1, channels=6)
+PIXELCNN = PixelCNN(layers=1, channels=6, kernel_size=3)
 NAMES = ("forward", "left", "right")
-VIDEO = Video(grid=GRID, num_codes=K, action_names=NAMES, **SIZES)
-WITHOUT = dataclasses.replace(VIDEO, actions=False)
-# The four grids of a frame, and the 64 clips of three frames.
+VIDEO = Video(
+    grid=GRID,
+    num_codes=K,
+    action_names=NAMES,
+    generated_frames=2,
+    context=CONTEXT,
+    pixelcnn=PIXELCNN,
+)
+WITHOUT_ACTIONS = dataclasses.replace(VIDEO, actions=False)
+# All four frames, and all 64 clips of three frames.
 FRAMES = np.array(list(itertools.product(range(K), repeat=2)))
 CLIPS = np.array(list(itertools.product(range(4), repeat=3)))
 
@@ -37,7 +40,7 @@ def clips_of(numbers):
 
 
 def random_params(model, time=3):
-    """Random arrays of the right shapes: `init` would take seconds to compile."""
+    """Random arrays of the right shapes; compiling `init` would take seconds."""
     rng = np.random.default_rng(0)
     batch = {
         "codes": jnp.zeros((1, time, *model.grid), jnp.int32),
@@ -54,7 +57,7 @@ PARAMS = random_params(VIDEO)
 
 @pytest.fixture(scope="module")
 def log_probs():
-    """Ours of each frame of every clip, after each of two pairs of actions."""
+    """log p of each frame of all clips, for each of two pairs of actions."""
     log_prob = jax.jit(VIDEO.log_prob)
     return {
         pair: np.float64(
@@ -66,8 +69,8 @@ def log_probs():
     }
 
 
-def test_embeddings_start_from_the_codebook_where_it_is_given():
-    """In both networks; everything else as without it, and the model is the same."""
+def test_embeddings_of_both_networks_start_from_given_codebooks():
+    """All other parameters, and the model's hash, do not depend on them."""
     vectors = np.random.default_rng(0).normal(size=(1, K, 3)).astype("float32")
     started = dataclasses.replace(VIDEO, code_vectors=vectors)
     assert started == VIDEO
@@ -81,12 +84,12 @@ def test_embeddings_start_from_the_codebook_where_it_is_given():
     def both(key):
         return VIDEO.init(key, batch), started.init(key, batch)
 
-    plain, ours = both(jax.random.key(0))
+    without, with_vectors = both(jax.random.key(0))
     changed = {
         jax.tree_util.keystr(path, simple=True, separator="/")
         for (path, a), b in zip(
-            jax.tree_util.tree_leaves_with_path(plain),
-            jax.tree.leaves(ours),
+            jax.tree_util.tree_leaves_with_path(without),
+            jax.tree.leaves(with_vectors),
             strict=True,
         )
         if (a != b).any()
@@ -95,22 +98,20 @@ def test_embeddings_start_from_the_codebook_where_it_is_given():
         "context/params/CodeEmbedding_0/tables",
         "pixelcnn/params/embedding/tables",
     }
-    # Of two codes, centred, one is the other's opposite.
-    tables = ours["pixelcnn"]["params"]["embedding"]["tables"][0]
+    # Two centred vectors are opposite.
+    tables = with_vectors["pixelcnn"]["params"]["embedding"]["tables"][0]
     np.testing.assert_allclose(tables[0], -tables[1], atol=1e-5)
 
 
 class TestLogProb:
-    def test_sums_to_one_over_the_frames_that_may_follow(self, log_probs):
+    def test_sums_to_one_over_the_next_frame(self, log_probs):
         for found in log_probs.values():
             p = np.exp(found).reshape(4, 4, 4, 3)
             np.testing.assert_allclose(p[..., 2].sum(axis=2), 1, rtol=1e-5)
             np.testing.assert_allclose(p[:, :, 0, 1].sum(axis=1), 1, rtol=1e-5)
             np.testing.assert_allclose(p[:, 0, 0, 0].sum(), 1, rtol=1e-5)
 
-    def test_depends_on_earlier_frames_and_on_the_actions_that_led_here(
-        self, log_probs
-    ):
+    def test_depends_on_earlier_frames_and_actions(self, log_probs):
         one, other = (p.reshape(4, 4, 4, 3) for p in log_probs.values())
         np.testing.assert_array_equal(np.ptp(one[..., 0], axis=(1, 2)), 0)
         np.testing.assert_array_equal(np.ptp(one[..., 1], axis=2), 0)
@@ -119,23 +120,24 @@ class TestLogProb:
         np.testing.assert_array_equal(one[..., 0], other[..., 0])
         assert np.abs(one[..., 1] - other[..., 1]).max() > 1e-3
 
-    def test_gradients_come_from_all_that_is_earlier_and_nothing_else(self):
-        """In time and in raster order, for each of 18 places with a code of its own."""
+    def test_gradients_come_from_exactly_the_earlier_codes_and_actions(self):
+        """In time and in raster order, for 18 positions with different codes."""
         grid, time = (2, 3, 1), 3
-        model = Video(
+        model = dataclasses.replace(
+            VIDEO,
             grid=grid,
             num_codes=18,
-            action_names=NAMES,
-            **SIZES | {"layers": 3, "context_layers": 2},
+            context=CONTEXT.clone(layers=2),
+            pixelcnn=PIXELCNN.clone(layers=3),
         )
         params = random_params(model)
         codes = np.random.default_rng(1).permutation(18).reshape(1, time, *grid)
         actions = jnp.array([[0, 2]])
 
-        def by_place(params):
+        def log_p(params):
             return model._log_p(params, jnp.asarray(codes, "int32"), actions).ravel()
 
-        gradient = jax.jit(jax.jacrev(by_place))(params)
+        gradient = jax.jit(jax.jacrev(log_p))(params)
         reached = np.zeros((18, 18), bool)
         for network, table in (
             ("context", "CodeEmbedding_0"),
@@ -144,9 +146,9 @@ class TestLogProb:
             tables = gradient[network]["params"][table]["tables"][:, 0]
             reached |= np.any(tables[:, codes.ravel()] != 0, axis=-1)
         np.testing.assert_array_equal(reached, np.tri(18, k=-1, dtype=bool))
-        of_actions = gradient["context"]["params"]["Embed_0"]["embedding"]
-        seen = np.any(of_actions != 0, axis=2).reshape(time, 6, 3)[:, 0]
-        # Nothing led to the first frame, and action 1 was never taken.
+        by_action = gradient["context"]["params"]["Embed_0"]["embedding"]
+        seen = np.any(by_action != 0, axis=2).reshape(time, 6, 3)[:, 0]
+        # No action precedes the first frame, and action 1 does not occur.
         np.testing.assert_array_equal(seen, [[0, 0, 0], [1, 0, 0], [1, 0, 1]])
 
     @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ class TestLogProb:
             ({"actions": np.full((2, 2), 3)}, r"actions must be in 0 ... 2, got 3"),
         ],
     )
-    def test_impossible_requests_are_told(self, changes, message):
+    def test_invalid_arrays_raise(self, changes, message):
         arrays = {
             "codes": np.zeros((2, 3, *GRID), int),
             "actions": np.zeros((2, 2), int),
@@ -176,10 +178,12 @@ class TestLogProb:
             ):
                 VIDEO.sample(PARAMS, jax.random.key(0), given["codes"], actions=None)
 
-    def test_a_model_without_actions_wants_none(self):
+    def test_actions_for_a_model_without_actions_raise(self):
         codes = np.zeros((1, 3, *GRID), int)
-        for model in (WITHOUT, VIDEO.frames_alone):
-            with pytest.raises(UserError, match="actions were given to a model that"):
+        for model in (WITHOUT_ACTIONS, VIDEO.frames_alone):
+            with pytest.raises(
+                UserError, match="actions were given to a model without"
+            ):
                 model.log_prob(PARAMS, codes, actions=np.zeros((1, 2), int))
 
 
@@ -189,7 +193,7 @@ class TestTraining:
         mask = np.array([True, True, False, True])
         batch = {
             "codes": clips_of(CLIPS[numbers]),
-            # The last one led out of the clip: nothing may depend on it.
+            # The last action leads out of the clip and is not read.
             "action": jnp.array([[0, 1, 9]] * 4),
             "mask": jnp.asarray(mask),
         }
@@ -207,8 +211,12 @@ class TestTraining:
         assert VIDEO.update(PARAMS, jax.random.key(0), carry) is PARAMS
         assert all(jax.tree.leaves(VIDEO.trainable(PARAMS)))
 
-    def test_dropout_is_for_training_alone(self, log_probs):
-        noisy = dataclasses.replace(VIDEO, dropout=0.5)
+    def test_dropout_is_active_in_training_only(self, log_probs):
+        noisy = dataclasses.replace(
+            VIDEO,
+            context=CONTEXT.clone(dropout=0.5),
+            pixelcnn=PIXELCNN.clone(dropout=0.5),
+        )
         batch = {
             "codes": clips_of(CLIPS[:4]),
             "action": jnp.tile(jnp.array([0, 1, 0]), (4, 1)),
@@ -217,10 +225,10 @@ class TestTraining:
         loss = jax.jit(lambda key: noisy.loss(PARAMS, key, batch)[0])
         first, again, other = (float(loss(jax.random.key(n))) for n in (0, 0, 1))
         assert first == again != other
-        quiet = metrics.compute(jax.jit(noisy.evaluate)(PARAMS, batch))
-        assert quiet["loss"] == pytest.approx(-log_probs[0, 1][:4].mean() / 2)
+        evaluated = metrics.compute(jax.jit(noisy.evaluate)(PARAMS, batch))
+        assert evaluated["loss"] == pytest.approx(-log_probs[0, 1][:4].mean() / 2)
 
-    def test_frames_alone_know_nothing_of_each_other(self):
+    def test_frames_alone_are_independent(self):
         alone = VIDEO.frames_alone
         params = random_params(alone)
         assert "context" not in params
@@ -230,8 +238,8 @@ class TestTraining:
 
 
 class TestSample:
-    def test_frequencies_are_the_probabilities_of_two_frames_in_a_row(self, log_probs):
-        """Of the 16 pairs that may follow a given frame, under given actions."""
+    def test_frequencies_match_the_probabilities_of_two_frames(self, log_probs):
+        """Of all 16 pairs of frames after a given frame, for given actions."""
         pair, start, draws = (2, 1), 1, 8000
         given = clips_of(np.full((draws, 1), start))
         actions = np.tile(pair, (draws, 1))
@@ -244,19 +252,21 @@ class TestSample:
         seen = np.bincount(numbers, minlength=16)
         assert stats.chisquare(seen, expected).pvalue > 1e-3
 
-    def test_the_likeliest_code_and_another_number_of_frames(self):
-        """top_k of 1 leaves no choice: each frame is the argmax, code by code."""
+    def test_top_k_1_draws_the_likeliest_code_each_time(self):
+        """For another number of frames than `generated_frames`."""
         given = clips_of(np.arange(4)[:, None])
-        params = random_params(WITHOUT)
+        params = random_params(WITHOUT_ACTIONS)
         first, again = (
             np.asarray(
-                WITHOUT.sample(params, jax.random.key(n), given, top_k=1, num_frames=3)
+                WITHOUT_ACTIONS.sample(
+                    params, jax.random.key(n), given, top_k=1, num_frames=3
+                )
             )
             for n in range(2)
         )
         assert first.shape == (4, 3, *GRID)
         np.testing.assert_array_equal(first, again)
-        score = jax.jit(WITHOUT.log_prob)
+        score = jax.jit(WITHOUT_ACTIONS.log_prob)
         for clip, start in zip(first, np.asarray(given), strict=True):
             follow = np.stack(
                 [np.concatenate([start, f[None]]) for f in FRAMES.reshape(4, *GRID)]
@@ -266,9 +276,11 @@ class TestSample:
             assert clip[0].ravel().tolist() == [code, p[code].argmax()]
 
     @pytest.mark.parametrize(
-        ("changes", "first"), [({"context_layers": 2}, 3), ({"actions": False}, 2)]
+        ("changes", "first"),
+        [({"context": CONTEXT.clone(layers=2)}, 3), ({"actions": False}, 2)],
+        ids=["2 layers", "without actions"],
     )
-    def test_clips_are_those_of_a_context_computed_anew_for_each_frame(
+    def test_equals_computing_the_context_of_the_whole_clip_for_each_frame(
         self, changes, first
     ):
         model = dataclasses.replace(VIDEO, generated_frames=4, **changes)
@@ -282,22 +294,22 @@ class TestSample:
         @jax.jit
         def naive(key):
             clip = jnp.pad(given, [(0, 0), (0, 4)] + [(0, 0)] * 3)
-            for time, key_here in enumerate(jax.random.split(key, 4), first):
+            for time, frame_key in enumerate(jax.random.split(key, 4), first):
                 maps = model._context.apply(params["context"], clip, actions)
                 drawn = sampling.cached(
                     model._network,
                     params["pixelcnn"],
-                    key_here,
+                    frame_key,
                     shape=(99, *GRID),
                     condition=Condition(features=maps[:, time]),
                 )
                 clip = clip.at[:, time].set(drawn)
             return clip[:, first:]
 
-        ours = model.sample(params, jax.random.key(2), given, actions=actions)
-        np.testing.assert_array_equal(ours, naive(jax.random.key(2)))
+        found = model.sample(params, jax.random.key(2), given, actions=actions)
+        np.testing.assert_array_equal(found, naive(jax.random.key(2)))
 
-    def test_one_compilation_whatever_the_actions_and_the_temperature(self):
+    def test_compiled_once_for_all_actions_and_temperatures(self):
         before = Video._draw._cache_size()
         given = clips_of(np.zeros((3, 1), int))
         for action in range(3):
@@ -310,7 +322,7 @@ class TestSample:
             )
         assert Video._draw._cache_size() == before + 1
 
-    def test_parameters_of_another_codebook(self):
+    def test_parameters_of_another_codebook_raise(self):
         other = dataclasses.replace(VIDEO, num_codes=K + 1)
         codes = np.zeros((1, 1, *GRID), int)
         with pytest.raises(UserError, match=r"params are .* \(1, 2, 6\), this model"):
@@ -322,21 +334,29 @@ class TestSample:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("num_codes", 0),
-        ("layers", 0),
-        ("units", 0),
-        ("context_units", 0),
-        ("context_layers", -1),
-        ("context_kernel_size", 2),
-        ("kernel_size", 1),
-        ("cell_layers", -1),
+        ("pixelcnn.layers", 0),
+        ("pixelcnn.channels", 0),
+        ("pixelcnn.kernel_size", 1),
+        ("pixelcnn.cell_layers", -1),
+        ("pixelcnn.dropout", 1.0),
+        ("pixelcnn.dtype", "float16"),
+        ("context.channels", 0),
+        ("context.layers", -1),
+        ("context.kernel_size", 2),
+        ("context.dropout", 1.0),
+        ("context.dtype", "float16"),
         ("clip_frames", 1),
         ("given_frames", 0),
         ("generated_frames", 0),
-        ("dropout", 1.0),
-        ("dtype", "float16"),
     ],
 )
-def test_impossible_options_are_told(name, value):
-    with pytest.raises(UserError, match=rf"^{name} must .*{value}"):
-        Video(**{"grid": GRID, "num_codes": K, **SIZES, name: value})
+def test_invalid_options_raise(name, value):
+    section, _, key = name.rpartition(".")
+    values = {section: {key: value}} if section else {key: value}
+    with pytest.raises(UserError, match=rf"^video\.{name} must .*{value}"):
+        build(Video, values, name="video", grid=GRID, num_codes=K)
+
+
+def test_a_codebook_without_codes_raises():
+    with pytest.raises(UserError, match=r"^num_codes must be >= 1, got 0"):
+        Video(grid=GRID, num_codes=0)

@@ -1,4 +1,4 @@
-"""The page shows what was filmed beside what was drawn."""
+"""The report shows recorded frames next to drawn ones."""
 
 import io
 
@@ -8,16 +8,17 @@ from PIL import Image
 
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.pipeline.run import Context
 from vqvae_jax.report.page import render
 from vqvae_jax.tasks.video import gif
-from vqvae_jax.tasks.video.report import sections_of_video
+from vqvae_jax.tasks.video.report import video_sections
 from vqvae_jax.workdir import Workdir
 
 CLIPS, ROWS, FRAMES, SIDE = 5, 2, 4, 12
 
 
 class Frames:
-    """Frames of which each shows its number."""
+    """Frames whose pixels are the frame's index."""
 
     def __len__(self):
         return 100
@@ -47,10 +48,10 @@ def sections(tmp_path, make_config):
     )
     dataset = Dataset(Frames(), Frames(), Frames(), (), (SIDE, SIDE, 3))
     experiment = Experiment.from_config(make_config("maze_video:small", {}))
-    return sections_of_video(workdir, experiment, dataset), images
+    return video_sections(Context(workdir, experiment, dataset)), images
 
 
-def test_rows_are_what_was_filmed_and_what_was_drawn(sections):
+def test_rows_are_the_recorded_and_the_drawn_frames(sections):
     (animations, strips), images = sections
     filmed = np.broadcast_to(
         np.arange(20, 24, dtype=np.uint8)[:, None, None, None], images.shape[2:]
@@ -62,10 +63,10 @@ def test_rows_are_what_was_filmed_and_what_was_drawn(sections):
     assert len(strips.pictures) == len(animations.cards) == gif.SHOWN
 
 
-def test_a_page_holds_animations_as_what_they_are(sections):
+def test_page_embeds_animations_as_gif_and_strips_as_png(sections):
     page = render("Video", results={}, sections=sections[0], config={})
     assert page.count("data:image/gif;base64,R0lGOD") == gif.SHOWN
-    # A strip each, and what stands still where motion is not wanted.
+    # A strip and, for readers who prefer no motion, a still image of each animation.
     assert page.count("data:image/png;base64,iVBOR") == 2 * gif.SHOWN
     with Image.open(io.BytesIO(sections[0][0].cards[0].image)) as image:
         assert image.n_frames == FRAMES

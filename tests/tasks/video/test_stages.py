@@ -1,4 +1,4 @@
-"""A video model from nothing to a report, on seconds of a world; what it refuses."""
+"""Run a tiny video model through all stages, on short episodes of a maze."""
 
 import dataclasses
 import json
@@ -11,12 +11,13 @@ import vqvae_jax
 from vqvae_jax import pipeline
 from vqvae_jax.data import maze
 from vqvae_jax.data.codes import CodesSource, write_codes
-from vqvae_jax.pipeline import codes as codes_lib
+from vqvae_jax.experiment import Experiment
+from vqvae_jax.pipeline.images import coded_image_stages
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.video import stages as video_lib
 from vqvae_jax.tasks.video.clips import ClipsSource
 from vqvae_jax.tasks.video.model import Video
-from vqvae_jax.workdir import Workdir, restore, restore_second
+from vqvae_jax.workdir import Workdir
 
 MODEL = Video(
     grid=(2, 2, 1),
@@ -27,7 +28,7 @@ MODEL = Video(
 )
 
 
-def test_an_action_is_held_from_the_last_given_frame_on():
+def test_actions_are_held_from_the_last_given_frame_on():
     recorded = np.array([[0, 1, 2, 0], [2, 2, 1, 1]])
     rows = video_lib.held_actions(recorded, MODEL).reshape(2, 4, 4)
     for clip in range(2):
@@ -37,10 +38,8 @@ def test_an_action_is_held_from_the_last_given_frame_on():
             np.testing.assert_array_equal(rows[clip, action], expected)
 
 
-def test_clips_to_draw_that_are_longer_than_an_episode_are_told_before_training(
-    tmp_path,
-):
-    """And not by the samples, hours later."""
+def test_clips_of_samples_longer_than_an_episode_raise_before_training(tmp_path):
+    """Not in stage `samples`, hours later."""
     columns = {
         "action": np.zeros(8, int),
         "episode": np.arange(8) // 4,
@@ -57,16 +56,17 @@ def test_clips_to_draw_that_are_longer_than_an_episode_are_told_before_training(
     codes = CodesSource(tmp_path / "codes")
     model = dataclasses.replace(MODEL, clip_frames=4)
     for split in ("train", "validation"):
-        assert len(codes_lib.clips(codes, model, split=split)) == 2
+        assert len(video_lib.clips(codes, model, split=split)) == 2
     message = "episode 0 has 4 frames, fewer than the 5 of a clip"
     with pytest.raises(UserError, match=message):
-        codes_lib.clips(codes, model, split="test")
+        video_lib.clips(codes, model, split="test")
     shorter = dataclasses.replace(model, generated_frames=1)
-    assert len(codes_lib.clips(codes, shorter, split="test")) == 2
+    assert len(video_lib.clips(codes, shorter, split="test")) == 2
 
 
-def test_stages_and_their_order():
-    assert list(pipeline.stages_of("vqvae", "video")) == [
+def test_order_of_stages(video_config):
+    experiment = Experiment.from_config(video_config)
+    assert list(coded_image_stages(experiment)) == [
         "vqvae",
         "codes",
         "video",
@@ -77,7 +77,7 @@ def test_stages_and_their_order():
     ]
 
 
-def test_a_video_model_needs_codes_first(video_config, tmp_path):
+def test_training_without_codes_raises(video_config, tmp_path):
     pytest.importorskip("vizdoom", reason="vizdoom is not installed")
     with pytest.raises(UserError, match=r"no finished codes in .*run the stage"):
         pipeline.run(video_config, str(tmp_path / "run"), ["video"])
@@ -112,7 +112,7 @@ class TestRun:
             np.testing.assert_array_equal(
                 arrays["codes"][:, row, :2], arrays["true_codes"][:, :2]
             )
-        model, params = restore(run)
+        model, params = Workdir(run).restore()
         decoded = np.asarray(model.decode(params, arrays["codes"][1, 2]))
         images = arrays["images"].reshape(3, 4, 5, 24, 24, 3)
         np.testing.assert_array_equal(decoded, images[1, 2])
@@ -132,10 +132,10 @@ class TestRun:
         for heading in ("Reconstructions", "Video", "Learning curves of the video"):
             assert heading in page
 
-    def test_it_is_restored_and_draws(self, run):
-        video, params = restore_second(run, "video")
+    def test_models_are_restored(self, run):
+        video, params = vqvae_jax.restore(run, stage="video")
         assert video.action_names == maze.ACTIONS
-        alone, _ = restore_second(run, "video_frames_alone")
+        alone, _ = vqvae_jax.restore(run, stage="video_frames_alone")
         assert alone == video.frames_alone
         clips = ClipsSource(Workdir(run).codes("test"), length=4)
         assert vqvae_jax.Video is Video
@@ -144,17 +144,18 @@ class TestRun:
         )
         assert nats.shape == (1, 4)
 
-    def test_another_codebook_is_refused(self, run):
-        place = Workdir(run)
-        facts = place.read_json(place.facts("video"))
-        place.write_json(place.facts("video"), facts | {"fingerprint": "another"})
+    def test_another_codebook_raises(self, run):
+        workdir = Workdir(run)
+        path = workdir.codes_metadata("video")
+        metadata = workdir.read_json(path)
+        workdir.write_json(path, metadata | {"fingerprint": "another"})
         try:
             with pytest.raises(UserError, match=r"the video in .* of another VQ-VAE"):
-                place.require_same_codebook(restore(run)[1])
+                workdir.require_same_codebook(*workdir.restore())
         finally:
-            place.write_json(place.facts("video"), facts)
+            workdir.write_json(path, metadata)
 
-    def test_frames_without_actions_are_refused(self, run, tmp_path):
+    def test_frames_without_actions_raise(self, run, tmp_path):
         source = Workdir(run).codes("train")
         codes = np.stack([source[i]["codes"] for i in range(20)])
         write_codes(
@@ -164,5 +165,5 @@ class TestRun:
             class_names=[],
             fingerprint="",
         )
-        with pytest.raises(UserError, match="no action and no episode"):
+        with pytest.raises(UserError, match="no column action and no column episode"):
             ClipsSource(CodesSource(tmp_path / "codes"), length=4)

@@ -1,9 +1,5 @@
-"""Codes of images as a file that is as small as their prior says.
+"""Lossless compression of codes by entropy coding under their prior.
 
-Each code is entropy-coded with the probability that the prior gives it after those
-before it, or with 1 / K where there is no prior. `grids.Codec` is the way in.
+Each code is coded with the probability that the autoregressive prior assigns to it, or
+with 1 / K without a prior. `grids.Codec` is the entry point.
 """
-
-from vqvae_jax.contrib.codec.grids import Codec, Compressed, Decompressed
-
-__all__ = ["Codec", "Compressed", "Decompressed"]

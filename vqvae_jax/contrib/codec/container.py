@@ -1,45 +1,45 @@
-"""The file that compressed codes are kept in, version 1.
+"""The file format of compressed codes, version 1.
 
     bytes
     2       magic, "VQ"
     1       version, 1
-    3       of the SHA-256 of all that decides the probabilities: the model's
-            fingerprint, the prior's arrays and options, the shape of a grid, K
+    3       start of the SHA-256 of everything that determines the probabilities: the
+            model's fingerprint, the prior's arrays and options, the grid shape, K
     4       CRC-32 of all other bytes of the file, big-endian
-    3       of the SHA-256 of the codes and labels that come out
-    1 ...   4 * images + how, in groups of 7 bits, lowest first; how is 0 for the
-            uniform prior, 1 for a learned one, 2 for a learned one given labels
-    ...     the coder's bytes
+    3       start of the SHA-256 of the codes and labels
+    1 ...   4 * images + how, as a varint: groups of 7 bits, lowest first; how is 0 for
+            the uniform prior, 1 for a learned one, 2 for a learned one with labels
+    ...     bytes of the entropy coder
 
-Fourteen bytes up to 31 images. Damage is found before anything is decoded, by the CRC,
-and codes that another machine's arithmetic decoded wrong are found by their own hash.
+The header takes 14 bytes for up to 31 images. The CRC detects damage before decoding;
+the hash of the codes detects wrong decoding, caused by another machine's arithmetic.
 """
 
 import enum
-import hashlib
 import zlib
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
+from vqvae_jax.runtime.checksums import short_sha256
 from vqvae_jax.runtime.errors import UserError, require
 
 _MAGIC = b"VQ"
 _VERSION = 1
-_HASH = 3
+HASH_BYTES = 3
 _CRC = 4
-_FIXED = len(_MAGIC) + 1 + _HASH + _CRC + _HASH
+_FIXED = len(_MAGIC) + 1 + HASH_BYTES + _CRC + HASH_BYTES
 _BITS = 7
-# Groups of a number at most: 63 bits, which no count of images reaches.
+# Limit on the groups of a varint: 63 bits, more than any count of images needs.
 _MAX_GROUPS = 9
 
-# Of a file whose CRC is right.
-_FOREIGN = "the file's header is none that this program writes: make the file again"
+# For files with a valid CRC.
+_INVALID_HEADER = "the file's header is invalid: compress the images again"
 
 
 class How(enum.IntEnum):
-    """What the probabilities came from."""
+    """The source of the probabilities."""
 
     UNIFORM = 0
     PRIOR = 1
@@ -47,13 +47,13 @@ class How(enum.IntEnum):
 
 
 class Contents(NamedTuple):
-    """What a file holds.
+    """The fields of a file.
 
-    identity: of all that decides the probabilities, from `short_hash`.
-    check: of the codes and labels, from `hash_of_codes`.
-    images: how many.
-    how: what the probabilities came from.
-    payload: the coder's bytes.
+    identity: `short_sha256` of everything that determines the probabilities.
+    check: `hash_of_codes` of the codes and labels.
+    images: number of images.
+    how: source of the probabilities.
+    payload: bytes of the entropy coder.
     """
 
     identity: bytes
@@ -64,7 +64,7 @@ class Contents(NamedTuple):
 
 
 def pack(contents: Contents) -> bytes:
-    """Return the bytes of a file."""
+    """Serialize the fields of a file."""
     before = _MAGIC + bytes([_VERSION]) + contents.identity
     after = contents.check + _varint(4 * contents.images + contents.how)
     after += contents.payload
@@ -72,47 +72,39 @@ def pack(contents: Contents) -> bytes:
 
 
 def unpack(data: bytes) -> Contents:
-    """Return what a file holds.
+    """Parse the bytes of a file.
 
     Raises:
-      UserError: it is no such file, of another version, or damaged.
+      UserError: the data has another format or version, or is damaged.
     """
     require(
         data.startswith(_MAGIC),
-        "this is no file of compressed codes; they start with VQ",
+        "not a file of compressed codes: expected it to start with VQ",
     )
     damaged = "the file is damaged, or its end is missing: copy it again"
     require(len(data) > _FIXED, damaged)
     version = data[len(_MAGIC)]
     require(
         version == _VERSION,
-        f"the file is of version {version}, or damaged; this program reads version "
+        f"the file has version {version} or is damaged; this program reads version "
         f"{_VERSION}",
     )
-    start = len(_MAGIC) + 1 + _HASH
+    start = len(_MAGIC) + 1 + HASH_BYTES
     before, crc, after = data[:start], data[start : start + _CRC], data[start + _CRC :]
     require(zlib.crc32(before + after).to_bytes(_CRC) == crc, damaged)
-    number, payload = _split_varint(after[_HASH:])
+    number, payload = _split_varint(after[HASH_BYTES:])
     images, how = divmod(number, 4)
-    require(how in tuple(How), _FOREIGN)
-    return Contents(before[-_HASH:], after[:_HASH], images, How(how), payload)
-
-
-def short_hash(*parts: bytes) -> bytes:
-    """Return the part of a SHA-256 of all parts in order that a file has room for."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8))
-        digest.update(part)
-    return digest.digest()[:_HASH]
+    require(how in tuple(How), _INVALID_HEADER)
+    return Contents(before[-HASH_BYTES:], after[:HASH_BYTES], images, How(how), payload)
 
 
 def hash_of_codes(
     codes: Int[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"] | None
 ) -> bytes:
-    """Return the hash of codes and labels, whatever integers they are kept in."""
-    of_labels = b"" if labels is None else labels.astype("<i4").tobytes()
-    return short_hash(codes.astype("<i4").tobytes(), of_labels)
+    """Return the hash of codes and labels, independent of their integer type."""
+    label_bytes = b"" if labels is None else labels.astype("<i4").tobytes()
+    code_bytes = codes.astype("<i4").tobytes()
+    return short_sha256(code_bytes, label_bytes, size=HASH_BYTES)
 
 
 def _varint(number: int) -> bytes:
@@ -125,8 +117,8 @@ def _varint(number: int) -> bytes:
 
 def _split_varint(data: bytes) -> tuple[int, bytes]:
     number = 0
-    for place, byte in enumerate(data[:_MAX_GROUPS]):
-        number += byte % 2**_BITS << (_BITS * place)
+    for group, byte in enumerate(data[:_MAX_GROUPS]):
+        number += byte % 2**_BITS << (_BITS * group)
         if byte < 2**_BITS:
-            return number, data[place + 1 :]
-    raise UserError(_FOREIGN)
+            return number, data[group + 1 :]
+    raise UserError(_INVALID_HEADER)

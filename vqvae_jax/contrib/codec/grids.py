@@ -1,12 +1,12 @@
-"""From grids of codes to bytes and back, at the cost that the prior puts on them.
+"""Compress grids of codes to bytes, at the cost that the prior assigns, and back.
 
-What holds where. The probabilities must be the same to the last bit when a file is
-written and when it is read. `sampling.stepwise` runs the same compiled programs on the
-same numbers for both, in batches whose size follows from the number of images, so that
-on one machine with one version of JAX they are. Another processor, another kind of
-device or another version of JAX may sum in another order; then some symbol, and all
-after it, may come out wrong. The file has a hash of the codes that it was made from: if
-it does not fit, `decompress` says so and returns nothing.
+Portability: the probabilities must be identical to the last bit when a file is written
+and when it is read. For both, `sampling.stepwise` runs the same compiled programs on
+the same numbers, in batches whose size depends only on the number of images, so they
+are identical on one machine with one version of JAX. Another processor, kind of device
+or version of JAX can sum in another order; a symbol and all symbols after it can then
+be decoded wrong. The file contains a hash of the original codes, and `decompress`
+raises if the decoded codes do not match it.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from vqvae_jax import sampling
+from vqvae_jax import options, sampling
 from vqvae_jax.contrib.codec import container
 from vqvae_jax.contrib.codec.container import Contents, How
 from vqvae_jax.contrib.codec.stream import (
@@ -32,26 +32,27 @@ from vqvae_jax.contrib.codec.stream import (
 )
 from vqvae_jax.models.prior import Prior
 from vqvae_jax.runtime.arrays import AnyArray, require_range, require_shape
+from vqvae_jax.runtime.checksums import short_sha256
 from vqvae_jax.runtime.errors import UserError, require
 
 _LARGEST_BATCH = 128
-_OTHER_ARITHMETIC = (
-    "the codes that come out are not those that went in: this machine or this version "
-    "of JAX computes other probabilities than the one that compressed them; decompress "
-    "there"
+_MISMATCH = (
+    "the decoded codes do not match the original ones: this machine or version of JAX "
+    "computes different probabilities than the one that compressed the file; "
+    "decompress it there"
 )
 
-# Told how many more images are done.
+# Called with the number of images that were completed since the last call.
 Progress = Callable[[int], None]
-# Logits of what is next, of each image -> what it is.
+# Maps the logits of the next symbol of each image to that symbol.
 Exchange = Callable[[Float[np.ndarray, "n K"]], Int[np.ndarray, " n"]]
 
 
 class Compressed(NamedTuple):
-    """A file, and what the prior itself says of it.
+    """A file, and the information content of its codes under the prior.
 
-    data: the file.
-    bits: -log2 p(z) of all codes, labels at log2 of the number of classes each.
+    data: bytes of the file.
+    bits: -log2 p(z) of all codes, plus log2 of the number of classes per label.
     """
 
     data: bytes
@@ -59,10 +60,10 @@ class Compressed(NamedTuple):
 
 
 class Decompressed(NamedTuple):
-    """What a file holds.
+    """The contents of a file.
 
-    codes: `[N, H, W, C]` int32.
-    labels: `[N]` int32 that the prior was told; None if it was told none.
+    codes: int32.
+    labels: int32; None if the prior was not conditioned on labels.
     """
 
     codes: Int[np.ndarray, "N H W C"]
@@ -71,14 +72,14 @@ class Decompressed(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Codec:
-    """All that writing and reading files of one model's codes depends on.
+    """Compress and decompress the codes of one model.
 
     Attributes:
-      grid: `(H, W, C)`.
-      num_codes: K.
-      fingerprint: of the model that the codes belong to.
-      prior: p(z); None for the uniform one.
-      prior_params: the prior's parameters.
+      grid: shape `(H, W, C)` of the codes of an image.
+      num_codes: K, number of categories of a code.
+      fingerprint: fingerprint of the model that the codes belong to.
+      prior: p(z); None for the uniform prior.
+      prior_params: parameters of the prior.
     """
 
     grid: tuple[int, int, int]
@@ -94,11 +95,16 @@ class Codec:
         labels: Int[AnyArray, " N"] | None = None,
         progress: Progress | None = None,
     ) -> Compressed:
-        """Return a file of codes, and of the labels that the prior is told.
+        """Compress codes, and the labels that the prior is conditioned on.
+
+        Args:
+          codes: codes of the images.
+          labels: classes of the images, required if the prior needs labels.
+          progress: called with the number of images completed since the last call.
 
         Raises:
-          UserError: there are no codes, they are not this model's, or labels are
-            missing, not wanted or not classes.
+          UserError: there are no codes, codes or labels are out of range or have the
+            wrong shape, or labels are missing or unexpected.
         """
         codes = np.asarray(codes)
         require(
@@ -115,16 +121,18 @@ class Codec:
         if self.prior is not None:
             self.prior.condition(len(codes), labels)
         writer, bits = Writer(), 0.0
-        in_order = _in_order(codes, labels)
+        symbols_in_order = _symbols_in_order(codes, labels)
 
         def write(logits):
             nonlocal bits
-            symbols = next(in_order)
+            symbols = next(symbols_in_order)
             writer.write(symbols, frequencies(logits))
             bits += information(logits, symbols)
             return symbols
 
-        self._visit(write, len(codes), with_labels=labels is not None, told=progress)
+        self._visit(
+            write, len(codes), with_labels=labels is not None, progress=progress
+        )
         how = How.UNIFORM if self.prior is None else How.PRIOR
         contents = Contents(
             identity=self._identity,
@@ -138,11 +146,15 @@ class Codec:
     def decompress(
         self, data: bytes, *, progress: Progress | None = None
     ) -> Decompressed:
-        """Return the codes and labels of a file.
+        """Decompress the codes and labels of a file.
+
+        Args:
+          data: bytes of the file.
+          progress: called with the number of images completed since the last call.
 
         Raises:
-          UserError: it is no such file, damaged, made with another model or prior, or
-            this machine's arithmetic is not that which wrote it.
+          UserError: the data has another format, is damaged, was compressed with
+            another model or prior, or this machine computes other probabilities.
         """
         contents = container.unpack(data)
         if contents.how == How.UNIFORM and self.prior is not None:
@@ -154,7 +166,7 @@ class Codec:
         )
         require(
             contents.identity == self._identity,
-            "the file was made with another model or another prior than this one",
+            "the file was made with another model or another prior: use that model",
         )
         reader = Reader(contents.payload)
         try:
@@ -162,36 +174,37 @@ class Codec:
                 lambda logits: reader.read(frequencies(logits)),
                 contents.images,
                 with_labels=contents.how == How.PRIOR_WITH_LABELS,
-                told=progress,
+                progress=progress,
             )
         except Undecodable as error:
-            raise UserError(_OTHER_ARITHMETIC) from error
+            raise UserError(_MISMATCH) from error
         except MemoryError as error:
             raise UserError(
                 f"the file claims {contents.images} images, more than fit into memory"
             ) from error
-        require(container.hash_of_codes(*found) == contents.check, _OTHER_ARITHMETIC)
+        require(container.hash_of_codes(*found) == contents.check, _MISMATCH)
         return found
 
     def images_in(self, data: bytes) -> int:
-        """Return how many images a file has.
+        """Return the number of images in a file.
 
         Raises:
-          UserError: it is no such file, or damaged.
+          UserError: the data has another format, or is damaged.
         """
         return container.unpack(data).images
 
     @functools.cached_property
     def _identity(self) -> bytes:
-        """Return the hash of all that decides the probabilities."""
+        """Return the hash of everything that determines the probabilities."""
         facts = {
             "fingerprint": self.fingerprint,
             "grid": self.grid,
             "num_codes": self.num_codes,
-            "prior": self.prior and dataclasses.asdict(self.prior),
+            "prior": self.prior and options.as_dict(self.prior),
         }
         leaves = [np.asarray(x).tobytes() for x in jax.tree.leaves(self.prior_params)]
-        return container.short_hash(json.dumps(facts).encode(), *leaves)
+        facts_bytes = json.dumps(facts).encode()
+        return short_sha256(facts_bytes, *leaves, size=container.HASH_BYTES)
 
     def _visit(
         self,
@@ -199,38 +212,37 @@ class Codec:
         images: int,
         *,
         with_labels: bool,
-        told: Progress | None,
+        progress: Progress | None,
     ) -> Decompressed:
-        """Go through labels and codes in the order of a file, and return them.
+        """Exchange logits for symbols in file order; return the labels and codes.
 
-        `exchange` is given the logits of what is next, and gives what it is.
+        `exchange` writes or reads the next symbols, given their logits.
         """
         codes = np.zeros((images, *self.grid), np.int32)
         labels = np.zeros(images, np.int32) if with_labels else None
         for part, size in _batches(images):
             count = len(codes[part])
             if labels is not None:
-                no_class_is_likelier = np.zeros((count, self.prior.num_classes))
-                labels[part] = exchange(no_class_is_likelier)
+                uniform_logits = np.zeros((count, self.prior.num_classes))
+                labels[part] = exchange(uniform_logits)
 
             def respond(logits, count=count, size=size):
-                return _filled(exchange(logits[:count]), size)
+                return _zero_padded(exchange(logits[:count]), size)
 
-            of_batch = None if labels is None else _filled(labels[part], size)
-            codes[part] = self._walk(respond, size, of_batch)[:count]
-            if told is not None:
-                told(count)
+            batch_labels = None if labels is None else _zero_padded(labels[part], size)
+            codes[part] = self._visit_batch(respond, size, batch_labels)[:count]
+            if progress is not None:
+                progress(count)
         return Decompressed(codes, labels)
 
-    def _walk(self, respond, size: int, labels) -> Int[np.ndarray, "B H W C"]:
+    def _visit_batch(self, respond, size: int, labels) -> Int[np.ndarray, "B H W C"]:
         shape = (size, *self.grid)
         if self.prior is None:
-            no_code_is_likelier = np.zeros((size, self.num_codes))
-            places = range(math.prod(self.grid))
-            codes = [respond(no_code_is_likelier) for _ in places]
+            uniform_logits = np.zeros((size, self.num_codes))
+            codes = [respond(uniform_logits) for _ in range(math.prod(self.grid))]
             return np.stack(codes, axis=-1).reshape(shape)
         return sampling.stepwise(
-            self.prior.network,
+            self.prior.pixelcnn,
             self.prior_params,
             respond,
             shape=shape,
@@ -238,10 +250,10 @@ class Codec:
         )
 
 
-def _in_order(
+def _symbols_in_order(
     codes: Int[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"] | None
 ) -> Iterator[Int[np.ndarray, " _"]]:
-    """Yield what a file holds: of each batch labels, then the codes of each place."""
+    """Yield symbols in file order: per batch its labels, then codes by position."""
     for part, _ in _batches(len(codes)):
         if labels is not None:
             yield labels[part]
@@ -249,12 +261,12 @@ def _in_order(
 
 
 def _batches(images: int) -> Iterator[tuple[slice, int]]:
-    """Yield the images of each batch, and the size of all batches."""
+    """Yield the slice of images in each batch, and the padded batch size."""
     size = min(_LARGEST_BATCH, 1 << (images - 1).bit_length())
     for start in range(0, images, size):
         yield slice(start, start + size), size
 
 
-def _filled(values: Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, " size"]:
-    """Append zeros: the places of a batch beyond the last image."""
+def _zero_padded(values: Int[np.ndarray, " n"], size: int) -> Int[np.ndarray, " size"]:
+    """Pad the last, smaller batch with zeros."""
     return np.pad(values, (0, size - len(values)))

@@ -1,7 +1,7 @@
-"""A stream of symbols, each with probabilities of its own, through a range coder.
+"""A range coder for symbols with individual probabilities.
 
-`frequencies` is the one place where probabilities become integers. The coder is
-`constriction`'s, with 24 bits of precision; it takes these integers as they are.
+`frequencies` rounds probabilities to integers; nothing else rounds. The coder is
+`constriction`'s with 24 bits of precision, which uses these integers unchanged.
 """
 
 import constriction
@@ -12,25 +12,25 @@ from vqvae_jax.runtime.errors import require
 
 _PRECISION = 24
 _TOTAL = 2**_PRECISION
-# Bits of the coder's words and of the bounds that it keeps beside them.
+# Bits of the coder's words and of its state.
 _WORD, _STATE = 32, 64
 
-# Given numbers that sum to _TOTAL - K, it adds one to each and rounds nothing.
+# Given integers that sum to _TOTAL - K, it adds one to each without rounding.
 _MODEL = constriction.stream.model.Categorical(perfect=False)
 
 Frequencies = Float32[np.ndarray, "N K"]
 
 
 class Undecodable(Exception):
-    """Bytes that no symbols of these frequencies become."""
+    """The bytes encode no symbols under these frequencies."""
 
 
 def frequencies(logits: Float[np.ndarray, "N K"]) -> Frequencies:
     """Return probabilities in units of 2^-24: integers >= 1 that sum to 2^24.
 
-    Rounded down but for the likeliest symbol, which has what is left over: a symbol
-    costs at most K / 2^24 of a nat more than its probability says, and none is
-    impossible.
+    All are rounded down except the most likely symbol, which gets the remainder. A
+    symbol costs at most K / 2^24 nats more than its probability implies, and every
+    symbol can be coded.
 
     Raises:
       UserError: a logit is NaN or infinite.
@@ -40,75 +40,75 @@ def frequencies(logits: Float[np.ndarray, "N K"]) -> Frequencies:
     free = _TOTAL - logits.shape[-1]
     counts = np.floor(p * free)
     likeliest = p.argmax(axis=-1)[:, None]
-    left = free - counts.sum(axis=-1, keepdims=True)
-    kept = np.take_along_axis(counts, likeliest, axis=-1)
-    np.put_along_axis(counts, likeliest, kept + left, axis=-1)
-    # All that float32 cannot hold exactly is above 2^24.
+    remainder = free - counts.sum(axis=-1, keepdims=True)
+    largest = np.take_along_axis(counts, likeliest, axis=-1)
+    np.put_along_axis(counts, likeliest, largest + remainder, axis=-1)
+    # float32 represents all integers up to 2^24 exactly.
     return (counts + 1).astype(np.float32)
 
 
 def information(
     logits: Float[np.ndarray, "N K"], symbols: Int[np.ndarray, " N"]
 ) -> float:
-    """Return -log2 p of all symbols together, without any rounding to integers."""
+    """Return the sum of -log2 p over symbols, for unrounded probabilities."""
     chosen = np.take_along_axis(_log_softmax(logits), symbols[:, None], axis=-1)
     return float(-chosen.sum() / np.log(2))
 
 
 class Writer:
-    """Symbols in, bytes out."""
+    """Encodes symbols to bytes."""
 
     def __init__(self):
         """Start an empty stream."""
         self._encoder = constriction.stream.queue.RangeEncoder()
 
     def write(self, symbols: Int[np.ndarray, " N"], freq: Frequencies) -> None:
-        """Append symbols, each of which has a row of frequencies."""
-        # Of one possible symbol there is nothing to tell, and no model.
+        """Append symbols, with one row of frequencies each."""
+        # A single possible symbol takes no bits, and constriction has no model for it.
         if freq.shape[-1] > 1:
             self._encoder.encode(symbols.astype(np.int32), _MODEL, freq - 1)
 
     def getvalue(self) -> bytes:
-        """Return the shortest bytes from which `Reader` reads these symbols.
+        """Return the shortest bytes from which `Reader` decodes these symbols.
 
-        Any number in the coder's last interval tells them all. The coder itself takes
-        one with 32 bits more than it has to; here it is that with the fewest bytes.
+        Any number in the coder's final interval identifies them. The coder picks one
+        with 32 more bits than needed; this picks the one with the fewest bytes.
         """
         emitted, (lower, size) = self._encoder.pos()
         width = emitted * _WORD + _STATE
         words = self._encoder.get_compressed().astype(">u4").tobytes()
         sealed = int.from_bytes(words.ljust(width // 8, b"\0"))
-        # It is the interval's lower end, rounded up to whole words.
+        # `sealed` is the lower end of the interval, rounded up to whole words.
         lowest = sealed - -lower % 2**_WORD
-        # The interval is narrower than the coder's bounds are wide.
+        # The interval is narrower than 2^_STATE.
         for zeros in range(_STATE, -1, -8):
             value = -(-lowest >> zeros) << zeros
             if value < lowest + size:
                 return value.to_bytes(width // 8)[: (width - zeros) // 8]
-        raise AssertionError("an interval of at least one number has one")
+        raise AssertionError("unreachable: the interval contains at least one number")
 
 
 class Reader:
-    """The symbols of `Writer`, in the same order and with the same frequencies."""
+    """Decodes the symbols of a `Writer`, given the same frequencies in order."""
 
     def __init__(self, payload: bytes):
-        """Start at the first symbol; behind the payload there are zeros."""
+        """Start at the first symbol; pad the payload with zeros to whole words."""
         padded = payload.ljust(-(-len(payload) // 4) * 4, b"\0")
         words = np.frombuffer(padded, ">u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
 
     def read(self, freq: Frequencies) -> Int[np.ndarray, " N"]:
-        """Return the next symbols, one for each row of frequencies.
+        """Return the next symbols, one per row of frequencies.
 
         Raises:
-          Undecodable: the bytes were written with other frequencies. Most often other
-            symbols come out instead.
+          Undecodable: the bytes were written with other frequencies. This is not always
+            detected: usually, wrong symbols are returned instead.
         """
         if freq.shape[-1] == 1:
             return np.zeros(len(freq), np.int32)
         try:
             return self._decoder.decode(_MODEL, freq - 1)
-        except AssertionError as error:  # What constriction raises.
+        except AssertionError as error:  # Raised by constriction.
             raise Undecodable(str(error)) from error
 
 

@@ -1,0 +1,1 @@
+"""A widget of the report: change codes and see the decoded image."""

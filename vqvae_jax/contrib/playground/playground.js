@@ -25,8 +25,8 @@
     return inflated.get(choice);
   }
 
-  // What to add to each value of the picture, modulo 256; null for nothing.
-  async function change() {
+  // Values to add to the picture, modulo 256; null if no change is selected.
+  async function selectedChange() {
     if (chosen.cell === null || chosen.choice === null) return null;
     const all = await changesOf(chosen.choice);
     const start = (chosen.cell * books + chosen.book) * picture.length;
@@ -44,10 +44,10 @@
   }
 
   async function show() {
-    const asked = { ...chosen };
-    const added = await change();
-    // Another choice was made while this one was unpacked.
-    if (Object.keys(asked).some((key) => asked[key] !== chosen[key])) return;
+    const requested = { ...chosen };
+    const added = await selectedChange();
+    // Another choice was made while this one was being inflated.
+    if (Object.keys(requested).some((key) => requested[key] !== chosen[key])) return;
     const channel = (i, c) => i * channels + (channels === 1 ? 0 : c);
     const value = (j) => (picture[j] + (added ? added[j] : 0)) & 255;
     const colour = (i) => [0, 1, 2].map((c) => value(channel(i, c)));
@@ -61,23 +61,23 @@
     const part = (i) => Math.min(255, Math.round((255 * errors[i]) / facts.shown));
     paint(find(".decoded"), colour);
     paint(find(".changed"), (i) => heat.subarray(3 * part(i), 3 * part(i) + 3));
-    tell(errors);
+    updateStatus(errors);
   }
 
-  function tell(errors) {
+  function updateStatus(errors) {
     const status = find("[role=status]");
     if (chosen.cell === null) {
-      status.textContent = "Choose a cell, then a code for it.";
+      status.textContent = "Select a cell, then a new code.";
     } else if (chosen.choice === null) {
       status.textContent =
-        `${nameOf(chosen.cell)}: code ${codeAt(chosen.cell)}. Choose another one.`;
+        `${nameOf(chosen.cell)}: code ${codeAt(chosen.cell)}. Select a new code.`;
     } else {
       const count = errors.filter((error) => error > 0).length;
-      const most = Math.round(Math.max(...errors));
+      const largest = Math.round(Math.max(...errors));
       const code = facts.palette[chosen.choice][chosen.book];
       status.textContent =
-        `${nameOf(chosen.cell)}: code ${codeAt(chosen.cell)} becomes ${code}. ` +
-        `${count} of ${errors.length} pixels change, by up to ${most} of 255.`;
+        `${nameOf(chosen.cell)}: code ${codeAt(chosen.cell)} replaced by ${code}. ` +
+        `${count} of ${errors.length} pixels change, by at most ${largest} of 255.`;
     }
     const mark = find(".mark");
     mark.hidden = chosen.cell === null;
@@ -89,7 +89,8 @@
     }
   }
 
-  function inkOn(colour) {
+  // Black or white, whichever contrasts more with a colour.
+  function textColourOn(colour) {
     const [r, g, b] = [1, 3, 5].map((i) => {
       const part = parseInt(colour.slice(i, i + 2), 16) / 255;
       return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
@@ -97,16 +98,16 @@
     return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? "#000000" : "#ffffff";
   }
 
-  function dress(label, code, name, shown) {
+  function updateSwatch(label, code, name, shown) {
     const [input, swatch] = label.children;
     const colour = facts.colours[chosen.book][code];
     input.setAttribute("aria-label", name);
     swatch.style.background = colour;
-    swatch.style.color = inkOn(colour);
+    swatch.style.color = textColourOn(colour);
     swatch.textContent = shown ? code : "";
   }
 
-  function radios(place, count, group, choose) {
+  function radios(parent, count, group, choose) {
     return Array.from({ length: count }, (_, index) => {
       const label = document.createElement("label");
       const input = document.createElement("input");
@@ -117,7 +118,7 @@
       swatch.className = "swatch";
       swatch.ariaHidden = "true";
       label.append(input, swatch);
-      place.append(label);
+      parent.append(label);
       return label;
     });
   }
@@ -131,18 +132,18 @@
     show();
   });
 
-  function dressAll() {
+  function updateSwatches() {
     cells.forEach((label, cell) => {
       const code = codeAt(cell);
-      dress(label, code, `${nameOf(cell)}: code ${code}`, columns <= 8);
+      updateSwatch(label, code, `${nameOf(cell)}: code ${code}`, columns <= 8);
     });
     choices.forEach((label, choice) => {
       const code = facts.palette[choice][chosen.book];
-      dress(label, code, `code ${code}`, true);
+      updateSwatch(label, code, `code ${code}`, true);
     });
   }
 
-  // The browser's own arrows go along the rows; up and down are to go across them.
+  // By default all arrow keys move along the row; make up and down change the row.
   find(".cells").addEventListener("keydown", (event) => {
     const step = { ArrowUp: -columns, ArrowDown: columns }[event.key];
     const from = cells.findIndex((label) => label.contains(event.target));
@@ -155,7 +156,7 @@
   });
   find(".codebook")?.addEventListener("change", (event) => {
     chosen.book = event.target.selectedIndex;
-    dressAll();
+    updateSwatches();
     show();
   });
   find(".reset").addEventListener("click", () => {
@@ -168,11 +169,11 @@
     Object.assign(canvas, { width, height });
   }
   find(".cells").style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
-  dressAll();
+  updateSwatches();
   show();
   root.hidden = false;
 
-  // A first change, so that there is something to see.
+  // Start with a change, so that the effect is visible at once.
   const [cell, choice] = facts.start;
   cells[cell].firstChild.click();
   choices[choice].firstChild.click();

@@ -1,15 +1,15 @@
-"""The latent playground: change one code of a picture and see what the decoder makes.
+"""The latent playground: change one code of an image and see the decoder's output.
 
-Every change that can be chosen is decoded beforehand and sent along as what it adds to
-the picture: mostly zeros, which deflate well. A copy of the decoder that runs in the
-browser would allow several changes at a time, but holds for one architecture and one
-likelihood, and grows with the network (the paper's for CIFAR-10 is 12 MB as float16);
-this needs `decode` and nothing else. Both its size and the time to make it are bounded:
-a window of at most 16 x 16 cells, `_DECODED` changes and `_CHARACTERS` of the page.
-Larger models offer fewer codes to choose from.
+Every available change is decoded in advance and embedded in the page as a difference to
+the image; differences are mostly zero and deflate well. Running the decoder in the
+browser would allow several changes at a time, but would be specific to one architecture
+and one likelihood, and its size would grow with the network (12 MB in float16 for the
+paper's CIFAR-10 decoder). This approach needs only `decode`. Its page size and its run
+time are bounded by a window of at most 16 x 16 cells, `_DECODED` changes and
+`_CHARACTERS` characters. Larger models offer fewer codes to choose from.
 
-What a reader sees is the decoder's picture to within 1 of 255: changes by 1, which
-reach far and which nobody sees, are left out.
+The displayed image matches the decoder's output to within 1 of 255: differences of 1,
+which are widespread but invisible, are dropped.
 """
 
 import base64
@@ -25,30 +25,30 @@ from jaxtyping import Float, Int, UInt8
 from vqvae_jax.report import image_grid
 from vqvae_jax.report.page import Section, Widget, asset
 
-# Cells a side of what can be changed: more are too small for a finger.
+# Side of the editable window in cells; more cells would be too small for touch screens.
 _WINDOW = 16
-# Codes to choose from, changes that are decoded for them, and letters they may take.
+# Limits on the offered codes, the decoded changes and their characters in the page.
 _CHOICES = 16
 _DECODED = 2048
 _CHARACTERS = 1_500_000
-# Pictures decoded at once.
+# Batch size for decoding.
 _BATCH = 64
-# Of 255, and not to be seen.
-_UNSEEN = 1
+# Largest invisible difference, out of 255.
+_INVISIBLE = 1
 
 Decode = Callable[[Int[np.ndarray, "B h w G"]], UInt8[np.ndarray, "B H W C"]]
 
 
 class Changes(NamedTuple):
-    """A picture, its codes, and what each change of one code adds to it.
+    """An image, its codes, and the difference that each change of one code makes.
 
-    picture: `[H, W, C]`, the part that the codes below are of.
-    codes: `[h, w, G]`.
-    palette: `[n, G]`, codes to choose from, of each codebook.
-    added: n times `[h, w, G, H, W, C]` uint8, what is to be added modulo 256 when the
-      code of a cell becomes that of the palette; deflated.
-    start: a cell, counted along the rows, and the place in the palette of the code of
-      the first codebook that changes the picture most there.
+    picture: the part of the image that `codes` covers.
+    codes: codes of the editable window.
+    palette: n codes of each codebook to choose from.
+    added: for each of the n choices, deflated uint8 `[h, w, G, H, W, C]`: the values to
+      add to `picture` modulo 256 when the code of a cell is replaced by the choice.
+    start: index of a cell in raster order and index into the palette, for the change of
+      the first codebook that changes the image the most.
     """
 
     picture: UInt8[np.ndarray, "H W C"]
@@ -65,31 +65,32 @@ def playground_section(
     counts: Int[np.ndarray, "G K"],
     colours: UInt8[np.ndarray, "G K 3"],
 ) -> Section | None:
-    """Return the playground of a picture's codes; None where it would be too large.
+    """Return the playground of an image's codes, or None if it would be too large.
 
     Args:
-      decode: from codes to images.
-      codes: of the picture.
-      embeddings: what codes stand for.
-      counts: how often each code is used; those that are not are offered last.
-      colours: of the codes.
+      decode: maps codes to images.
+      codes: codes of the image.
+      embeddings: embeddings of the codes.
+      counts: number of uses of each code; unused codes are offered last.
+      colours: RGB colours of the codes.
     """
     rows, columns, books = codes[:_WINDOW, :_WINDOW].shape
-    most = min(_CHOICES, embeddings.shape[1], _DECODED // (rows * columns * books))
-    if most < 1:
+    size = min(_CHOICES, embeddings.shape[1], _DECODED // (rows * columns * books))
+    if size < 1:
         return None
     palette = np.stack(
-        [diverse(e, c, most) for e, c in zip(embeddings, counts, strict=True)], axis=1
+        [diverse(e, c, size) for e, c in zip(embeddings, counts, strict=True)], axis=1
     )
     changes = precompute(decode, codes, palette)
     if not changes.added:
         return None
     text = (
-        "Choose a cell of the grid and another code for it: the decoder's picture "
-        "changes around that cell. One code is changed at a time."
+        "Replace one code of a test image and see how the decoder's output changes: "
+        "select a cell of the code grid, then a new code. Only one code is changed at "
+        "a time."
     )
     if codes.shape[:2] != changes.codes.shape[:2]:
-        text += " The middle of the picture is shown."
+        text += " Only the middle of the image is shown."
     widget = Widget(
         _markup(changes, colours), asset("playground.js", package=__package__)
     )
@@ -99,9 +100,10 @@ def playground_section(
 def diverse(
     embeddings: Float[np.ndarray, "K D"], counts: Int[np.ndarray, " K"], n: int
 ) -> Int[np.ndarray, " n"]:
-    """Return n codes that differ much, in ascending order, used ones before others.
+    """Select n diverse codes and return them in ascending order.
 
-    The most used one, then again and again the one farthest from those chosen.
+    Starts with the most used code and repeatedly adds the code farthest from those
+    selected. Unused codes are selected only after all used ones.
     """
     distance = np.where(counts > 0, np.inf, -1.0)
     chosen = [int(counts.argmax())]
@@ -116,26 +118,26 @@ def diverse(
 def precompute(
     decode: Decode, codes: Int[np.ndarray, "h w G"], palette: Int[np.ndarray, "n G"]
 ) -> Changes:
-    """Decode a picture with each code of its middle changed to each of the palette.
+    """Decode an image once for each code in its centre and each code of the palette.
 
-    As many codes of the palette are kept as fit into the page.
+    The palette is truncated to the codes that fit into the page.
     """
     top, left = (max(0, (side - _WINDOW) // 2) for side in codes.shape[:2])
     window = codes[top : top + _WINDOW, left : left + _WINDOW]
     whole = decode(codes[None])[0]
-    tall, wide = (whole.shape[i] // codes.shape[i] for i in range(2))
+    cell_height, cell_width = (whole.shape[i] // codes.shape[i] for i in range(2))
     part = (
-        slice(top * tall, (top + window.shape[0]) * tall),
-        slice(left * wide, (left + window.shape[1]) * wide),
+        slice(top * cell_height, (top + window.shape[0]) * cell_height),
+        slice(left * cell_width, (left + window.shape[1]) * cell_width),
     )
-    places = np.array(list(np.ndindex(window.shape))) + np.array([top, left, 0])
+    indices = np.array(list(np.ndindex(window.shape))) + np.array([top, left, 0])
     added, characters, effects = [], 0, []
     for choice in palette:
-        changed = np.repeat(codes[None], len(places), axis=0)
-        changed[np.arange(len(places)), *places.T] = choice[places[:, 2]]
-        decoded = _decoded(decode, changed)[:, *part]
+        changed = np.repeat(codes[None], len(indices), axis=0)
+        changed[np.arange(len(indices)), *indices.T] = choice[indices[:, 2]]
+        decoded = _decode_in_batches(decode, changed)[:, *part]
         difference = decoded.astype(np.int16) - whole[part]
-        difference[np.abs(difference) <= _UNSEEN] = 0
+        difference[np.abs(difference) <= _INVISIBLE] = 0
         packed = zlib.compress(difference.astype(np.uint8).tobytes(), level=9)
         characters += 4 * len(packed) // 3
         if characters > _CHARACTERS:
@@ -150,14 +152,14 @@ def precompute(
 
 
 def _effects(difference: Int[np.ndarray, "h w G values"]) -> Int[np.ndarray, " cells"]:
-    """Return how much the change of each cell's first code changes the picture."""
+    """Return the sum of absolute differences for each cell's first code."""
     return np.abs(difference[..., 0, :].astype(np.int64)).sum(axis=-1).ravel()
 
 
-def _decoded(decode: Decode, codes: np.ndarray) -> np.ndarray:
-    """Decode in batches of one size, so that one program is compiled."""
-    filled = np.concatenate([codes, np.repeat(codes[:1], -len(codes) % _BATCH, axis=0)])
-    batches = np.split(filled, len(filled) // _BATCH)
+def _decode_in_batches(decode: Decode, codes: np.ndarray) -> np.ndarray:
+    """Decode in batches of equal size, to compile only one program."""
+    padded = np.concatenate([codes, np.repeat(codes[:1], -len(codes) % _BATCH, axis=0)])
+    batches = np.split(padded, len(padded) // _BATCH)
     return np.concatenate([np.asarray(decode(b)) for b in batches])[: len(codes)]
 
 
@@ -168,17 +170,17 @@ def _markup(changes: Changes, colours: UInt8[np.ndarray, "G K 3"]) -> str:
         "size": changes.picture.shape,
         "codes": changes.codes.ravel().tolist(),
         "palette": changes.palette.tolist(),
-        "colours": [[f"#{bytes(c).hex()}" for c in of_book] for of_book in colours],
-        "picture": _text(changes.picture.tobytes()),
-        "changes": [_text(packed) for packed in changes.added],
+        "colours": [[f"#{bytes(c).hex()}" for c in book] for book in colours],
+        "picture": _base64(changes.picture.tobytes()),
+        "changes": [_base64(packed) for packed in changes.added],
         "start": changes.start,
-        "heat": _text(image_grid.heat(np.linspace(0, 1, 256)).tobytes()),
+        "heat": _base64(image_grid.heat(np.linspace(0, 1, 256)).tobytes()),
         "shown": image_grid.ERROR_SHOWN,
     }
-    choice = ""
+    codebook_select = ""
     if books > 1:
         options = "".join(f"<option>{book + 1}</option>" for book in range(books))
-        choice = (
+        codebook_select = (
             '<p><label class="named" for="playground-codebook">Codebook</label>'
             '<select id="playground-codebook" class="codebook">'
             f"{options}</select></p>\n"
@@ -186,19 +188,19 @@ def _markup(changes: Changes, colours: UInt8[np.ndarray, "G K 3"]) -> str:
     return f"""<div class="playground" hidden>
 <div>
 <div class="views">
-<figure><figcaption>Decoded</figcaption>
-<div class="view"><canvas class="decoded" role="img" aria-label="Decoded picture">\
+<figure><figcaption>Decoder output</figcaption>
+<div class="view"><canvas class="decoded" role="img" aria-label="Decoder output">\
 </canvas><div class="mark" hidden></div></div></figure>
-<figure><figcaption>What the change does</figcaption>
+<figure><figcaption>Absolute change per pixel</figcaption>
 <canvas class="changed" role="img" aria-label="Change of each pixel"></canvas></figure>
 </div>
 <p role="status"></p>
-<button type="button" class="reset">Back to its own codes</button>
+<button type="button" class="reset">Reset to original codes</button>
 </div>
 <div>
-{choice}<fieldset><legend>The picture's codes</legend>
+{codebook_select}<fieldset><legend>Code grid: select a cell</legend>
 <div class="cells"></div></fieldset>
-<fieldset><legend>To become code</legend>
+<fieldset><legend>New code for the selected cell</legend>
 <div class="codes"></div></fieldset>
 </div>
 <script type="application/json">{json.dumps(facts)}</script>
@@ -207,8 +209,8 @@ def _markup(changes: Changes, colours: UInt8[np.ndarray, "G K 3"]) -> str:
 """
 
 
-_NO_SCRIPT = "This part of the page needs JavaScript."
+_NO_SCRIPT = "The playground needs JavaScript."
 
 
-def _text(content: bytes) -> str:
+def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")

@@ -1,7 +1,7 @@
-"""The slides' systems under one budget, beside each other.
+"""Compare the slides' systems under one budget.
 
 workdir/results.json         the table, with the numbers behind each cell
-workdir/report.html          the same with pictures
+workdir/report.html          the table, with samples
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ import rich
 import rich.table
 from rich.markup import escape
 
+from vqvae_jax import registry
 from vqvae_jax.contrib.studies import runs
 from vqvae_jax.contrib.studies.questions import Table, Trained, compare
 from vqvae_jax.contrib.studies.sharpness import sharpness_ratios
@@ -19,7 +20,6 @@ from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.data.source import first_examples
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report import image_grid
-from vqvae_jax.report.build import NAMES
 from vqvae_jax.report.page import Picture, Section, render
 from vqvae_jax.workdir import Workdir
 
@@ -28,43 +28,43 @@ _IMAGES = 2000
 
 
 def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
-    """Train every system with every seed, and write what they are beside each other.
+    """Train every system with every seed, and write the comparison.
 
     Args:
-      config: `seeds`, how many, and `systems`, an experiment's config for each name.
-      workdir: made if it does not exist.
-      command: what was typed to start it, kept for the report.
+      config: `seeds`, their number, and `systems`, an experiment's config by name.
+      workdir: created if missing.
+      command: command line, saved for the report.
 
     Raises:
-      UserError: a config, the data or the workdir cannot be used.
+      UserError: a config, the data or the workdir is invalid.
     """
     systems = config["systems"]
     configs = {name: systems[name] for name in _in_order(systems)}
     experiments = runs.checked(config, _SECTIONS, configs)
-    place = Workdir(workdir)
-    place.require_usable(config)
-    place.begin(config, command=command)
-    runs.run_all(place, configs, seeds=config["seeds"])
+    directory = Workdir(workdir)
+    directory.require_usable(config)
+    directory.begin(config, command=command)
+    runs.run_all(directory, configs, seeds=config["seeds"])
     dataset = open_dataset(next(iter(experiments.values())).data)
     real = first_examples(dataset.test, min(_IMAGES, len(dataset.test)))["image"]
     trained = {
         name: [
             _trained(each, experiment, real)
-            for each in runs.runs_of(place, name, config["seeds"])
+            for each in runs.runs_of(directory, name, config["seeds"])
         ]
         for name, experiment in experiments.items()
     }
-    kinds = {name: experiment.kind for name, experiment in experiments.items()}
-    table = compare(trained, kinds=kinds)
-    place.write_json(place.results, _as_json(table, config))
-    page = _page(place, config, experiments, dataset, table)
-    place.write_bytes(place.report, page.encode())
+    traits = {name: each.model.traits for name, each in experiments.items()}
+    table = compare(trained, traits)
+    directory.write_json(directory.results, _as_json(table, config))
+    page = _page(directory, config, experiments, dataset, table)
+    directory.write_bytes(directory.report, page.encode())
     _print(table)
-    rich.print(escape(f"report: {place.report}"))
+    rich.print(escape(f"report: {directory.report}"))
 
 
 def _in_order(systems: Mapping[str, Any]) -> list[str]:
-    """Return the names in the order of the slides: a config sorts its keys."""
+    """Return the names in the order of the slides; a config sorts its keys."""
     slides = ("gan", "vae", "pixelcnn", "vqvae")
     return sorted(
         systems, key=lambda name: slides.index(name) if name in slides else len(slides)
@@ -73,12 +73,7 @@ def _in_order(systems: Mapping[str, Any]) -> list[str]:
 
 def _trained(run_of_seed: Workdir, experiment: Experiment, real: np.ndarray) -> Trained:
     model = experiment.model
-    latents = {
-        "gan": lambda: model.latent_dim,
-        "vae": lambda: int(np.prod(model.grid)),
-        "vqvae": lambda: model.num_latents,
-        "vimco": lambda: model.num_latents,
-    }.get(experiment.kind, lambda: 0)()
+    latents = getattr(model, "num_latents", 0)
     dims = int(np.prod(model.image_shape))
     if not run_of_seed.results.exists():
         return Trained({}, {}, latents, dims)
@@ -100,16 +95,17 @@ def _as_json(table: Table, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _budget(config: Mapping[str, Any]) -> dict[str, str]:
-    """Say what each system was trained on."""
+    """Return the training budget of each system."""
     return {
         name: runs.budget(config["systems"][name], "training", "prior_training")
         for name in _in_order(config["systems"])
     }
 
 
-def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
+def _page(directory, config, experiments, dataset: Dataset, table: Table) -> str:
+    names = registry.titles()
     titles = [
-        NAMES[name] if name == experiment.kind else name
+        names[name] if name == experiment.kind else name
         for name, experiment in experiments.items()
     ]
     rows = [
@@ -121,7 +117,7 @@ def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
     real = first_examples(dataset.test, 2 * columns)["image"]
     pictures = [Picture(image_grid.image_grid(real, columns=columns), "Real", "real")]
     for name, title in zip(experiments, titles, strict=True):
-        run_of_seed = runs.run_of(place, name, 0)
+        run_of_seed = runs.run_of(directory, name, 0)
         if run_of_seed.samples.exists():
             images = run_of_seed.read_samples()["images"][: 2 * columns]
             drawn = image_grid.image_grid(images, columns=columns)
@@ -130,14 +126,14 @@ def _page(place, config, experiments, dataset: Dataset, table: Table) -> str:
         f"Means over {config['seeds']} seeds; each cell is measured on the test split."
     )
     return render(
-        f"Comparison: {place.path.resolve().name}",
+        f"Comparison: {directory.path.resolve().name}",
         results={},
         sections=[
             Section("The systems", text, [], [["", *titles], *rows]),
-            Section("Samples", "Of the first seed, not chosen.", pictures),
+            Section("Samples", "Drawn with the first seed, not selected.", pictures),
         ],
         config=config,
-        command=place.read_command(),
+        command=directory.read_command(),
     )
 
 

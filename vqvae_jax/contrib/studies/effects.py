@@ -1,4 +1,4 @@
-"""What a choice changes: one figure over the values of an option, beside the seeds."""
+"""The effect of an option on a metric, compared with the variation over seeds."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,9 +9,11 @@ Results = Mapping[str, float]
 
 
 class Spread(NamedTuple):
-    """One figure over the seeds of one setting.
+    """A metric over the seeds of one setting.
 
-    mean, low, high: over the seeds that have it; NaN if none has.
+    mean: mean over the seeds that report the metric; NaN if none does.
+    low: minimum over them.
+    high: maximum over them.
     """
 
     mean: float
@@ -20,10 +22,10 @@ class Spread(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What an option's values change, beside what the seeds change.
+    """The range of a metric over option values and over seeds.
 
-    across_values: highest less lowest of the values' means.
-    across_seeds: highest less lowest over the seeds, at its largest among the values.
+    across_values: range of the per-value means.
+    across_seeds: largest range over the seeds of one value.
     """
 
     across_values: float
@@ -31,10 +33,10 @@ class Effect(NamedTuple):
 
 
 def spread(seeds: Sequence[Results], name: str) -> Spread:
-    """Return a figure's mean and range over the seeds that have it.
+    """Return the mean and range of a metric over the seeds that report it.
 
-    `{}` is one that diverged; a figure may also be of some settings only, such as bits
-    where the likelihood is discrete.
+    A diverged seed is `{}`. Some settings lack some metrics: bits, for example, need a
+    discrete likelihood.
     """
     values = [results[name] for results in seeds if name in results]
     if not values:
@@ -43,15 +45,16 @@ def spread(seeds: Sequence[Results], name: str) -> Spread:
 
 
 def effect(settings: Mapping[str, Sequence[Results]], name: str) -> Effect:
-    """Compare the settings of one option by one figure.
+    """Compare the settings of one option by one metric.
 
     Args:
-      settings: the seeds' results for each value of the option.
-      name: of the figure.
+      settings: results of the seeds for each value of the option.
+      name: name of the metric.
     """
     spreads = [spread(seeds, name) for seeds in settings.values()]
-    means = [each.mean for each in spreads if np.isfinite(each.mean)]
-    ranges = [each.high - each.low for each in spreads if np.isfinite(each.mean)]
-    if not means:
+    finite = [each for each in spreads if np.isfinite(each.mean)]
+    if not finite:
         return Effect(np.nan, np.nan)
+    means = [each.mean for each in finite]
+    ranges = [each.high - each.low for each in finite]
     return Effect(max(means) - min(means), max(ranges))

@@ -1,9 +1,14 @@
-"""The slides' last table, measured: GAN, VAE, PixelCNN and VQ-VAE on six questions."""
+"""Answer the questions of the slides' last table from measurements.
+
+That table compares GAN, VAE, PixelCNN and VQ-VAE.
+"""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from vqvae_jax.models.base import Traits
 
 NOT_DEFINED = "not defined"
 
@@ -11,10 +16,10 @@ NOT_DEFINED = "not defined"
 class Trained(NamedTuple):
     """One system, trained with one seed.
 
-    results: what its run measured, `{}` if training diverged or its codes collapsed.
-    sharpness: ratios of its samples to real images, by measure.
-    latents: numbers or codes in z, 0 if there is no z.
-    num_dims: values of an image.
+    results: results of the run; `{}` if training diverged or the codes collapsed.
+    sharpness: sharpness ratios of its samples to real images, by measure.
+    latents: number of values or codes in z; 0 without z.
+    num_dims: number of values in an image.
     """
 
     results: Mapping[str, float]
@@ -24,7 +29,7 @@ class Trained(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """An answer: in words, and the numbers it rests on, by seed."""
+    """An answer as text, and the values of each seed behind it, by name."""
 
     text: str
     values: Mapping[str, Sequence[float]] = {}
@@ -34,17 +39,16 @@ Table = dict[str, dict[str, Cell]]
 
 
 def compare(
-    systems: Mapping[str, Sequence[Trained]], *, kinds: Mapping[str, str] | None = None
+    systems: Mapping[str, Sequence[Trained]], traits: Mapping[str, Traits]
 ) -> Table:
-    """Answer each question for each system from all of its seeds.
+    """Answer each question for each system, from all of its seeds.
 
     Args:
-      systems: seeds of each system, by its name.
-      kinds: of its model, by its name; None where that is its name.
+      systems: seeds of each system, by name.
+      traits: traits of each system's model, by name.
 
-    Returns question -> name -> answer. What a system has no measurement for says so.
+    Returns question -> name -> answer, which is `NOT_DEFINED` without a measurement.
     """
-    kinds = kinds or {name: name for name in systems}
     questions = {
         "exact likelihood p(x)": _likelihood,
         "latent variable z": _latent,
@@ -55,43 +59,39 @@ def compare(
         "samples per second": _speed,
     }
     return {
-        question: {name: answer(kinds[name], seeds) for name, seeds in systems.items()}
+        question: {name: answer(traits[name], seeds) for name, seeds in systems.items()}
         for question, answer in questions.items()
     }
 
 
-def _likelihood(kind: str, seeds: Sequence[Trained]) -> Cell:
-    name, what = {
-        "pixelcnn": ("test_bits_per_dim", "yes, exactly"),
-        "vae": ("test_bits_per_dim", "no, a bound:"),
-        "vimco": ("test_bits_per_dim", "no, a bound:"),
-        "vqvae": ("test_bits_per_dim_learned_prior", "no, a bound:"),
-    }.get(kind, ("", ""))
-    return _measured(seeds, what, {name: "bits/dim"})
+def _likelihood(traits: Traits, seeds: Sequence[Trained]) -> Cell:
+    if traits.likelihood == "undefined":
+        return Cell(NOT_DEFINED)
+    answer = {"exact": "yes, exactly", "bound": "no, a bound:"}[traits.likelihood]
+    return _measured(seeds, answer, dict([traits.figure]))
 
 
-def _latent(kind: str, seeds: Sequence[Trained]) -> Cell:
+def _latent(traits: Traits, seeds: Sequence[Trained]) -> Cell:
     latents = seeds[0].latents
-    unit = "codes" if kind in ("vqvae", "vimco") else "numbers"
-    text = f"yes, {latents} {unit}" if latents else "no"
+    text = f"yes, {latents} {traits.latent}" if latents else "no"
     return Cell(text, {"latents": [latents]})
 
 
-def _inferred(kind: str, seeds: Sequence[Trained]) -> Cell:
-    if kind in ("gan", "pixelcnn"):
-        return Cell(NOT_DEFINED if kind == "pixelcnn" else "no")
+def _inferred(traits: Traits, seeds: Sequence[Trained]) -> Cell:
+    if not traits.encodes:
+        return Cell(NOT_DEFINED if traits.latent is None else "no")
     measures = {"test_psnr_db": "dB PSNR"}
     if any("test_ssim" in seed.results for seed in seeds):
         measures["test_ssim"] = "SSIM"
     return _measured(seeds, "yes, reconstructs at", measures)
 
 
-def _discrete(kind: str, seeds: Sequence[Trained]) -> Cell:
-    if kind == "pixelcnn":
+def _discrete(traits: Traits, seeds: Sequence[Trained]) -> Cell:
+    if traits.latent is None:
         return Cell(NOT_DEFINED)
-    if kind == "gan":
+    if not traits.encodes:
         return Cell("no; bits of z not defined")
-    if kind == "vae":
+    if traits.latent == "numbers":
         bits = [
             seed.results["test_kl"] * seed.num_dims / math.log(2)
             for seed in seeds
@@ -101,16 +101,13 @@ def _discrete(kind: str, seeds: Sequence[Trained]) -> Cell:
     return _measured(seeds, "yes,", {"code_bits": "bits"})
 
 
-def _stable(kind: str, seeds: Sequence[Trained]) -> Cell:
+def _stable(traits: Traits, seeds: Sequence[Trained]) -> Cell:
     finished = [seed for seed in seeds if seed.results]
     diverged = len(seeds) - len(finished)
     text = f"{diverged} of {len(seeds)} seeds diverged"
-    if diverged and kind == "vqvae":
+    if diverged and traits.can_collapse:
         text += " or collapsed"
-    name, unit = {
-        "gan": ("test_discriminator", "nats"),
-        "vqvae": ("test_bits_per_dim_learned_prior", "bits/dim"),
-    }.get(kind, ("test_bits_per_dim", "bits/dim"))
+    name, unit = traits.figure
     finals = [seed.results[name] for seed in finished if name in seed.results]
     if len(finals) < 2:
         return Cell(text, {"diverged": [diverged]})
@@ -119,8 +116,8 @@ def _stable(kind: str, seeds: Sequence[Trained]) -> Cell:
     return Cell(f"{text}; final {name[5:]} spreads by {_number(spread)} {unit}", values)
 
 
-def _sharp(kind: str, seeds: Sequence[Trained]) -> Cell:
-    del kind
+def _sharp(traits: Traits, seeds: Sequence[Trained]) -> Cell:
+    del traits
     trained = [seed.sharpness for seed in seeds if seed.sharpness]
     names = trained[0] if trained else ()
     found = {
@@ -130,13 +127,13 @@ def _sharp(kind: str, seeds: Sequence[Trained]) -> Cell:
     return _cell("of real images:", found)
 
 
-def _speed(kind: str, seeds: Sequence[Trained]) -> Cell:
-    del kind
+def _speed(traits: Traits, seeds: Sequence[Trained]) -> Cell:
+    del traits
     return _measured(seeds, "", {"samples_per_second": ""})
 
 
 def _measured(seeds: Sequence[Trained], text: str, measures: Mapping[str, str]) -> Cell:
-    """Answer with results, by name with their units, of the seeds that have them."""
+    """Answer with the results in `measures`, which maps their names to units."""
     found = {
         name: ([s.results[name] for s in seeds if name in s.results], unit)
         for name, unit in measures.items()
@@ -145,7 +142,7 @@ def _measured(seeds: Sequence[Trained], text: str, measures: Mapping[str, str]) 
 
 
 def _cell(text: str, found: Mapping[str, tuple[Sequence[float], str]]) -> Cell:
-    """Put the mean over seeds of each measure behind the text."""
+    """Append the mean over seeds of each measure to the text."""
     found = {key: pair for key, pair in found.items() if pair[0]}
     if not found:
         return Cell(NOT_DEFINED)

@@ -1,11 +1,12 @@
-"""Section 3.2's claim and its like: how much a VQ-VAE's results depend on an option.
+"""Measure the effect of single options on a VQ-VAE's results (section 3.2).
 
-One option of the model is changed at a time, the others keep the values of `base`.
+One option of the model is changed at a time; all others have the values of `base`.
 
-workdir/results.json         every figure of every seed, and the effect of each option
-workdir/report.html          the same as a table and a figure
+workdir/results.json         every metric of every seed, and the effect of each option
+workdir/report.html          the metrics as a table and a plot
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,24 +20,25 @@ from vqvae_jax.contrib.studies import runs
 from vqvae_jax.contrib.studies.effects import effect, spread
 from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.experiment import Experiment
+from vqvae_jax.options import flatten
 from vqvae_jax.report import figures
 from vqvae_jax.report.page import Picture, Section, render
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.training import sharding
 from vqvae_jax.training.early_stopping import is_marked
 from vqvae_jax.training.evaluate import make_evaluation
-from vqvae_jax.workdir import Workdir, restore
+from vqvae_jax.workdir import Workdir
 
 _SECTIONS = ("seeds", "base", "vary")
 _BASE = "base"
-# Figures of the table, of those that a VQ-VAE's evaluation has: name, head, digits.
+# Columns of the table: metric of a VQ-VAE's evaluation, heading, digits.
 _COLUMNS = (
     ("bits_per_dim_uniform_prior", "bits/dim, uniform prior", 3),
     ("psnr_db", "PSNR (dB)", 2),
     ("codebook_perplexity", "perplexity", 1),
     ("codebook_active_codes", "codes in use", 1),
 )
-# Option -> value -> the seeds' figures.
+# Option -> value -> metrics of each seed.
 Measured = dict[str, dict[str, list[dict[str, float]]]]
 
 
@@ -44,13 +46,13 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     """Train a VQ-VAE for each value of each option and each seed, and compare them.
 
     Args:
-      config: `seeds`, how many; `base`, an experiment's config; `vary`, a list of
-        values for each option of its `model` section.
-      workdir: made if it does not exist.
-      command: what was typed to start it, kept for the report.
+      config: `seeds`, their number; `base`, an experiment's config; `vary`, values of
+        options of its `model` section, nested as in that section.
+      workdir: created if missing.
+      command: command line, saved for the report.
 
     Raises:
-      UserError: a config, the data or the workdir cannot be used.
+      UserError: a config, the data or the workdir is invalid.
     """
     for name in _SECTIONS:
         require(name in config, f"{name} is missing from the config")
@@ -60,50 +62,54 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     }
     experiments = runs.checked(config, _SECTIONS, configs)
     require(
-        experiments[_BASE].kind == "vqvae",
-        f"base.model.kind must be vqvae, got {experiments[_BASE].kind}",
+        hasattr(experiments[_BASE].model, "quantizer"),
+        "base.model.kind must be a model with a quantizer, such as vqvae, got "
+        f"{experiments[_BASE].kind}",
     )
-    place = Workdir(workdir)
-    place.require_usable(config)
-    place.begin(config, command=command)
-    runs.run_all(place, configs, seeds=config["seeds"], only=("vqvae",))
+    directory = Workdir(workdir)
+    directory.require_usable(config)
+    directory.begin(config, command=command)
+    runs.run_all(
+        directory, configs, seeds=config["seeds"], only=(experiments[_BASE].kind,)
+    )
     dataset = open_dataset(experiments[_BASE].data)
-    of_settings = {
+    evaluated = {
         name: [
             _measured(each, experiment, dataset)
-            for each in runs.runs_of(place, name, config["seeds"])
+            for each in runs.runs_of(directory, name, config["seeds"])
         ]
         for name, experiment in experiments.items()
     }
     measured = {
         option: {
-            str(value): of_settings[_name(config, option, value)] for value in values
+            str(value): evaluated[_name(config, option, value)] for value in values
         }
-        for option, values in config["vary"].items()
+        for option, values in flatten(config["vary"]).items()
     }
     names = [
         row
         for row in _COLUMNS
-        if any(row[0] in r for seeds in of_settings.values() for r in seeds)
+        if any(row[0] in r for seeds in evaluated.values() for r in seeds)
     ]
-    require(bool(names), f"all {len(of_settings)} settings diverged with every seed")
+    require(bool(names), f"all {len(evaluated)} settings diverged with every seed")
     table = _table(config, measured, names)
-    place.write_json(place.results, _as_json(config, measured, names))
-    page = _page(place, config, measured, names, table)
-    place.write_bytes(place.report, page.encode())
+    directory.write_json(directory.results, _as_json(config, measured, names))
+    page = _page(directory, config, measured, names, table)
+    directory.write_bytes(directory.report, page.encode())
     _print(table)
-    rich.print(escape(f"report: {place.report}"))
+    rich.print(escape(f"report: {directory.report}"))
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what each setting changes of the base's model, by its directory's name."""
-    model = config["base"]["model"]
+    """Return the changes of each setting to the base's model, by directory name."""
+    model = flatten(config["base"]["model"])
+    kinds = ("kind", "quantizer.kind")
     settings: dict[str, dict[str, Any]] = {_BASE: {}}
-    for option, values in config["vary"].items():
+    for option, values in flatten(config["vary"]).items():
         require(
-            option in model and option != "kind",
+            option in model and option not in kinds,
             f"vary.{option} is not an option of base.model; there are "
-            f"{', '.join(name for name in model if name != 'kind')}",
+            f"{', '.join(name for name in model if name not in kinds)}",
         )
         require(len(values) > 0, f"vary.{option} has no values")
         for value in values:
@@ -113,39 +119,55 @@ def _settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _name(config: Mapping[str, Any], option: str, value: Any) -> str:
-    return _BASE if value == config["base"]["model"][option] else f"{option}={value}"
+    """Return the directory of a setting: the option's last part, if that is unique."""
+    if value == _base_value(config, option):
+        return _BASE
+    last = option.rpartition(".")[2]
+    same = [each for each in flatten(config["vary"]) if each.rpartition(".")[2] == last]
+    return f"{last if len(same) == 1 else option}={value}"
+
+
+def _base_value(config: Mapping[str, Any], option: str) -> Any:
+    return flatten(config["base"]["model"])[option]
 
 
 def _changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    return {**base, "model": {**base["model"], **changes}}
+    model = copy.deepcopy(dict(base["model"]))
+    for option, value in changes.items():
+        *sections, name = option.split(".")
+        section = model
+        for each in sections:
+            section = section[each]
+        section[name] = value
+    return {**base, "model": model}
 
 
 def _measured(
     workdir: Workdir, experiment: Experiment, dataset: Dataset
 ) -> dict[str, float]:
-    """Evaluate on the test split, once; `{}` for a run that diverged."""
-    kept = workdir.path / "test.json"
-    if kept.exists():
-        return workdir.read_json(kept)
+    """Evaluate a run on the test split, once; return `{}` if it diverged."""
+    path = workdir.path / "test.json"
+    if path.exists():
+        return workdir.read_json(path)
     if not is_marked(workdir.checkpoints(experiment.kind)):
         return {}
-    model, params = restore(workdir.path)
+    model, params = workdir.restore()
     mesh = sharding.data_mesh()
     params = sharding.put_replicated(params, mesh)
     evaluation = make_evaluation(model, mesh)
     values = metrics.compute(evaluation(params, experiment.eval_batches(dataset.test)))
-    workdir.write_json(kept, values)
+    workdir.write_json(path, values)
     return values
 
 
 def _table(config, measured: Measured, names) -> list[list[str]]:
-    """Return rows of text, the head first."""
+    """Return rows of text, the header first."""
     rows = [["option", "value", *(head for _, head, _ in names)]]
     for option, settings in measured.items():
         for value, seeds in settings.items():
-            of_base = str(config["base"]["model"][option]) == value
+            is_base = str(_base_value(config, option)) == value
             cells = [_cell(seeds, name, digits) for name, _, digits in names]
-            rows.append([option, value + (" (base)" if of_base else ""), *cells])
+            rows.append([option, value + (" (base)" if is_base else ""), *cells])
     return rows
 
 
@@ -162,7 +184,7 @@ def _as_json(config, measured: Measured, names) -> dict[str, Any]:
     return {
         "seeds": config["seeds"],
         "budget": runs.budget(config["base"], "training"),
-        "base": {option: config["base"]["model"][option] for option in measured},
+        "base": {option: _base_value(config, option) for option in measured},
         "settings": {
             option: {
                 value: {name: [r.get(name) for r in seeds] for name, _, _ in names}
@@ -182,12 +204,12 @@ def _sentences(measured: Measured, names) -> Iterator[str]:
     for option, settings in measured.items():
         values, seeds = effect(settings, name)
         yield (
-            f"{option} moves {head} by {values:.{digits}f}, where seeds alone move it "
-            f"by up to {seeds:.{digits}f}."
+            f"{option} changes {head} by {values:.{digits}f}; seeds alone change it by "
+            f"up to {seeds:.{digits}f}."
         )
 
 
-def _page(place, config, measured: Measured, names, table) -> str:
+def _page(directory, config, measured: Measured, names, table) -> str:
     figure = figures.settings(
         {
             option: {
@@ -202,23 +224,23 @@ def _page(place, config, measured: Measured, names, table) -> str:
     )
     text = (
         f"Trained for {runs.budget(config['base'], 'training')} each, "
-        f"{config['seeds']} seeds; mean and half the range over them, on the test "
+        f"{config['seeds']} seeds; mean and half the range over seeds, on the test "
         "split. One option is changed at a time."
     )
-    alt = "Each figure for each value of each option, a point for each seed"
+    alt = "Each metric for each value of each option, one point per seed"
     return render(
-        f"Robustness: {place.path.resolve().name}",
+        f"Robustness: {directory.path.resolve().name}",
         results={},
         sections=[
-            Section("What each option changes", text, [], table),
+            Section("Results by option", text, [], table),
             Section(
-                "Beside the seeds",
+                "Effects of options and of seeds",
                 " ".join(_sentences(measured, names)),
                 [Picture(figures.svg(figure), alt)],
             ),
         ],
         config=config,
-        command=place.read_command(),
+        command=directory.read_command(),
     )
 
 

@@ -1,6 +1,6 @@
-"""The runs of a suite: several configs, each with several seeds.
+"""The runs of a study: several configs, each with several seeds.
 
-workdir/<name>/<seed>/     a run each, as `stages.run` leaves it
+workdir/<name>/<seed>/     one run
 """
 
 import itertools
@@ -22,10 +22,10 @@ Config = Mapping[str, Any]
 def checked(
     config: Config, sections: Sequence[str], configs: Mapping[str, Config]
 ) -> dict[str, Experiment]:
-    """Check a suite's config and those of its runs, before the first one starts.
+    """Check the configs of a study and of its runs, before the first run starts.
 
     Raises:
-      UserError: a section is missing, or a config cannot be.
+      UserError: a section is missing, or a config is invalid.
     """
     for name in sections:
         require(name in config, f"{name} is missing from the config")
@@ -34,45 +34,45 @@ def checked(
 
 
 def run_all(
-    place: Workdir,
+    directory: Workdir,
     configs: Mapping[str, Config],
     *,
     seeds: int,
     only: Sequence[str] = (),
 ) -> None:
-    """Run every config with every seed; who diverges or collapses is told and left.
+    """Run every config with every seed; log and skip diverged or collapsed runs.
 
     Args:
-      place: where the runs' directories are.
-      configs: by name.
-      seeds: how many, counted from each config's own.
-      only: stages, all by default.
+      directory: workdir of the study.
+      configs: config of an experiment, by name.
+      seeds: number of seeds; the first one is the config's.
+      only: stages to run; all by default.
 
     Raises:
-      UserError: another process works in one of the directories.
+      UserError: another process uses one of the directories.
     """
-    with locked(place.path):
+    with locked(directory.path):
         for seed, (name, config) in itertools.product(range(seeds), configs.items()):
             rich.print(f"[bold]{escape(name)}[/bold], seed {seed}")
-            of_seed = {**config, "seed": config["seed"] + seed}
+            with_seed = {**config, "seed": config["seed"] + seed}
             try:
-                pipeline.run(of_seed, str(run_of(place, name, seed).path), only)
+                pipeline.run(with_seed, str(run_of(directory, name, seed).path), only)
             except (DivergedError, CollapsedError) as error:
                 rich.print(escape(f"{name}, seed {seed}: {error}"))
 
 
-def run_of(place: Workdir, name: str, seed: int) -> Workdir:
+def run_of(directory: Workdir, name: str, seed: int) -> Workdir:
     """Return the directory of one run."""
-    return Workdir(place.path / name / str(seed))
+    return Workdir(directory.path / name / str(seed))
 
 
-def runs_of(place: Workdir, name: str, seeds: int) -> Iterator[Workdir]:
+def runs_of(directory: Workdir, name: str, seeds: int) -> Iterator[Workdir]:
     """Return the directories of a config's runs."""
-    return (run_of(place, name, seed) for seed in range(seeds))
+    return (run_of(directory, name, seed) for seed in range(seeds))
 
 
 def budget(config: Config, *sections: str) -> str:
-    """Say what a run is trained on."""
+    """Return the training budget of a run."""
     parts = [config[name] for name in sections if name in config]
     return " + ".join(
         f"{part['steps']:,} steps of {part['batch_size']}" for part in parts

@@ -1,8 +1,8 @@
-"""How sharp images are: the contrast of neighbours, and power at high frequencies.
+"""Sharpness of images: gradient magnitude and power at high frequencies.
 
-Both are numbers for each image, to be compared with those of real images of the same
-size: `sharpness_ratios`. A ratio below 1 is blur. Noise and checkerboards count as
-sharp, so that only samples that look right are praised by a ratio near 1.
+`sharpness_ratios` compares both with those of real images of the same size. A ratio
+below 1 means blur. Noise and checkerboards count as sharp, so a ratio near 1 indicates
+quality only for samples that also look right.
 """
 
 import numpy as np
@@ -10,17 +10,18 @@ from jaxtyping import Float, UInt8
 
 from vqvae_jax.runtime.errors import require
 
-# Cycles a pixel: half of Nyquist's 1/2.
-_CUT = 0.25
+# In cycles per pixel: half of the Nyquist frequency, 1/2.
+_CUTOFF = 0.25
 
 
 def gradient_magnitude(
     images: UInt8[np.ndarray, "N H W C"],
 ) -> Float[np.ndarray, " N"]:
-    """Return the mean length of an image's gradient, in grey levels a pixel.
+    """Return the mean length of an image's gradient, in grey levels per pixel.
 
     The gradient of a channel at (i, j) is (x[i+1, j] - x[i, j], x[i, j+1] - x[i, j]);
-    its length is averaged over channels and the (H - 1) (W - 1) places that have both.
+    its length is averaged over channels and over the (H - 1) (W - 1) pixels at which
+    both differences exist.
 
     Raises:
       UserError: a side is below 2.
@@ -34,7 +35,7 @@ def gradient_magnitude(
         corner = x[:, :-1, :-1]
         return np.hypot(x[:, 1:, :-1] - corner, x[:, :-1, 1:] - corner)
 
-    return _mean_of_each(lengths, images)
+    return _image_means(lengths, images)
 
 
 def high_frequency_power(
@@ -43,12 +44,14 @@ def high_frequency_power(
     """Return the power above half of the Nyquist frequency, in squared grey levels.
 
     A channel's variance over its pixels is the sum of |X[k, l]|² / (H W) over all
-    (k, l) but (0, 0), with X the orthonormal DCT-II. This is the part of that sum, in
-    the mean over channels, whose frequency sqrt((k / 2H)² + (l / 2W)²) is above 1/4
-    cycles a pixel. So a wave a cos(2 pi f x) of higher f has a² / 2, and one of lower f
-    nothing. A DCT instead of a DFT, which takes the jump from one border to the
-    opposite one for sharpness: of 32x32 photographs that a Gaussian of one pixel has
-    blurred it finds 13 % of the power left, the DCT 2 %.
+    (k, l) except (0, 0), where X is the orthonormal DCT-II. This function returns the
+    part of that sum with frequencies sqrt((k / 2H)² + (l / 2W)²) above 1/4 cycles per
+    pixel, averaged over channels. A wave a cos(2 pi f x) contributes a² / 2 if f is
+    above that cutoff and nothing otherwise.
+
+    A DFT would count the jump between opposite borders as sharpness: for 32x32
+    photographs blurred by a Gaussian of one pixel it reports 13 % of the original
+    power, the DCT 2 %.
     """
     height, width = images.shape[1:3]
     rows, columns = _dct(height), _dct(width)
@@ -56,27 +59,26 @@ def high_frequency_power(
         np.arange(height)[:, None] / (2 * height),
         np.arange(width)[None] / (2 * width),
     )
-    is_high = (frequency > _CUT)[None, :, :, None]
+    is_high = (frequency > _CUTOFF)[None, :, :, None]
 
     def power(x):
         x = np.moveaxis(x, 3, 1)
         spectrum = np.moveaxis(rows @ x @ columns.T, 1, 3)
-        # Their mean over H W coefficients is their sum / (H W).
+        # The mean over all H W coefficients is the sum / (H W).
         return np.square(spectrum) * is_high
 
-    return _mean_of_each(power, images)
+    return _image_means(power, images)
 
 
 def sharpness_ratios(
     samples: UInt8[np.ndarray, "N H W C"], real: UInt8[np.ndarray, "M h w c"]
 ) -> dict[str, float]:
-    """Return both means over samples, as ratios to those over real images.
+    """Return the mean of each measure over samples, relative to real images.
 
-    1 is as sharp as the real images, below is blurrier.
+    At 1 samples are as sharp as the real images; below 1 they are blurrier.
 
     Raises:
-      UserError: samples and real images differ in size, so that a pixel of one is not
-        a pixel of the other, or the real images have no detail to compare with.
+      UserError: samples and real images differ in size, or the real images are flat.
     """
     require(
         samples.shape[1:] == real.shape[1:],
@@ -90,7 +92,10 @@ def sharpness_ratios(
     ratios = {}
     for name, measure in measures.items():
         reference = float(measure(real).mean())
-        require(reference > 0, "the real images are all flat: nothing to compare with")
+        require(
+            reference > 0,
+            f"{name}: the real images are all flat, so there is no reference sharpness",
+        )
         ratios[name] = float(measure(samples).mean()) / reference
     return ratios
 
@@ -103,10 +108,10 @@ def _dct(size: int) -> Float[np.ndarray, "K N"]:
     return matrix
 
 
-def _mean_of_each(function, images, *, at_once: int = 256):
-    """Average `function(images)` over each image, some images at a time."""
+def _image_means(function, images, *, chunk_size: int = 256):
+    """Average `function(images)` over each image, in chunks to save memory."""
     chunks = (
-        function(images[start : start + at_once].astype(np.float64))
-        for start in range(0, len(images), at_once)
+        function(images[start : start + chunk_size].astype(np.float64))
+        for start in range(0, len(images), chunk_size)
     )
     return np.concatenate([chunk.mean(axis=(1, 2, 3)) for chunk in chunks])

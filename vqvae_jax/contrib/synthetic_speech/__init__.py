@@ -1,0 +1,1 @@
+"""A TFDS set of speech synthesised by eSpeak NG."""

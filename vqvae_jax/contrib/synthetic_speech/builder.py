@@ -1,7 +1,8 @@
-"""Spoken sentences with exact phone times, as a TFDS set that eSpeak NG speaks.
+"""A TFDS set of sentences synthesised by eSpeak NG, with exact phone times.
 
-They stand where VCTK (section 4.3) cannot be had, and need no download. Speakers are
-eSpeak's own variants of a voice: other formants, pitch, roughness and pace, one accent.
+It replaces VCTK (section 4.3) where that is unavailable, and needs no download.
+Speakers are eSpeak's variants of a voice: they differ in formants, pitch, roughness and
+speaking rate, but not in accent.
 """
 
 import dataclasses
@@ -14,25 +15,26 @@ from jaxtyping import Int16, Int32
 from vqvae_jax.contrib.synthetic_speech import espeak
 from vqvae_jax.contrib.synthetic_speech.sentences import sentences
 from vqvae_jax.runtime.errors import require
-from vqvae_jax.tasks.speech import audio
+from vqvae_jax.runtime.extras import imported
 
 SAMPLE_RATE = 16_000
 SILENCE = "SIL"
 _PEAK = np.float32(0.7)
+_FULL_SCALE = np.float32(2**15)
 
-# Variants that sound like people and unlike each other, women and men mixed. None of
-# those with breath, whose noise eSpeak makes of memory that it has not set: they alone
-# sound different in each process.
+# Variants that sound human and distinct, female and male voices mixed. Variants with
+# breath are excluded: eSpeak generates breath noise from uninitialised memory, so that
+# they differ from process to process.
 _NAMES = """f1 m1 m2 f4 m3 m4 Andrea m5 m7 Annie m8 Lee anika Andy david aunty ed edward
 belinda Gene Hugo grandma Denis michel linda gustave boris shelby norbert pablo steph
 antonio Mario kaukovalta travis adam"""
 _VARIANTS = _NAMES.split()
-# A variant is heard again as another speaker, with another pitch and melody.
+# (pitch, pitch range); each reuse of a variant as another speaker takes the next.
 _PITCHES = ((50, 50), (30, 35), (70, 65), (40, 80))
 _RATES = (160, 176, 152, 184, 168, 192)
 
-# eSpeak's letters for American English, in the letters of the ARPA, where vowels that
-# end in an R are phones of their own.
+# ARPAbet phone -> eSpeak's symbols of American English. R-coloured vowels are separate
+# phones.
 _ARPA = {
     "AA": "0 A:",
     "AAR": "A@",
@@ -80,20 +82,20 @@ _ARPA = {
     "ZH": "Z",
 }
 PHONES = (SILENCE, *_ARPA)
-_FROM_ESPEAK = {e: arpa for arpa, letters in _ARPA.items() for e in letters.split()}
+_FROM_ESPEAK = {e: arpa for arpa, symbols in _ARPA.items() for e in symbols.split()}
 _STRESS = "',%=|"
 
 
 @dataclasses.dataclass(kw_only=True)
 class SpeechConfig(tfds.core.BuilderConfig):
-    """How many speak, and how much.
+    """The numbers of speakers and sentences.
 
     Attributes:
-      speakers: how many; all of them are in every split.
-      train_sentences: of each speaker, which no one else says.
-      eval_sentences: the same, of validation and again of test.
-      shared_sentences: of test, which every speaker says.
-      seed: of the sentences.
+      speakers: number of speakers; all of them are in every split.
+      train_sentences: sentences per speaker in train, said by no other speaker.
+      eval_sentences: the same for validation, and for test.
+      shared_sentences: sentences of test that every speaker says.
+      seed: seed of the sentences.
     """
 
     speakers: int = 36
@@ -104,12 +106,11 @@ class SpeechConfig(tfds.core.BuilderConfig):
 
 
 class Speech(tfds.core.GeneratorBasedBuilder):
-    """Utterances of 2 to 4 s at 16 kHz, each with speaker, sentence, text and phones.
+    """Utterances of 2 to 4 s at 16 kHz with speaker, sentence, text and phones.
 
-    `phones` are (first sample, first sample after, index in
-    `metadata["phone_names"]`), without gaps from the first sample to the last.
-    `sentence` is the same number where the text is the same; no sentence is in two
-    splits.
+    `phones` has rows of (start sample, end sample, index in `metadata["phone_names"]`)
+    that cover the utterance without gaps. `sentence` is equal for equal texts; no
+    sentence is in two splits.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -144,7 +145,7 @@ class Speech(tfds.core.GeneratorBasedBuilder):
             homepage="https://github.com/espeak-ng/espeak-ng",
             features=tfds.features.FeaturesDict(
                 {
-                    # Numbers one by one would take twice the room and be slow to read.
+                    # Uncompressed integers would take twice the space and read slowly.
                     "speech": tfds.features.Tensor(
                         shape=(None,), dtype=np.int16, encoding="zlib"
                     ),
@@ -165,17 +166,17 @@ class Speech(tfds.core.GeneratorBasedBuilder):
     ) -> dict[str, Iterator[tuple[int, dict]]]:
         del dl_manager
         return {
-            split: self._generate_examples(said)
-            for split, said in _said(self.builder_config).items()
+            split: self._generate_examples(texts)
+            for split, texts in _texts(self.builder_config).items()
         }
 
     def _generate_examples(
-        self, said: Sequence[Sequence[tuple[int, str]]]
+        self, texts_per_speaker: Sequence[Sequence[tuple[int, str]]]
     ) -> Iterator[tuple[int, dict]]:
         synthesizer = espeak.Synthesizer()
         voices = speakers(self.builder_config.speakers)
         key = 0
-        for (name, voice), texts in zip(voices, said, strict=True):
+        for (name, voice), texts in zip(voices, texts_per_speaker, strict=True):
             for sentence, text in texts:
                 samples, phones = record(synthesizer, text, voice)
                 yield (
@@ -195,23 +196,22 @@ def speakers(number: int) -> list[tuple[str, espeak.Voice]]:
     """Return the names and voices of the first `number` speakers.
 
     Raises:
-      UserError: there are fewer.
+      UserError: if there are fewer speakers.
     """
     most = len(_VARIANTS) * len(_PITCHES)
-    require(
-        1 <= number <= most, f"there are 1 to {most} speakers to choose from: {number}"
-    )
+    require(1 <= number <= most, f"speakers must be in 1 ... {most}, got {number}")
     found = []
     for index in range(number):
-        again, place = divmod(index, len(_VARIANTS))
-        pitch, pitch_range = _PITCHES[again]
+        reuse, position = divmod(index, len(_VARIANTS))
+        variant = _VARIANTS[position]
+        pitch, pitch_range = _PITCHES[reuse]
         voice = espeak.Voice(
-            variant=_VARIANTS[place],
+            variant=variant,
             pitch=pitch,
             pitch_range=pitch_range,
-            rate=_RATES[(index + again) % len(_RATES)],
+            rate=_RATES[(index + reuse) % len(_RATES)],
         )
-        name = f"{_VARIANTS[place]}-{again + 1}" if again else _VARIANTS[place]
+        name = f"{variant}-{reuse + 1}" if reuse else variant
         found.append((name, voice))
     return found
 
@@ -219,29 +219,32 @@ def speakers(number: int) -> list[tuple[str, espeak.Voice]]:
 def record(
     synthesizer: espeak.Synthesizer, text: str, voice: espeak.Voice
 ) -> tuple[Int16[np.ndarray, " t"], Int32[np.ndarray, "p 3"]]:
-    """Return a text as a voice says it at 16 kHz, and its phones as `segments`.
+    """Synthesise a text at 16 kHz, and return the samples and the phone segments.
 
-    Every recording has the same peak, as loudness would give its speaker away.
+    Normalise the peak, so that loudness does not identify the speaker.
     """
     spoken = synthesizer.say(text, voice)
-    samples = audio.resample(spoken.audio, from_rate=espeak.RATE, to_rate=SAMPLE_RATE)
-    samples = audio.to_int16(samples * (_PEAK / np.abs(samples).max()))
+    soxr = imported("soxr", purpose="to speak data.name='speech'")
+    scaled = spoken.audio.astype(np.float32) / _FULL_SCALE
+    samples = soxr.resample(scaled, espeak.RATE, SAMPLE_RATE)
+    samples = samples * (_PEAK / np.abs(samples).max()) * _FULL_SCALE
+    samples = np.round(samples).astype(np.int16)
     return samples, segments(spoken.phonemes, length=len(samples))
 
 
 def segments(
     phonemes: Sequence[espeak.Phoneme], *, length: int
 ) -> Int32[np.ndarray, "p 3"]:
-    """Return (first sample, first sample after, index in `PHONES`) at 16 kHz.
+    """Return rows of (start sample, end sample, index in `PHONES`) at 16 kHz.
 
     Args:
-      phonemes: in eSpeak's letters and samples.
-      length: of the recording at 16 kHz; where the last phone ends.
+      phonemes: phonemes with eSpeak's symbols and sample positions.
+      length: samples of the recording at 16 kHz, where the last phone ends.
 
     Raises:
-      UserError: eSpeak has a letter that is not known here.
+      UserError: if eSpeak uses an unknown symbol.
     """
-    # Before the first phone eSpeak is silent.
+    # eSpeak is silent before the first phone.
     starts, ids = [0], [PHONES.index(SILENCE)]
     for phoneme in phonemes:
         starts.append(round(phoneme.start * SAMPLE_RATE / espeak.RATE))
@@ -249,7 +252,7 @@ def segments(
     ends = np.minimum([*starts[1:], length], length)
     rows = np.stack([np.array(starts), ends, np.array(ids)], axis=1)
     rows = rows[rows[:, 0] < rows[:, 1]]
-    # One silence, in however many parts eSpeak keeps it.
+    # Merge consecutive silences, which eSpeak splits into parts.
     is_new = np.append(True, (rows[1:, 2] != rows[:-1, 2]) | (rows[1:, 2] != ids[0]))
     first = np.flatnonzero(is_new)
     last = np.append(first[1:], len(rows)) - 1
@@ -258,25 +261,25 @@ def segments(
 
 
 def _arpa(phoneme: str) -> str:
-    letters = phoneme.lstrip(_STRESS)
-    if letters.startswith("_"):
+    symbol = phoneme.lstrip(_STRESS)
+    if symbol.startswith("_"):
         return SILENCE
     require(
-        letters in _FROM_ESPEAK,
-        f"eSpeak NG says {phoneme!r}, which is no phone known here; install the "
-        "version of espeakng-loader in constraints.txt",
+        symbol in _FROM_ESPEAK,
+        f"eSpeak NG returned the unknown phone {phoneme!r}; install the version of "
+        "espeakng-loader in constraints.txt",
     )
-    return _FROM_ESPEAK[letters]
+    return _FROM_ESPEAK[symbol]
 
 
-def _said(config: SpeechConfig) -> dict[str, list[list[tuple[int, str]]]]:
-    """Return for each split what each speaker says: numbers and texts of sentences."""
-    own = {
+def _texts(config: SpeechConfig) -> dict[str, list[list[tuple[int, str]]]]:
+    """Return the numbers and texts of the sentences of each split and speaker."""
+    counts = {
         "train": config.train_sentences,
         "validation": config.eval_sentences,
         "test": config.eval_sentences,
     }
-    total = config.shared_sentences + config.speakers * sum(own.values())
+    total = config.shared_sentences + config.speakers * sum(counts.values())
     numbered = enumerate(sentences(total, seed=config.seed))
     shared = [next(numbered) for _ in range(config.shared_sentences)]
     return {
@@ -284,5 +287,5 @@ def _said(config: SpeechConfig) -> dict[str, list[list[tuple[int, str]]]]:
             [*(shared if split == "test" else ()), *(next(numbered) for _ in range(n))]
             for _ in range(config.speakers)
         ]
-        for split, n in own.items()
+        for split, n in counts.items()
     }

@@ -1,7 +1,7 @@
-"""eSpeak NG, called through ctypes: a voice says a text, and when it says each phone.
+"""Synthesise speech and phone times with eSpeak NG, called through ctypes.
 
-`espeakng-loader` carries the library and its voices. The times are exact: eSpeak counts
-the samples it has written when it begins a phone.
+`espeakng-loader` provides the library and its voices. The times are exact: at the start
+of each phone, eSpeak reports the number of samples written so far.
 """
 
 import ctypes
@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Int16
 
 from vqvae_jax.runtime.errors import UserError, require
-from vqvae_jax.tasks.speech.audio import imported
+from vqvae_jax.runtime.extras import imported
 
 RATE = 22_050
 
-# Of speak_lib.h.
+# Constants of speak_lib.h.
 _SYNCHRONOUS = 2
 _PHONEME_EVENTS = 0x0001
 _DO_NOT_EXIT = 0x8000
@@ -32,14 +32,14 @@ _PHONEME = 7
 
 
 class Phoneme(NamedTuple):
-    """A phone in eSpeak's own letters, stress included, and its first sample."""
+    """A phone in eSpeak's symbols, including stress, and its start sample."""
 
     name: str
     start: int
 
 
 class Speech(NamedTuple):
-    """What a voice said: samples at 22 050 Hz, and the phones in them in order."""
+    """Synthesised samples at 22 050 Hz and their phones, in order."""
 
     audio: Int16[np.ndarray, " t"]
     phonemes: tuple[Phoneme, ...]
@@ -47,15 +47,16 @@ class Speech(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Voice:
-    """Who speaks.
+    """A voice of eSpeak.
 
     Attributes:
-      variant: a file of eSpeak's `voices/!v`, such as "f2": formants, pitch, roughness.
-      language: whose phones and rules are used.
-      pitch: 0 to 99; 50 is the variant's own.
-      pitch_range: 0 to 99; 50 is the variant's own, 0 monotonous.
-      rate: words a minute, 80 to 450.
-      volume: 0 to 200; at 100, eSpeak's own, some variants are clipped.
+      variant: a file in eSpeak's `voices/!v`, such as "f2", which sets formants, pitch
+        and roughness.
+      language: the language of phones and pronunciation rules.
+      pitch: 0 to 99; 50 is the variant's default.
+      pitch_range: 0 to 99; 50 is the variant's default, 0 is monotonous.
+      rate: words per minute, 80 to 450.
+      volume: 0 to 200; at eSpeak's default of 100, some variants are clipped.
     """
 
     variant: str
@@ -67,22 +68,22 @@ class Voice:
 
 
 class Synthesizer:
-    """One copy of the library, with a state of its own.
+    """A private copy of the library, with separate state.
 
-    eSpeak keeps phases and noise from one text to the next, so that what is said
-    depends on all that was said before. A copy begins anew: the same texts in the same
-    order give the same samples.
+    eSpeak carries phases and noise over from one text to the next, so its output
+    depends on all previous texts. A copy starts from the initial state: the same texts
+    in the same order give the same samples.
     """
 
     def __init__(self):
-        """Load a fresh copy.
+        """Load a new copy of the library.
 
         Raises:
-          UserError: eSpeak NG is not installed, or cannot be loaded here.
+          UserError: if eSpeak NG is not installed or cannot be loaded.
         """
         loader = imported("espeakng_loader", purpose="to speak data.name='speech'")
         original = Path(loader.get_library_path())
-        # The system loads a file once, and a copy of it once more.
+        # The system loads each file only once, so load a copy of it.
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             copy = shutil.copy(original, folder)
             try:
@@ -90,7 +91,7 @@ class Synthesizer:
             except OSError as error:
                 raise UserError(
                     f"eSpeak NG is installed, but {original} cannot be loaded "
-                    f"({error}); install espeakng-loader for this machine"
+                    f"({error}); install espeakng-loader for this platform"
                 ) from error
         rate = self._library.espeak_Initialize(
             _SYNCHRONOUS,
@@ -100,28 +101,28 @@ class Synthesizer:
         )
         require(
             rate == RATE,
-            f"eSpeak NG starts with the rate {rate}; expected {RATE} Hz. Install "
-            "espeakng-loader again",
+            f"eSpeak NG has a sample rate of {rate} Hz; expected {RATE} Hz. Reinstall "
+            "espeakng-loader",
         )
         self._variants = Path(loader.get_data_path()) / "voices" / "!v"
         self._chunks: list[Int16[np.ndarray, " n"]] = []
         self._phonemes: list[Phoneme] = []
-        # As long as the library may call it, it must be kept.
+        # Keep a reference as long as the library can call it.
         self._callback = _Callback(self._receive)
         self._library.espeak_SetSynthCallback(self._callback)
 
     def say(self, text: str, voice: Voice) -> Speech:
-        """Return a text as the voice says it.
+        """Synthesise a text.
 
         Raises:
-          UserError: there is no such voice, or eSpeak fails.
+          UserError: if the voice does not exist, or eSpeak fails.
         """
         self._chunks, self._phonemes = [], []
         name = f"{voice.language}+{voice.variant}"
         failed = self._library.espeak_SetVoiceByName(name.encode())
-        # A variant that is missing eSpeak leaves out.
-        is_there = (self._variants / voice.variant).is_file()
-        require(is_there and not failed, f"eSpeak NG has no voice {name!r}")
+        # eSpeak silently ignores a missing variant.
+        exists = (self._variants / voice.variant).is_file()
+        require(exists and not failed, f"eSpeak NG has no voice {name!r}")
         for option, number in _PARAMETERS.items():
             self._library.espeak_SetParameter(number, getattr(voice, option), 0)
         encoded = text.encode()
@@ -130,7 +131,7 @@ class Synthesizer:
         )
         require(
             not failed and any(chunk.any() for chunk in self._chunks),
-            f"eSpeak NG says nothing to {text!r} in the voice {name!r}",
+            f"eSpeak NG returned no sound for {text!r} in the voice {name!r}",
         )
         return Speech(np.concatenate(self._chunks), tuple(self._phonemes))
 
@@ -142,18 +143,18 @@ class Synthesizer:
             if event.type == _LIST_TERMINATED:
                 break
             if event.type == _PHONEME:
-                letters = bytes(event.name).split(b"\0")[0]
-                self._phonemes.append(Phoneme(letters.decode(), event.sample))
+                symbol = bytes(event.name).split(b"\0")[0]
+                self._phonemes.append(Phoneme(symbol.decode(), event.sample))
         return 0
 
 
 def is_available() -> bool:
-    """Say whether eSpeak NG is installed."""
+    """Return whether eSpeak NG is installed."""
     return importlib.util.find_spec("espeakng_loader") is not None
 
 
 class _Event(ctypes.Structure):
-    """`espeak_EVENT`; the union at its end is read as the name of a phoneme."""
+    """`espeak_EVENT`, with the union at its end read as a phoneme name."""
 
     _fields_ = (
         ("type", ctypes.c_int),

@@ -1,4 +1,4 @@
-"""Sentences from a small grammar, all different: what the speakers of `speech` say."""
+"""Distinct sentences from a small grammar, for the speakers of `speech`."""
 
 import re
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ _WORDS = {
         watched wrapped""",
     "PLACE": "above behind beneath beside beyond near under without",
 }
-# What a word in capitals stands for.
+# The expansions of each word in capitals.
 _LISTS = {"TIME": _TIMES} | {name: words.split() for name, words in _WORDS.items()}
 _FORMS = (
     "The KIND PERSON DEED the THING TIME.",
@@ -58,10 +58,10 @@ _FORMS = (
 
 
 def sentences(number: int, *, seed: int) -> list[str]:
-    """Return `number` different sentences; more of the same seed begin with them."""
-    # Raw bits of a named generator are the one stream that NumPy promises to keep.
+    """Return `number` distinct sentences, a prefix of any longer list of this seed."""
+    # NumPy guarantees a stable stream only for the raw bits of a named generator.
     bits = np.random.PCG64(seed)
-    # A dict, since a set forgets the order.
+    # A dict, because a set does not preserve the order.
     found: dict[str, None] = {}
     while len(found) < number:
         found[_sentence(bits)] = None
@@ -69,9 +69,9 @@ def sentences(number: int, *, seed: int) -> list[str]:
 
 
 def _sentence(bits: np.random.PCG64) -> str:
-    form = _drawn(bits, _FORMS)
-    return re.sub("[A-Z]{2,}", lambda word: _drawn(bits, _LISTS[word[0]]), form)
+    form = _choose(bits, _FORMS)
+    return re.sub("[A-Z]{2,}", lambda word: _choose(bits, _LISTS[word[0]]), form)
 
 
-def _drawn(bits: np.random.PCG64, options: Sequence[str]) -> str:
+def _choose(bits: np.random.PCG64, options: Sequence[str]) -> str:
     return options[int(bits.random_raw()) % len(options)]

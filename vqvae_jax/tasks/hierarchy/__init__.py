@@ -1,0 +1,1 @@
+"""A second VQ-VAE over codes (section 4.2)."""

@@ -1,9 +1,9 @@
-"""Whether an autoregressive decoder uses its latents (section 4.2): bits per frame.
+"""Bits per frame that measure whether a decoder uses its latents (section 4.2).
 
-The PixelCNN scores each test frame's codes with the frame's own latents and with those
-of another frame, and a PixelCNN of the same size scores them that was trained without
-any. A decoder that ignores its latents gives the same number three times: the posterior
-has collapsed. The continuous VAE with the same networks is measured beside it.
+The PixelCNN scores each test frame's codes given the frame's latents and given those of
+another frame. A PixelCNN of the same size, trained without latents, scores them too.
+All three agree if the decoder ignores its latents, after posterior collapse. The
+continuous VAE with the same networks is a baseline.
 """
 
 import math
@@ -16,7 +16,6 @@ from jaxtyping import Int, Shaped
 
 from vqvae_jax import image_quality
 from vqvae_jax import metrics as metrics_lib
-from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import (
     Batch,
     Source,
@@ -24,44 +23,43 @@ from vqvae_jax.data.source import (
     read_many,
     stack,
 )
-from vqvae_jax.experiment import Experiment
-from vqvae_jax.pipeline.evaluate import OfSecond, Results
+from vqvae_jax.pipeline.evaluate import Results, SecondResults
+from vqvae_jax.pipeline.run import Context
 from vqvae_jax.runtime import distributed
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
-from vqvae_jax.workdir import Workdir, restore_second
+from vqvae_jax.workdir import Workdir
 
 InBatches = Callable[[Source], Iterator[Batch]]
 
 
 class LatentUse(NamedTuple):
-    """Bits per frame of p(codes | latents), without those of the latents.
+    """Bits per frame of p(codes | latents), without the bits of the latents.
 
-    right: with each frame's own latents.
-    other: with those of another frame.
+    right: given each frame's own latents.
+    other: given those of another frame.
     """
 
     right: float
     other: float
 
 
-def of_hierarchy(
-    workdir: Workdir, experiment: Experiment, dataset: Dataset
-) -> OfSecond:
-    """Measure a second VQ-VAE, its continuous twin and a PixelCNN without latents."""
+def evaluate_hierarchy(context: Context) -> SecondResults:
+    """Evaluate the second VQ-VAE, the VAE and the PixelCNN without latents."""
+    workdir, experiment, dataset = context
     test = workdir.codes("test")
     mesh = sharding.data_mesh()
     values, uses = {}, {}
     for stage in ("hierarchy", "hierarchy_vae", "hierarchy_without_latents"):
-        model, params = restore_second(workdir.path, stage)
+        model, params = workdir.restore(stage)
         params = sharding.put_replicated(params, mesh)
         evaluation = make_evaluation(model, mesh)
         sums = evaluation(params, experiment.eval_batches(test))
         values[stage] = metrics_lib.compute(sums)
         if stage != "hierarchy_without_latents":
             uses[stage] = latent_use(model, params, test, experiment.eval_batches)
-    hierarchy = experiment.make_second(vars(test.metadata))["hierarchy"]
+    hierarchy = experiment.second_models(vars(test.metadata))["hierarchy"]
     vqvae, vae = uses["hierarchy"], uses["hierarchy_vae"]
     rate, kl = hierarchy.bits_per_frame, values["hierarchy_vae"]["kl_bits_per_frame"]
     bits_per_code = values["hierarchy_without_latents"]["bits_per_code"]
@@ -89,29 +87,29 @@ def of_hierarchy(
         "prior_bits_per_code": bits_per_code,
         **reconstruction_quality(workdir, dataset.test),
     }
-    # The last of them, without latents, is a prior over the first VQ-VAE's codes.
-    return OfSecond(results, rate_bits=metrics_lib.each(sums)["bits"])
+    # The model evaluated last, without latents, is a prior over the codes.
+    return SecondResults(results, rate_bits=metrics_lib.each(sums)["bits"])
 
 
 def latent_use(
     model: Any, params: Any, source: Source, in_batches: InBatches
 ) -> LatentUse:
-    """Measure a model of global latents on all frames of a source.
+    """Evaluate a model of global latents on all frames of a source.
 
     `in_batches` iterates over a source once, as `Experiment.eval_batches` does.
 
     Raises:
-      UserError: there are fewer than two frames, so that none is another.
+      UserError: there are fewer than two frames.
     """
     latents = encode_all(model, params, source, in_batches)
     mesh = sharding.data_mesh()
     params = sharding.put_replicated(params, mesh)
 
-    def of_batch(params, batch):
+    def bits_of_batch(params, batch):
         nats = -model.log_prob(params, batch["codes"], batch["latents"])
         return {"bits": metrics_lib.mean(nats / math.log(2), batch["mask"])}
 
-    score = jax.jit(of_batch, out_shardings=sharding.replicated(mesh))
+    score = jax.jit(bits_of_batch, out_shardings=sharding.replicated(mesh))
 
     def bits(latents) -> float:
         batches = in_batches(_Paired(source, latents))
@@ -139,14 +137,14 @@ def encode_all(
 
 
 def derangement(n: int) -> Int[np.ndarray, " n"]:
-    """Return for each of n the number of another, each once, in one random cycle.
+    """Return a fixed random cyclic permutation of n items.
 
-    Not the next one: neighbours in a walk look alike.
+    It is not a shift by one because successive frames of a walk look similar.
 
     Raises:
       UserError: n is below 2.
     """
-    require(n >= 2, f"to exchange latents there must be two frames, there is {n}")
+    require(n >= 2, f"exchanging latents needs at least two frames, got {n}")
     order = permutation(n, 0)
     others = np.empty(n, order.dtype)
     others[order] = np.roll(order, 1)
@@ -154,10 +152,10 @@ def derangement(n: int) -> Int[np.ndarray, " n"]:
 
 
 def reconstruction_quality(workdir: Workdir, test: Source) -> Results:
-    """Return the PSNR of the images that were sampled from global codes.
+    """Return the PSNR of images sampled from global codes.
 
-    Beside that of the first VQ-VAE on the same frames, and of other test frames: what
-    an image has that is from the maze, but not of this place.
+    Baselines are the first VQ-VAE on the same frames, and other test frames: images of
+    the maze, but from another position.
     """
     arrays = workdir.read_reconstructions()
     originals = stack(read_many(test, arrays["frames"].tolist()))["image"]

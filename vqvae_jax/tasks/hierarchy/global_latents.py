@@ -1,106 +1,84 @@
-"""What models of whole grids of codes by a few latents share (section 4.2).
+"""Models of whole grids of codes with a few latents (section 4.2).
 
     codes -> encoder -> latents -> map over the grid -> PixelCNN -> p(codes | latents)
 
-The latents reach the PixelCNN as a map over its grid, by a small deconvolutional
-network, not as one vector for all cells: a gated PixelCNN learns where it is only from
-the zeros around the grid, so a vector tells it what the frame holds but hardly where,
-and three latents whose effect is the same everywhere are soon ignored. With a map each
-of them moves the logits of the cells that it is about from the first step on.
+The latents reach the PixelCNN as a map over its grid, from a small deconvolutional
+network, not as one vector for all cells. A gated PixelCNN infers its position only from
+the zero padding of the grid: a vector could describe what a frame contains but hardly
+where, and latents with the same effect everywhere are soon ignored. With a map, each
+latent changes the logits of particular cells from the first step.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from vqvae_jax import metrics, quantizers
-from vqvae_jax.models.base import require_sides
+from vqvae_jax import metrics, options
+from vqvae_jax.models.base import Shapes, codes_batch, require_sides
 from vqvae_jax.models.prior import Prior
+from vqvae_jax.networks.pixelcnn import PixelCNN
+from vqvae_jax.options import GIVEN
 from vqvae_jax.runtime.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.tasks.hierarchy.networks import GlobalDecoder, GlobalEncoder
 
 
 class Params(NamedTuple):
-    """Everything that a trained model of this kind is.
+    """The parameters of a model of global latents.
 
     encoder: the encoder's parameters.
     to_map: those of the network from latents to the PixelCNN's map.
     pixelcnn: the PixelCNN's.
-    codebook: `quantizer.Codebook` of discrete latents, None of continuous ones.
+    quantizer: the state of the quantizer of discrete latents; None for continuous ones.
     """
 
     encoder: Any
     to_map: Any
     pixelcnn: Any
-    codebook: quantizers.Codebook | None = None
+    quantizer: Any = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GlobalLatents:
-    """Sizes and options of the encoder and of p(codes | latents).
+    """The encoder and p(codes | latents), for latents of any kind.
 
     Attributes:
-      grid: `(H, W, C)` of a frame's codes, taken from the VQ-VAE.
-      num_codes: K of these codes, taken from the VQ-VAE.
-      latents: vectors for a frame; the paper has 3.
-      dim: D, numbers in each of them.
-      stages: stride-2 convolutions between the grid and the latents.
-      encoder_units: channels on the way to the latents and back.
-      residual_blocks: in each direction.
-      residual_units: channels inside a residual block.
-      map_features: channels of the map that the PixelCNN is told.
-      layers: gated layers of the PixelCNN.
-      units: their channels.
-      kernel_size: odd.
-      cell_layers: residual layers between a cell's context and its logits.
-      dropout: rate in the PixelCNN while training.
-      dtype: compute dtype, "float32" or "bfloat16".
-      remat: compute what lies inside the PixelCNN's layers again for the gradient
-        instead of keeping it: less memory, more time, the same results.
+      grid: `(H, W, C)` of a frame's codes, the VQ-VAE's.
+      num_codes: K of these codes, the VQ-VAE's.
+      encoder: from codes to latents.
+      to_map: from latents to the PixelCNN's map.
+      pixelcnn: of p(codes | map).
     """
 
-    grid: tuple[int, int, int]
-    num_codes: int
-    latents: int = 3
-    dim: int = 64
-    stages: int = 2
-    encoder_units: int = 128
-    residual_blocks: int = 2
-    residual_units: int = 64
-    map_features: int = 64
-    layers: int = 15
-    units: int = 128
-    kernel_size: int = 5
-    cell_layers: int = 1
-    dropout: float = 0.0
-    dtype: str = "float32"
-    remat: bool = False
+    grid: Annotated[tuple[int, int, int], GIVEN]
+    num_codes: Annotated[int, GIVEN, ">= 1"]
+    encoder: GlobalEncoder = GlobalEncoder()
+    to_map: GlobalDecoder = GlobalDecoder()
+    pixelcnn: PixelCNN = PixelCNN()
 
     def __post_init__(self):
-        """Check every option, so that a mistake is told before anything is built."""
+        """Check every option; UserError names the first wrong one."""
         require_sides("grid", self.grid)
-        sizes = ("latents", "dim", "encoder_units", "residual_units", "map_features")
-        for name in sizes:
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
-        for name in ("stages", "residual_blocks"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must not be negative, got {value}")
+        options.check(self)
         height, width, _ = self.grid
-        require(
-            2**self.stages <= min(height, width),
-            f"stages={self.stages} halves a grid of {height}x{width} codes to less "
-            "than one cell: lower it",
-        )
-        # It checks its options as it is made.
-        _ = self.decoder
+        for name in ("encoder", "to_map"):
+            halvings = getattr(self, name).num_downsamples
+            require(
+                2**halvings <= min(height, width),
+                f"{name}.num_downsamples={halvings} halves a grid of {height}x{width} "
+                "codes to less than one cell: lower it",
+            )
+
+    @property
+    def latent_features(self) -> int:
+        """N, the width of z."""
+        raise NotImplementedError
 
     @property
     def decoder(self) -> Prior:
@@ -108,28 +86,26 @@ class GlobalLatents:
         return Prior(
             grid=self.grid,
             num_codes=self.num_codes,
-            map_features=self.map_features,
-            layers=self.layers,
-            units=self.units,
-            kernel_size=self.kernel_size,
-            cell_layers=self.cell_layers,
-            dropout=self.dropout,
-            dtype=self.dtype,
-            remat=self.remat,
+            map_features=self.to_map.out_channels,
+            network=self.pixelcnn,
         )
 
     @property
     def without_latents(self) -> Prior:
-        """The same PixelCNN without a map: a prior that knows of no latents."""
+        """The same PixelCNN without a map, which is a prior without latents."""
         return dataclasses.replace(self.decoder, map_features=0)
+
+    def init_batch(self) -> Shapes:
+        """Return the shapes of a batch that `init` accepts."""
+        return codes_batch(self.grid)
 
     @property
     def codes_per_frame(self) -> int:
-        """How many codes the latents stand for."""
+        """Codes of a frame."""
         return math.prod(self.grid)
 
     def encode(self, params: Params, codes: Int[AnyArray, "B H W C"]) -> Array:
-        """Return the latents of frames, `[B, ...]`, as the other methods take them."""
+        """Return the latents of frames, `[B, ...]`."""
         raise NotImplementedError
 
     def log_prob(
@@ -138,7 +114,7 @@ class GlobalLatents:
         """Return log p(codes | latents) of each frame, in nats.
 
         Raises:
-          UserError: the codes or the latents are not of this model.
+          UserError: the codes or the latents do not fit this model.
         """
         self._check_latents(latents)
         return -self._nats(params, codes, self._vectors(params, latents))
@@ -154,12 +130,13 @@ class GlobalLatents:
         top_p: float | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Int[Array, "B H W C"]:
-        """Draw codes from p(codes | latents), a frame for each; see `Prior.sample`.
+        """Draw the codes of a frame from p(codes | latents) for each row of latents.
 
-        Another `progress` compiles again, as another number of frames does.
+        See `Prior.sample` for the options. Compiled once for each number of frames and
+        each `progress`.
 
         Raises:
-          UserError: the latents are not of this model, or an option cannot be.
+          UserError: the latents do not fit this model, or an option is invalid.
         """
         self._check_latents(latents)
         return self.decoder.sample(
@@ -173,11 +150,11 @@ class GlobalLatents:
         )
 
     def _check_latents(self, latents: AnyArray) -> None:
-        """Raise UserError unless these are latents of this model."""
+        """Raise UserError unless the latents fit this model."""
         raise NotImplementedError
 
     def _vectors(self, params: Params, latents: AnyArray) -> Float[Array, "B N"]:
-        """Return what the decoder reads of latents."""
+        """Return the decoder's input for latents."""
         raise NotImplementedError
 
     @functools.partial(jax.jit, static_argnames="self")
@@ -201,9 +178,9 @@ class GlobalLatents:
         return {"bits_per_code": metrics.mean(bits, mask)}
 
     def _init_networks(self, key, codes, *, heads: int) -> Params:
-        """Initialise at random; the encoder gives `heads` numbers for each of z."""
+        """Initialise at random; the encoder has `heads` outputs per feature of z."""
         encoder_key, map_key, pixelcnn_key = jax.random.split(key, 3)
-        z = jnp.zeros((1, self.latents * self.dim))
+        z = jnp.zeros((1, self.latent_features))
         to_map = self._to_map.init(map_key, z)
         batch = {"codes": codes[:1], "features": self._to_map.apply(to_map, z)}
         return Params(
@@ -218,23 +195,12 @@ class GlobalLatents:
         return self._encoder_to(heads).apply(params.encoder, jnp.asarray(codes))
 
     def _encoder_to(self, heads: int) -> GlobalEncoder:
-        return GlobalEncoder(
-            out_features=heads * self.latents * self.dim,
+        return self.encoder.clone(
+            out_features=heads * self.latent_features,
             num_codes=self.num_codes,
             codes_per_cell=self.grid[-1],
-            **self._sizes,
         )
 
     @property
     def _to_map(self) -> GlobalDecoder:
-        return GlobalDecoder(self.grid[:2], self.map_features, **self._sizes)
-
-    @property
-    def _sizes(self) -> dict[str, Any]:
-        return {
-            "units": self.encoder_units,
-            "stages": self.stages,
-            "residual_blocks": self.residual_blocks,
-            "residual_units": self.residual_units,
-            "dtype": jnp.dtype(self.dtype),
-        }
+        return self.to_map.clone(grid=self.grid[:2])

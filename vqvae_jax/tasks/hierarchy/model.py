@@ -1,10 +1,10 @@
-"""The second VQ-VAE of section 4.2: a frame's codes as three, 27 bits.
+"""The second VQ-VAE (section 4.2): a frame's codes as three codes, 27 bits.
 
-Its encoder reads the codes of the first VQ-VAE, 21x21 of 512 in the paper, and makes 3
-vectors of them, each quantized by a codebook of its own; its decoder is a PixelCNN over
-the first VQ-VAE's codes. An autoregressive decoder can do without latents, and those of
-a VAE collapse beside it. Here q(z|x) is one code, so its KL to the uniform prior is
-3 log K whatever the encoder says: nothing is gained by saying less.
+The encoder maps the codes of the first VQ-VAE, 21x21 of 512 in the paper, to 3 vectors,
+each quantized by its own codebook. The decoder is a PixelCNN over the first VQ-VAE's
+codes. An autoregressive decoder can ignore its latents, and those of a VAE collapse.
+Here q(z|x) is deterministic, so its KL to the uniform prior is the constant 3 log K:
+the encoder gains nothing by encoding less.
 
     hierarchy = Hierarchy(grid=(21, 21, 1), num_codes=512)
     params = hierarchy.init(key, batch)
@@ -17,6 +17,7 @@ A batch is a dict of `codes` `[B, H, W, C]` int32 and `mask` `[B]` bool.
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -25,77 +26,91 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vqvae_jax import metrics, quantizers
 from vqvae_jax.models.autoencoder import mean_of_each
-from vqvae_jax.models.bottleneck import (
-    Bottleneck,
-    Carry,
-    TrainedWithCodebook,
-    shared_options,
-)
+from vqvae_jax.models.base import Carry, TrainedWithQuantizer
+from vqvae_jax.options import OneOf
+from vqvae_jax.quantizers import VQ, Quantizer
 from vqvae_jax.runtime.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.tasks.hierarchy.global_latents import GlobalLatents, Params
+from vqvae_jax.tasks.hierarchy.vae import HierarchyVAE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Hierarchy(TrainedWithCodebook, GlobalLatents):
-    """Sizes and options of the second VQ-VAE, beside those of any global latents.
+class Hierarchy(TrainedWithQuantizer, GlobalLatents):
+    """The second VQ-VAE: global latents with a quantizer.
 
     Attributes:
-      latent_codes: K of each latent's own codebook.
-      beta: weight of the commitment loss (equation 3).
-      codebook_update: "loss" for the second term of equation 3, "ema" for appendix A.1.
-      ema_decay: gamma of the EMA, and of the running counts in either case.
-      codebook_init: "kmeans" on the first batch's z_e, or "uniform".
-      restart_below: restart codes used less often than this a step; 0 for never. A
-        frame uses one code of each codebook, so B / K is the mean use.
+      quantizer: of the encoder's output; the paper has three codebooks. A frame uses
+        one code of each, so the mean use of a code is B / K per step.
     """
 
-    latent_codes: int = 512
-    beta: float = 0.25
-    codebook_update: str = "loss"
-    ema_decay: float = 0.99
-    codebook_init: str = "kmeans"
-    restart_below: float = 0.0
+    quantizer: Annotated[Quantizer, OneOf(quantizers.MEMBERS)] = VQ(num_codebooks=3)
 
     def __post_init__(self):
-        """Check every option, so that a mistake is told before anything is built."""
+        """Check every option; UserError names the first wrong one."""
         super().__post_init__()
         require(
-            # One code has no bits, and none of what is measured a meaning.
-            self.latent_codes >= 2,
-            f"latent_codes must be at least 2, got {self.latent_codes}",
+            # A single code carries no bits, and the evaluation divides by them.
+            self.quantizer.num_codes >= 2,
+            f"quantizer.num_codes must be >= 2, got {self.quantizer.num_codes}",
         )
-        _ = self._bottleneck
+
+    @property
+    def latents(self) -> int:
+        """L, the global codes of a frame."""
+        return self.quantizer.codes_per_vector
+
+    @property
+    def latent_codes(self) -> int:
+        """K of each global code."""
+        return self.quantizer.num_codes
+
+    @property
+    def latent_features(self) -> int:
+        """N, the width of z."""
+        return self.quantizer.features
+
+    @property
+    def continuous(self) -> HierarchyVAE:
+        """The VAE with the same networks and width of z."""
+        return HierarchyVAE(
+            grid=self.grid,
+            num_codes=self.num_codes,
+            encoder=self.encoder,
+            to_map=self.to_map,
+            pixelcnn=self.pixelcnn,
+            z_features=self.latent_features,
+        )
 
     @property
     def bits_per_frame(self) -> float:
-        """What the global code of a frame costs under the uniform prior: 27 bits."""
+        """Bits of a frame's global codes under the uniform prior, 27 in the paper."""
         return self.latents * math.log2(self.latent_codes)
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
-        """Initialise networks at random, and the codebooks from the batch's z_e."""
+        """Initialise the networks at random, and the quantizer from the batch's z_e."""
         networks_key, codebook_key, kmeans_key = jax.random.split(key, 3)
         codes = batch["codes"]
         params = self._init_networks(networks_key, codes, heads=1)
-        codebook = self._bottleneck.init(
+        state = self._init_quantizer(
             codebook_key,
             kmeans_key,
             lambda: self._encoded(params, codes, heads=1),
             batch["mask"],
         )
-        return params._replace(codebook=codebook)
+        return params._replace(quantizer=state)
 
     def loss(
         self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, Carry]]:
         """Return equation 3 of whole frames, divided by the codes of a frame.
 
-        Its first term, -log p(codes | z_q), is the sum over a frame's codes, as x is
-        the whole frame; the other two are means over the latents. With the mean over
-        the codes as first term, the latents' terms would weigh 441 times more: all that
-        27 bits can save is 0.06 bits a code, and the encoder would sooner map every
-        frame to one place, where commitment costs nothing. Dividing all of it makes
-        losses and gradients comparable with those of `Prior`.
+        The first term, -log p(codes | z_q), is a sum over a frame's codes, as x is the
+        whole frame; the other two are means over the latents. With the mean over the
+        codes as first term, the latents' terms would weigh 441 times more: 27 bits save
+        at most 0.06 bits per code, and the encoder would rather map every frame to one
+        point, where the commitment loss is 0. Dividing the whole sum makes losses and
+        gradients comparable with those of `Prior`.
         """
         quantized, terms, carry = self._forward(params, batch, dropout_key=key)
         loss = metrics.masked_mean(
@@ -106,7 +121,7 @@ class Hierarchy(TrainedWithCodebook, GlobalLatents):
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return the terms of the loss, bits per code and code usage, without dropout.
 
-        Bits per code are the PixelCNN's; those of the latents come on top.
+        Bits per code are the PixelCNN's alone; the bits of the latents are extra.
         """
         quantized, terms, _ = self._forward(params, batch)
         mask = batch["mask"]
@@ -119,39 +134,32 @@ class Hierarchy(TrainedWithCodebook, GlobalLatents):
         """Return the global codes of frames.
 
         Raises:
-          UserError: the codes are not grids of this model.
+          UserError: the codes do not have this model's grid.
         """
         z_e = self._encoded(params, codes, heads=1)
-        return quantizers.quantize(params.codebook, z_e).codes
-
-    @property
-    def _bottleneck(self) -> Bottleneck:
-        options = shared_options(self)
-        sizes = {"num_codes": self.latent_codes, "num_codebooks": self.latents}
-        return Bottleneck(**options | sizes)
+        return self.quantizer.quantize(params.quantizer, z_e).codes
 
     def _check_latents(self, latents: AnyArray) -> None:
         require_shape("global codes", latents, "B", self.latents)
         require_range("global codes", latents, 0, self.latent_codes)
 
     def _vectors(self, params: Params, latents: AnyArray) -> Float[Array, "B N"]:
-        return quantizers.lookup(params.codebook, jnp.asarray(latents))
+        return self.quantizer.lookup(params.quantizer, jnp.asarray(latents))
 
     def _forward(self, params, batch, dropout_key=None):
-        """Encode, quantize and decode; terms are for each frame, unweighted."""
+        """Encode, quantize and decode; terms are per frame, unweighted."""
         codes, mask = batch["codes"], batch["mask"]
         z_e = self._encoded(params, codes, heads=1)
-        quantized = quantizers.quantize(params.codebook, z_e, mask)
+        quantized = self.quantizer.quantize(params.quantizer, z_e, mask)
         terms = {
             "reconstruction": self._nats(params, codes, quantized.z_q, dropout_key),
-            "codebook": mean_of_each(quantized.codebook_loss),
-            "commitment": mean_of_each(quantized.commitment_loss),
+            **{name: mean_of_each(term) for name, term in quantized.losses.items()},
         }
         return quantized, terms, Carry(lax.stop_gradient(z_e), quantized.codes, mask)
 
     def _objective(self, terms) -> Float[Array, " B"]:
         return self._per_code(
-            terms["reconstruction"] + self._bottleneck.objective(terms)
+            terms["reconstruction"] + self.quantizer.total_loss(terms)
         )
 
     def _metrics(self, quantized, terms, mask) -> dict:
@@ -160,7 +168,6 @@ class Hierarchy(TrainedWithCodebook, GlobalLatents):
         )
         return {
             **self._bits_per_code(terms["reconstruction"], mask),
-            "codebook": metrics.mean(terms["codebook"], mask),
-            "commitment": metrics.mean(terms["commitment"], mask),
+            **{name: metrics.mean(terms[name], mask) for name in quantized.losses},
             "usage": used,
         }

@@ -1,48 +1,43 @@
-"""What the page of a second VQ-VAE shows: 27 bits a frame, and that they are used."""
+"""The report's sections on a second VQ-VAE: frames from 27 bits, and latent use."""
 
 from collections.abc import Mapping
 
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.data.source import read_many, spread, stack
-from vqvae_jax.experiment import Experiment
+from vqvae_jax.data.source import evenly_spaced, read_many, stack
+from vqvae_jax.pipeline.run import Context
 from vqvae_jax.report import image_grid
 from vqvae_jax.report.build import samples_section
 from vqvae_jax.report.page import Picture, Section
-from vqvae_jax.workdir import Workdir
 
-# One row of each kind, so that a frame stands right above what is made of it.
+# One row of each kind, so that reconstructions are right below their frame.
 _ROWS = 1
 
 
-def sections_of_hierarchy(
-    workdir: Workdir, experiment: Experiment, dataset: Dataset
-) -> list[Section]:
+def hierarchy_sections(context: Context) -> list[Section]:
     """Return the sections of reconstructions, latent use and samples."""
-    del experiment
+    workdir, _, dataset = context
     results = workdir.read_results()
-    drawn = (
-        "Global codes drawn by how often each occurs, codes from them, then the image."
-    )
+    text = "Global codes drawn by frequency, codes drawn given them, then decoded."
     return [
         _reconstructions(workdir, dataset, results),
         latent_use(results),
-        samples_section(workdir, drawn),
+        samples_section(workdir, text),
     ]
 
 
 def latent_use(results: Mapping[str, float]) -> Section:
-    """Return the table of bits per frame, of each model with each kind of latents."""
+    """Return the table of bits per frame for each model and kind of latents."""
 
     def bits(name: str) -> str:
         return f"{results[name]:,.1f}"
 
     text = (
-        "Bits per test frame. The decoder scores a frame's codes with the frame's own "
-        "latents and with those of another frame: where both cost the same, it does "
-        "not use them."
+        "Bits per test frame. The decoder scores a frame's codes given the frame's "
+        "latents and given those of another frame; equal costs mean that it ignores "
+        "them."
     )
     head = ("", "own latents", "another frame's", "latents", "decoder + latents")
-    of_each = (
+    models = (
         ("second VQ-VAE", "", "global_bits_per_frame"),
         ("VAE, same networks", "vae_", "vae_kl_bits_per_frame"),
     )
@@ -54,7 +49,7 @@ def latent_use(results: Mapping[str, float]) -> Section:
             bits(rate),
             bits(f"{prefix}total_bits_per_frame"),
         )
-        for name, prefix, rate in of_each
+        for name, prefix, rate in models
     ]
     without = bits("decoder_bits_per_frame_without_latents")
     rows.append(("PixelCNN without latents", "–", "–", "0", without))
@@ -65,7 +60,7 @@ def _reconstructions(workdir, dataset: Dataset, results) -> Section:
     arrays = workdir.read_reconstructions()
     frames = arrays.pop("frames")
     columns = image_grid.columns_for(dataset.image_shape)
-    chosen = spread(len(frames), _ROWS * columns)
+    chosen = evenly_spaced(len(frames), _ROWS * columns)
     originals = stack(read_many(dataset.test, frames[chosen].tolist()))["image"]
     first_bits, bits = results["code_bits"], results["global_bits_per_frame"]
     captions = {
@@ -81,7 +76,7 @@ def _reconstructions(workdir, dataset: Dataset, results) -> Section:
         for caption, images in rows.items()
     ]
     text = (
-        "Test frames, and the same frames from ever fewer bits. What the latents leave "
-        "open is drawn by the PixelCNN."
+        "Test frames, and the same frames from fewer and fewer bits. The PixelCNN "
+        "draws what the latents do not determine."
     )
-    return Section("Frames from their global code", text, pictures)
+    return Section("Frames from their global codes", text, pictures)

@@ -2,14 +2,15 @@
 
     -log p(codes) <= E_q(z|codes)[-log p(codes | z)] + KL(q(z|codes) || N(0, I))
 
-Here saying less is cheaper: each bit that z tells of a frame costs a bit of KL, and the
-PixelCNN learns early to do without. The paper's claim (sections 1 and 4.2) is that such
-latents collapse and those of the VQ-VAE do not.
+Each bit that z carries costs a bit of KL, and the PixelCNN learns early to ignore z.
+The paper claims (sections 1 and 4.2) that such latents collapse and those of a VQ-VAE
+do not.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -19,31 +20,37 @@ from vqvae_jax import metrics
 from vqvae_jax.models.autoencoder import keys_of, sum_of_each
 from vqvae_jax.models.base import TrainedByGradient
 from vqvae_jax.models.vae import Posterior, kl_to_standard_normal, reparameterized
+from vqvae_jax.options import GIVEN
 from vqvae_jax.runtime.arrays import AnyArray, require_shape
 from vqvae_jax.tasks.hierarchy.global_latents import GlobalLatents, Params
 
-# Where the logarithm of q's variance is clipped, as in `VAE`.
+# The logarithm of q's variance is clipped to this range, as in `VAE`.
 _LOG_VARIANCE_RANGE = (-12.0, 6.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HierarchyVAE(TrainedByGradient, GlobalLatents):
-    """A VAE over grids of codes with a PixelCNN as its decoder."""
+    """A VAE over grids of codes with a PixelCNN as its decoder.
 
-    @classmethod
-    def like(cls, model: GlobalLatents) -> "HierarchyVAE":
-        """Return the VAE with the networks of another model of global latents."""
-        fields = dataclasses.fields(GlobalLatents)
-        return cls(**{field.name: getattr(model, field.name) for field in fields})
+    Attributes:
+      z_features: N, the width of z.
+    """
+
+    z_features: Annotated[int, GIVEN, ">= 1"]
+
+    @property
+    def latent_features(self) -> int:
+        """N, the width of z."""
+        return self.z_features
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
-        """Initialise the networks at random; of the batch only shapes matter."""
+        """Initialise the networks at random; the batch gives the shapes."""
         return self._init_networks(key, batch["codes"], heads=2)
 
     def loss(
         self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
-        """Return the negative bound in nats a code, from one draw of z."""
+        """Return the negative bound in nats per code, from one draw of z."""
         codes, mask = batch["codes"], batch["mask"]
         latent_key, dropout_key = jax.random.split(key)
         keys = jax.random.split(latent_key, codes.shape[0])
@@ -54,7 +61,7 @@ class HierarchyVAE(TrainedByGradient, GlobalLatents):
         return loss, (self._metrics(nats, kl, mask), None)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
-        """Return both terms of the bound, without dropout, always with the same z."""
+        """Return both terms of the bound, without dropout and for a fixed draw of z."""
         codes, mask = batch["codes"], batch["mask"]
         nats, kl = self._bound(params, keys_of(codes), codes)
         loss = metrics.mean(self._per_code(nats + kl), mask)
@@ -63,15 +70,15 @@ class HierarchyVAE(TrainedByGradient, GlobalLatents):
     def encode(
         self, params: Params, codes: Int[AnyArray, "B H W C"]
     ) -> Float[Array, "B N"]:
-        """Draw z from q(z|codes) by keys that depend on each frame alone.
+        """Draw z from q(z|codes) with keys that depend on each frame alone.
 
         Raises:
-          UserError: the codes are not grids of this model.
+          UserError: the codes do not have this model's grid.
         """
         return reparameterized(keys_of(codes), self._posterior(params, codes))
 
     def _check_latents(self, latents: AnyArray) -> None:
-        require_shape("z", latents, "B", self.latents * self.dim)
+        require_shape("z", latents, "B", self.latent_features)
 
     def _vectors(self, params: Params, latents: AnyArray) -> Float[Array, "B N"]:
         del params

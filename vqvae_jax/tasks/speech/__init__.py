@@ -1,0 +1,1 @@
+"""Speech (section 4.3)."""

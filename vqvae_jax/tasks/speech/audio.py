@@ -1,60 +1,59 @@
-"""From any recording to int16 [t]: one channel, 16 bits, the wanted rate."""
+"""Read recordings as int16 [t]: one channel, 16 bits, at the requested rate."""
 
 import contextlib
-import importlib
 import os
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int16, Shaped
 
 from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.extras import imported
 
-# Shorter than any word: such a file is a mistake.
+# Shorter than any word, so such a file is a mistake.
 MIN_SECONDS = 0.2
 
-# A gigabyte of them: a longer file is a mistake, or says what is not true.
+# 1 GiB as float32. A longer file is a mistake, or its header is wrong.
 _MAX_SAMPLES = 2**28
 
 _FULL_SCALE = 2**15
-# Some tools overshoot a little; what goes further has another scale.
+# Some tools overshoot slightly; larger samples are on another scale.
 _MAX_PEAK = 2.0
 _FLOATS = ("FLOAT", "DOUBLE")
 
 
 def read(path: str, *, rate: int) -> Int16[np.ndarray, " t"]:
-    """Read a WAV or FLAC file of any rate and depth, at `rate` Hz.
+    """Read a WAV or FLAC file of any rate and bit depth at `rate` Hz.
 
-    16-bit samples of the wanted rate come back as they are; 24-bit and float ones are
-    rounded, 8-bit ones scaled.
+    16-bit samples at the requested rate are returned unchanged; 24-bit and float
+    samples are rounded, and 8-bit samples are scaled.
 
     Raises:
-      UserError: the file cannot be read to its end, is shorter than `MIN_SECONDS`, has
-        more than one channel, or holds NaN or samples far outside [-1, 1].
+      UserError: if the file cannot be read to its end, is shorter than `MIN_SECONDS`,
+        has more than one channel, or contains NaN or samples far outside [-1, 1].
     """
     soundfile = imported("soundfile", purpose="to read recordings")
-    with _named(path), soundfile.SoundFile(path) as file:
+    with _user_errors(path), soundfile.SoundFile(path) as file:
         _check_header(path, file)
         samples = _read_all(path, file)
         return to_int16(resample(samples, from_rate=file.samplerate, to_rate=rate))
 
 
 def inspect(path: str, *, rate: int, decode: bool = False) -> int:
-    """Return how many samples `read` will give.
+    """Check a file and return the number of samples that `read` will return.
 
-    Most of the file is not decoded, unless `decode` says so.
+    Decode the whole file only if `decode` is set.
 
     Raises:
-      UserError: as `read`. What only decoding shows, damage in the middle of a file, is
-        otherwise left to it.
+      UserError: as `read`, except that without `decode`, damage in the middle of a
+        file is only detected by `read`.
     """
     soundfile = imported("soundfile", purpose="to read recordings")
-    with _named(path), soundfile.SoundFile(path) as file:
+    with _user_errors(path), soundfile.SoundFile(path) as file:
         _check_header(path, file)
         if file.subtype not in _FLOATS and not decode:
-            # A file that was cut off fails at its end.
+            # Reading the end of a truncated file fails.
             file.seek(max(0, file.frames - file.samplerate))
         _read_all(path, file)
         return resampled_length(file.frames, file.samplerate, rate)
@@ -63,12 +62,12 @@ def inspect(path: str, *, rate: int, decode: bool = False) -> int:
 def resample(
     samples: Shaped[np.ndarray, " t"], *, from_rate: int, to_rate: int
 ) -> Float[np.ndarray, " u"]:
-    """Return float32 samples in [-1, 1] at another rate; a time in seconds stays one.
+    """Resample to float32 samples in [-1, 1], preserving times in seconds.
 
     Args:
       samples: int16, or floating point in [-1, 1].
-      from_rate: theirs, in Hz.
-      to_rate: the wanted one.
+      from_rate: the rate of `samples`, in Hz.
+      to_rate: the requested rate, in Hz.
     """
     if samples.dtype == np.int16:
         samples = samples.astype(np.float32) / _FULL_SCALE
@@ -79,47 +78,31 @@ def resample(
 
 
 def resampled_length(length: int, from_rate: int, to_rate: int) -> int:
-    """Return how many samples `resample` makes of `length`: the nearest number."""
+    """Return the number of samples `resample` returns: the exact length, rounded."""
     return (2 * length * to_rate + from_rate) // (2 * from_rate)
 
 
 def to_int16(samples: Float[np.ndarray, " t"]) -> Int16[np.ndarray, " t"]:
-    """Round samples in [-1, 1] to 16 bits; those outside are clipped."""
+    """Round samples in [-1, 1] to 16 bits, clipping samples outside that range."""
     scaled = np.round(samples * np.float32(_FULL_SCALE))
     return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
-
-
-def imported(package: str, *, purpose: str) -> ModuleType:
-    """Return a package of the extra `speech`.
-
-    Raises:
-      UserError: it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        name = package.replace("_", "-")
-        raise UserError(
-            f"{name} is needed {purpose} and is not installed: "
-            f"pip install -e '.[speech]', or pip install {name}"
-        ) from error
 
 
 def _check_header(path: str, file: Any) -> None:
     require(
         file.channels == 1,
-        f"{path} has {file.channels} channels; expected mono. Keep one of them, or mix "
-        "them",
+        f"{path} has {file.channels} channels; expected mono. Keep or mix down to one "
+        "channel",
     )
     require(
         file.frames <= _MAX_SAMPLES,
-        f"{path} claims {file.frames} samples, more than {_MAX_SAMPLES}; cut it up or "
+        f"{path} claims {file.frames} samples, more than {_MAX_SAMPLES}; split or "
         "remove it",
     )
     seconds = file.frames / file.samplerate
     require(
         seconds >= MIN_SECONDS,
-        f"{path} holds {seconds:.2f} s of sound; expected at least {MIN_SECONDS} s. "
+        f"{path} contains {seconds:.2f} s of audio; expected at least {MIN_SECONDS} s. "
         "Remove it",
     )
 
@@ -135,7 +118,7 @@ def _read_all(path: str, file: Any) -> Float[np.ndarray, " t"]:
     bad = int(np.count_nonzero(~np.isfinite(samples)))
     require(
         bad == 0,
-        f"{path} has {bad} samples that are NaN or infinite; write it again",
+        f"{path} contains {bad} NaN or infinite samples; write it again",
     )
     peak = float(np.abs(samples).max())
     require(
@@ -146,13 +129,13 @@ def _read_all(path: str, file: Any) -> Float[np.ndarray, " t"]:
 
 
 @contextlib.contextmanager
-def _named(path: str) -> Iterator[None]:
-    """Turn what the library raises into a UserError that names the file."""
+def _user_errors(path: str) -> Iterator[None]:
+    """Convert the library's exceptions to a UserError that names the file."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         is_empty = os.path.exists(path) and os.path.getsize(path) == 0
-        reason = "it is empty" if is_empty else " ".join(str(error).split())
+        reason = "the file is empty" if is_empty else " ".join(str(error).split())
         raise UserError(f"{path} cannot be read: {reason}; remove it") from error

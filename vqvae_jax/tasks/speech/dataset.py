@@ -1,23 +1,22 @@
-"""Open a set of speech with its three splits."""
+"""Open a speech data set with its three splits."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from vqvae_jax import registry
 from vqvae_jax.data.dataset import three_splits
 from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
-from vqvae_jax.tasks.speech.folder import open_speech_folder
-from vqvae_jax.tasks.speech.tfds import open_speech_tfds
 from vqvae_jax.tasks.speech.utterances import Utterances, UtteranceSubset
 
 
 class SpeechDataset(NamedTuple):
-    """Three splits that share no utterance; see `data.utterances` for what one is.
+    """Three disjoint splits of utterances; see `tasks.speech.utterances`.
 
     Attributes:
-        train: the source to train on.
-        validation: what models are chosen by; cut from train if the set has none.
-        test: what results are reported on.
+        train: the training split.
+        validation: the split for model selection; cut from train if the set has none.
+        test: the split that results are reported on.
         speaker_names: one name per speaker of train.
-        phone_names: one name per phone, or empty where phones are not known.
+        phone_names: one name per phone; empty if phones are unknown.
         sample_rate: in Hz.
     """
 
@@ -28,26 +27,22 @@ class SpeechDataset(NamedTuple):
     phone_names: tuple[str, ...]
     sample_rate: int
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """Options of models that only the opened data decide."""
+        return {"speaker_names": self.speaker_names}
+
 
 def open_speech(config: SpeechDataConfig) -> SpeechDataset:
-    """Open the set that `config` names; prepare it first where TFDS must.
+    """Open the data set named by `config`, preparing it first if TFDS requires it.
 
-    Whatever the set does not bring is cut from train as `open_dataset` does, utterance
-    by utterance: the cut splits have train's speakers.
+    Missing splits are cut from train by utterance, as in `open_dataset`, so that they
+    have the speakers of train.
 
     Raises:
-        UserError: the set cannot be found, prepared or read, or is too small.
+        UserError: if the set cannot be found, prepared or read, or is too small.
     """
-    if config.source == "folder":
-        splits = open_speech_folder(
-            config.data_dir,
-            sample_rate=config.sample_rate,
-            skip_corrupt=config.skip_corrupt,
-        )
-    else:
-        splits = open_speech_tfds(
-            config.name, data_dir=config.data_dir, sample_rate=config.sample_rate
-        )
+    splits = registry.load(registry.SPEECH_SOURCES[config.source])(config)
     train, validation, test = three_splits(
         splits.sources, config.validation_fraction, subset=UtteranceSubset
     )

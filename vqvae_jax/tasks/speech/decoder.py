@@ -1,4 +1,4 @@
-"""The decoder of speech: a WaveNet told of the codes around and of the speaker."""
+"""The speech decoder: a WaveNet conditioned on nearby codes and on the speaker."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -20,10 +20,10 @@ _FULL_SCALE = 32_768.0
 
 
 class DecoderParams(NamedTuple):
-    """What a trained decoder is.
+    """The parameters of the decoder.
 
-    context: parameters of the convolution over z_q.
-    wavenet: the WaveNet's.
+    context: those of the convolution over z_q.
+    wavenet: those of the WaveNet.
     """
 
     context: Any
@@ -32,26 +32,19 @@ class DecoderParams(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpeechDecoder:
-    """Sizes of the WaveNet, and of the convolution over z_q in front of it.
+    """A WaveNet conditioned on z_q through a convolution.
 
     Attributes:
-      dim: D, numbers of each z_q.
+      dim: D, features of each z_q.
       num_speakers: voices.
-      downsampling: samples of a code.
-      stacks, layers, units, skip_units: of the WaveNet.
-      dtype: compute dtype.
-      remat: whether the WaveNet computes its layers again for the gradient.
+      downsampling: samples per code.
+      wavenet: the WaveNet's sizes.
     """
 
     dim: int
     num_speakers: int
     downsampling: int
-    stacks: int
-    layers: int
-    units: int
-    skip_units: int
-    dtype: str
-    remat: bool = False
+    wavenet: WaveNet
 
     def init(self, key: PRNGKeyArray) -> DecoderParams:
         """Initialise both networks at random."""
@@ -73,7 +66,7 @@ class SpeechDecoder:
         mask: Bool[Array, "B T"],
     ) -> Float[Array, "B T"]:
         """Return -log p of each value given those before it; 0 in padding."""
-        # What lies behind an utterance's end must not reach its last codes' features.
+        # Padding must not reach the features of the last codes.
         code_mask = mask[:, :: self.downsampling]
         z_q = jnp.where(code_mask[..., None], z_q, 0.0)
         condition = self._condition(params, z_q, speakers)
@@ -89,7 +82,7 @@ class SpeechDecoder:
         *,
         adjust: Adjust,
     ) -> Int[Array, "B T"]:
-        """Draw the values of all samples that the codes stand for."""
+        """Draw the values of all samples of the codes."""
         return queued_sampling.queued(
             self._wavenet,
             params.wavenet,
@@ -101,26 +94,20 @@ class SpeechDecoder:
 
     @property
     def _features(self) -> int:
-        return 2 * self.units
+        return 2 * self.wavenet.channels
 
     @property
     def _context(self) -> Conv:
-        return Conv(self._features, (1, 3), dtype=jnp.dtype(self.dtype))
+        return Conv(self._features, (1, 3), dtype=self.wavenet.dtype)
 
     @property
     def _wavenet(self) -> WaveNet:
-        return WaveNet(
+        return self.wavenet.clone(
             num_values=NUM_VALUES,
             num_classes=self.num_speakers,
             feature_channels=self._features,
             steps_per_feature=self.downsampling,
-            stacks=self.stacks,
-            layers=self.layers,
-            units=self.units,
-            skip_units=self.skip_units,
             ordered=True,
-            dtype=jnp.dtype(self.dtype),
-            remat=self.remat,
         )
 
     def _condition(self, params, z_q, speakers) -> SequenceCondition:
@@ -148,5 +135,5 @@ def audio_of(values: Int[Array, "B T"]) -> Int16[Array, "B T"]:
 
 
 def companded(values: Int[Array, "B T"]) -> Float[Array, "B T"]:
-    """Return mu-law values in -1 ... 1, for an encoder: speech is mostly quiet."""
+    """Return mu-law values scaled to -1 ... 1, the encoder's input."""
     return values.astype(jnp.float32) / (0.5 * (NUM_VALUES - 1)) - 1.0

@@ -1,23 +1,25 @@
-"""The speech encoder of VQ-VAE (section 4.3): strided convolutions over a waveform."""
+"""The speech encoder of the paper (section 4.3): strided convolutions of a waveform."""
+
+from typing import Annotated
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float32
 
 from vqvae_jax.networks.convolution import Conv
+from vqvae_jax.options import GIVEN, DType
 from vqvae_jax.runtime.errors import require
 
 _FACTORS = (2, 3, 5)
 
 
 def strides_of(downsampling: int) -> tuple[int, ...]:
-    """Factor a downsampling into strides, the larger ones first.
+    """Factor a downsampling into strides, in descending order.
 
-    64 is six times 2, as in the paper; 640 is 5 and seven times 2.
+    64 gives six strides of 2, as in the paper; 640 gives 5 and seven strides of 2.
 
     Raises:
-      UserError: it has other prime factors than 2, 3 and 5.
+      UserError: if it has prime factors other than 2, 3 and 5.
     """
     require(downsampling >= 1, f"downsampling must be at least 1, got {downsampling}")
     strides, rest = [], downsampling
@@ -33,32 +35,32 @@ def strides_of(downsampling: int) -> tuple[int, ...]:
 
 
 class SpeechEncoder(nn.Module):
-    """Map a waveform [B, T] to z_e [B, ceil(T / downsampling), out_features].
+    """Maps a waveform [B, T] to z_e [B, ceil(T / downsampling), out_features].
 
-    A convolution twice as wide as its stride for each factor of the downsampling, then
-    residual blocks of width 3. What a mask leaves out is zero behind every layer, as
-    what lies beyond a sequence's end is: a padded sequence gives the codes that it
-    gives alone.
+    One convolution per factor of the downsampling, with twice the stride as width, then
+    residual blocks of width 3. Every layer's output is set to zero where the mask is
+    False, like the padding beyond a sequence's end, so that a padded sequence gives the
+    same codes as the sequence alone.
 
     Attributes:
       out_features: channels of z_e.
-      downsampling: samples of a code.
-      units: channels of every layer.
-      residual_blocks: behind the strided convolutions.
+      downsampling: samples per code.
+      channels: channels of every layer.
+      residual_blocks: number of residual blocks after the strided convolutions.
       dtype: compute dtype; z_e is float32.
     """
 
-    out_features: int
-    downsampling: int = 64
-    units: int = 256
-    residual_blocks: int = 2
-    dtype: DTypeLike = jnp.float32
+    out_features: Annotated[int, GIVEN, ">= 1"] = 1
+    downsampling: Annotated[int, ">= 2"] = 64
+    channels: Annotated[int, ">= 1"] = 256
+    residual_blocks: Annotated[int, ">= 0", "<= 1000"] = 2
+    dtype: DType = "float32"
 
     @nn.compact
     def __call__(
         self, waveform: Float[Array, "B T"], mask: Bool[Array, "B T"] | None = None
     ) -> Float32[Array, "B N out_features"]:
-        """Encode samples in -1 ... 1; `mask` is False from each sequence's end on."""
+        """Encode samples in [-1, 1]; `mask` is False after the end of each sequence."""
         x = waveform[:, None, :, None]
         if mask is None:
             mask = jnp.ones(waveform.shape, bool)
@@ -70,7 +72,7 @@ class SpeechEncoder(nn.Module):
         for number, stride in enumerate(strides_of(self.downsampling)):
             before, after = _padding(stride, x.shape[2])
             x = Conv(
-                self.units,
+                self.channels,
                 (1, 2 * stride),
                 stride=stride,
                 padding=((0, 0), (before, after)),
@@ -80,10 +82,10 @@ class SpeechEncoder(nn.Module):
             mask = mask[:, ::stride]
             x = keep(x)
         for number in range(self.residual_blocks):
-            h = Conv(self.units, (1, 3), dtype=self.dtype, name=f"wide_{number}")(
+            h = Conv(self.channels, (1, 3), dtype=self.dtype, name=f"wide_{number}")(
                 nn.relu(x)
             )
-            h = Conv(self.units, (1, 1), dtype=self.dtype, name=f"narrow_{number}")(
+            h = Conv(self.channels, (1, 1), dtype=self.dtype, name=f"narrow_{number}")(
                 nn.relu(h)
             )
             x = keep(x + h)
@@ -94,11 +96,11 @@ class SpeechEncoder(nn.Module):
 
 
 def _padding(stride: int, length: int) -> tuple[int, int]:
-    """Return zeros before and after, so that ceil(length / stride) windows fit.
+    """Return the zeros before and after that give ceil(length / stride) windows.
 
-    The same number comes before a sequence of any length: a place's window does not
-    depend on how far the padding behind it goes.
+    The padding before does not depend on the length, so that the position of a window
+    does not depend on the padding after the sequence.
     """
     before = stride // 2
-    places = -(-length // stride)
-    return before, max(0, (places - 1) * stride + 2 * stride - length - before)
+    windows = -(-length // stride)
+    return before, max(0, (windows - 1) * stride + 2 * stride - length - before)

@@ -1,4 +1,4 @@
-"""How well speech is coded, and what its codes say (section 4.3)."""
+"""Evaluation of speech and of its codes (section 4.3)."""
 
 import collections
 import functools
@@ -11,69 +11,89 @@ import numpy as np
 from jaxtyping import Int
 
 from vqvae_jax import metrics as metrics_lib
+from vqvae_jax.data.source import Batch
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.pipeline.evaluate import (
     Results,
-    bits_of_prior,
-    of_samples,
-    of_training,
+    evaluate_prior_bits,
+    sampling_speed,
+    training_results,
 )
 from vqvae_jax.runtime import distributed
 from vqvae_jax.tasks.speech import phonemes, phones
-from vqvae_jax.tasks.speech.code_ablation import of_another, shuffled_in_time
-from vqvae_jax.tasks.speech.conversion import of_conversions
+from vqvae_jax.tasks.speech.code_ablation import (
+    codes_of_another_utterance,
+    shuffle_in_time,
+)
+from vqvae_jax.tasks.speech.conversion import evaluate_conversions
 from vqvae_jax.tasks.speech.dataset import SpeechDataset
 from vqvae_jax.tasks.speech.model import SpeechVQVAE
-from vqvae_jax.tasks.speech.utterances import Utterances
+from vqvae_jax.tasks.speech.utterances import Utterances, utterance_batches
 from vqvae_jax.tasks.speech.windows import WindowsSource
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
-from vqvae_jax.workdir import (
-    SPLITS,
-    Workdir,
-    restore,
-    restore_second,
-)
+from vqvae_jax.workdir import SPLITS, Workdir
+
+
+def utterances_of(
+    experiment: Experiment, source: Utterances, *, phones: bool = False
+) -> Iterator[Batch]:
+    """Return this process's batches of whole utterances, each once.
+
+    Args:
+      experiment: determines the batch size and the samples per code.
+      source: the utterances.
+      phones: whether to add the phone at the middle of each code.
+    """
+    downsampling = experiment.model.downsampling
+    # Multiples of a second, because each length is compiled separately.
+    multiple = -(-experiment.data.sample_rate // downsampling) * downsampling
+    return utterance_batches(
+        source,
+        multiple_of=multiple,
+        frame=downsampling if phones else None,
+        **experiment.eval_sizes,
+    )
 
 
 def measure_speech(
     workdir: Workdir, experiment: Experiment, dataset: SpeechDataset
 ) -> tuple[Results, Int[np.ndarray, "P P"] | None]:
-    """Measure a trained model of speech, and its prior, on the test split.
+    """Evaluate a trained model of speech, and its prior, on the test split.
 
-    Returns a flat dict, where units are part of the names, and how often each phone was
-    taken for each; None where phones are not known, on train and on test.
+    Returns a flat dict, with units in the names, and the confusion matrix of phones,
+    None if phones of train or test are unknown.
 
     Raises:
-      UserError: codes or prior belong to another model, or a stage is missing.
+      UserError: the codes or the prior belong to another model, or a stage is missing.
     """
-    model, params = restore(workdir.path)
-    workdir.require_same_codebook(params)
+    model, params = workdir.restore()
+    workdir.require_same_codebook(model, params)
     params = sharding.put_replicated(params, sharding.data_mesh())
     evaluation = make_evaluation(model, sharding.data_mesh())
-    batches = experiment.utterance_batches(dataset.test)
+    batches = utterances_of(experiment, dataset.test)
     values = metrics_lib.compute(evaluation(params, batches))
     results: Results = {
         "test_loss": values["loss"],
         "test_bits_per_sample": values["bits_per_sample"],
         "test_bits_per_sample_codes_moved": values["bits_per_sample_codes_moved"],
-        **_of_other_codes(model, params, experiment, dataset.test),
+        **_code_ablation(model, params, experiment, dataset.test),
         "codebook_perplexity": values["codebook_perplexity"],
         "codebook_active_codes": int(values["codebook_active_codes"]),
         "codebook_codes": model.num_codes,
-        **_of_rates(model, dataset),
+        **_rates(model, dataset),
     }
-    if experiment.second is not None:
-        results |= _of_prior(workdir, experiment)
-    of_phonemes, confusion = _of_phonemes(workdir, experiment, dataset, model)
-    results |= of_phonemes
-    results |= of_conversions(workdir, model, params, dataset)
-    results |= of_samples(workdir)
+    if experiment.second_stage is not None:
+        results |= _prior_results(workdir, experiment)
+    phoneme_results, confusion = _phoneme_results(workdir, experiment, dataset, model)
+    results |= phoneme_results
+    results |= evaluate_conversions(workdir, model, params, dataset)
+    results |= sampling_speed(workdir)
     results["sample_temperature"] = experiment.samples.temperature
-    return results | of_training(workdir, experiment, counted="crops"), confusion
+    return results | training_results(workdir, experiment, counted="crops"), confusion
 
 
-def _of_phonemes(
+def _phoneme_results(
     workdir: Workdir,
     experiment: Experiment,
     dataset: SpeechDataset,
@@ -90,7 +110,7 @@ def _of_phonemes(
             seed=experiment.seed,
         )
     except phonemes.UnknownPhones as unknown:
-        # The tables of phones are beside some of the recordings only.
+        # Only some recordings have tables of phones.
         warnings.warn(f"phonemes are not measured: {unknown}", stacklevel=2)
         return {}, None
     results: Results = {
@@ -102,8 +122,8 @@ def _of_phonemes(
     return results, scores.confusion
 
 
-def _of_rates(model: SpeechVQVAE, dataset: SpeechDataset) -> Results:
-    """What a second costs, as the data have it and as codes."""
+def _rates(model: SpeechVQVAE, dataset: SpeechDataset) -> Results:
+    """Return the bits of a second of audio and of its codes."""
     audio = 16 * dataset.sample_rate
     codes = dataset.sample_rate / model.downsampling * math.log2(model.num_codes)
     return {
@@ -113,12 +133,12 @@ def _of_rates(model: SpeechVQVAE, dataset: SpeechDataset) -> Results:
     }
 
 
-def _of_other_codes(
+def _code_ablation(
     model: SpeechVQVAE, params, experiment: Experiment, test: Utterances
 ) -> Results:
-    """Bits per sample given codes that are not the utterance's own.
+    """Return bits per sample given codes other than the utterance's own.
 
-    A decoder that ignores its codes would not notice.
+    They equal those given its own codes where the decoder ignores its codes.
     """
     mesh = sharding.data_mesh()
     replicated = sharding.replicated(mesh)
@@ -137,21 +157,21 @@ def _of_other_codes(
     generator = np.random.default_rng(experiment.seed)
     nats, samples = collections.Counter(), collections.Counter()
     before = None
-    for batch in experiment.utterance_batches(test):
-        spoken = distributed.whole(batch["mask"].sum(axis=1))
-        lengths = model.num_latents(spoken)
-        placed = sharding.put_batch(batch, mesh)
-        codes = np.asarray(encode(params, placed["audio"], placed["mask"]))
+    for batch in utterances_of(experiment, test):
+        num_samples = distributed.whole(batch["mask"].sum(axis=1))
+        lengths = model.num_latents(num_samples)
+        on_devices = sharding.put_batch(batch, mesh)
+        codes = np.asarray(encode(params, on_devices["audio"], on_devices["mask"]))
         for name, changed in (
-            ("codes_shuffled", shuffled_in_time(codes, lengths, generator)),
-            ("other_codes", of_another(codes, lengths, before=before)),
+            ("codes_shuffled", shuffle_in_time(codes, lengths, generator)),
+            ("other_codes", codes_of_another_utterance(codes, lengths, before=before)),
         ):
             if changed is None:
                 continue
-            samples[name] += int(spoken.sum())
-            own = {"codes": distributed.own_rows(changed)}
-            given = sharding.put_batch(own, mesh)["codes"]
-            nats[name] -= float(log_prob(params, placed, given))
+            samples[name] += int(num_samples.sum())
+            share = {"codes": distributed.own_rows(changed)}
+            given = sharding.put_batch(share, mesh)["codes"]
+            nats[name] -= float(log_prob(params, on_devices, given))
         last = np.flatnonzero(lengths)[-1]
         before = codes[last, : lengths[last]]
     return {
@@ -160,27 +180,27 @@ def _of_other_codes(
     }
 
 
-def _of_prior(workdir: Workdir, experiment: Experiment) -> Results:
-    prior, params = restore_second(workdir.path, experiment.second)
+def _prior_results(workdir: Workdir, experiment: Experiment) -> Results:
+    prior, params = workdir.restore(experiment.second_stage)
     params = sharding.put_replicated(params, sharding.data_mesh())
     length = prior.latents
     sources = {
         split: WindowsSource(workdir.codes(split), length=length, stride=length)
         for split in SPLITS
     }
-    return bits_of_prior(prior, params, sources, workdir, experiment)[0]
+    return evaluate_prior_bits(prior, params, sources, workdir, experiment)[0]
 
 
 def _frames(
     workdir: Workdir, dataset: SpeechDataset, split: str, frame: int
 ) -> Iterator[phonemes.Frames]:
-    """Yield the codes of each utterance, and the phone in the middle of each."""
+    """Yield the codes of each utterance, and the phone at the middle of each code."""
     codes, utterances = workdir.codes(split), getattr(dataset, split)
     for number in range(len(codes)):
         coded = codes[number]
         length = int(coded["length"])
-        said = utterances[int(coded["index"])]["phones"]
+        segments = utterances[int(coded["index"])]["phones"]
         yield phonemes.Frames(
             coded["codes"][:length, 0],
-            phones.on_frames(said, num_frames=length, frame=frame),
+            phones.on_frames(segments, num_frames=length, frame=frame),
         )

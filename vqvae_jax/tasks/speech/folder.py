@@ -1,7 +1,7 @@
-"""A folder of speech: `split/speaker/*.wav|flac`, as a user brings one.
+"""Read a user's folder of speech: `split/speaker/*.wav|flac`.
 
-Beside `name.wav` may lie `name.tsv`, its phones: start s, end s and phone, with tabs
-between them.
+The phones of `name.wav` can be given in `name.tsv` next to it, with the tab-separated
+columns start (s), end (s) and phone.
 """
 
 import os
@@ -18,33 +18,44 @@ from vqvae_jax.data.folder import split_folders, subfolders
 from vqvae_jax.data.source import Example
 from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.tasks.speech import audio, phones
+from vqvae_jax.tasks.speech.data_config import (
+    PHONES_SUFFIX,
+    SUFFIXES,
+    SpeechDataConfig,
+)
 from vqvae_jax.tasks.speech.utterances import UNKNOWN, SpeechSplits
 
-SUFFIXES = (".wav", ".flac")
-PHONES_SUFFIX = ".tsv"
+
+def open_splits(config: SpeechDataConfig) -> SpeechSplits:
+    """Open the folder of a `data` section with `open_speech_folder`."""
+    return open_speech_folder(
+        config.data_dir,
+        sample_rate=config.sample_rate,
+        skip_corrupt=config.skip_corrupt,
+    )
 
 
 def open_speech_folder(
     root: str, *, sample_rate: int, skip_corrupt: bool = False
 ) -> SpeechSplits:
-    """Open the splits under `root`: `train`, and `val` or `validation`, and `test`.
+    """Open the splits `train`, `val` or `validation`, and `test` under `root`.
 
-    Speakers are the folders within train, in alphabetical order; other splits may have
-    speakers that train has not. Every file is looked at before this returns, so that a
-    run does not end hours later at a damaged one; `skip_corrupt` decodes each, which
-    also finds damage in the middle, and leaves those out with a warning that counts
-    them.
+    Speakers are the subfolders of train, in alphabetical order; other splits can have
+    speakers who are not in train. All files are checked before this function returns,
+    so that a run does not fail hours later at a damaged one. With `skip_corrupt`, each
+    file is decoded completely, which also detects damage in the middle, and damaged
+    files are skipped with a warning that counts them.
 
     Raises:
-        UserError: a folder is missing or empty, or a file or its phones cannot be used
-            and `skip_corrupt` is off.
+        UserError: if a folder is missing or empty, or if a file or its phone table is
+            unusable and `skip_corrupt` is off.
     """
     base = Path(root).expanduser()
     require(base.is_dir(), f"data.data_dir={root!r} is not a folder")
     folders = split_folders(base)
     require(
         "train" in folders and bool(subfolders(folders["train"])),
-        f"data.data_dir={root!r} has no folder train with a folder for each speaker; "
+        f"data.data_dir={root!r} has no folder train with one folder per speaker; "
         f"expected {base}/train/<speaker>/*.wav",
     )
     recordings = {
@@ -77,7 +88,7 @@ def open_speech_folder(
 
 
 class SpeechFolderSource:
-    """Sound files [n], decoded and resampled on access."""
+    """Audio files [n], decoded and resampled on access."""
 
     def __init__(
         self,
@@ -102,8 +113,8 @@ class SpeechFolderSource:
             samples = audio.read(self._files[index], rate=self._sample_rate)
         except UserError as error:
             raise UserError(
-                f"{error}. A run in another --workdir with data.skip_corrupt=True "
-                "leaves out what is damaged"
+                f"{error}. To skip damaged files, start a run in another --workdir "
+                "with data.skip_corrupt=True"
             ) from error
         return {
             "audio": samples,
@@ -114,7 +125,7 @@ class SpeechFolderSource:
 
     @property
     def lengths(self) -> Int64[np.ndarray, " n"]:
-        """The number of samples of each file, once resampled."""
+        """The number of samples of each file, after resampling."""
         return self._lengths
 
 
@@ -126,40 +137,38 @@ class _Recording(NamedTuple):
 
 
 def _usable(split: Path, rate: int, skip_corrupt: bool) -> list[_Recording]:
-    files = [file for folder in subfolders(split) for file in _sound_files(folder)]
+    files = [file for folder in subfolders(split) for file in _audio_files(folder)]
     require(
         bool(files),
         f"{split} has no recordings; expected {split}/<speaker>/*.wav or *.flac",
     )
-    beside = len(_sound_files(split))
-    if beside:
+    outside = len(_audio_files(split))
+    if outside:
         warnings.warn(
-            f"left out {beside} recordings of {split}, which lie beside its folders of "
-            "speakers: move them into one",
+            f"skipped {outside} recordings in {split} that are not in a speaker's "
+            "folder; move them into one",
             stacklevel=3,
         )
     with ThreadPoolExecutor() as pool:
-        looked_at = list(
-            pool.map(lambda file: _look_at(file, rate, skip_corrupt), files)
-        )
-    problems = [found for found in looked_at if isinstance(found, UserError)]
+        checked = list(pool.map(lambda file: _check(file, rate, skip_corrupt), files))
+    problems = [found for found in checked if isinstance(found, UserError)]
     if problems and not skip_corrupt:
         raise UserError(
-            f"{len(problems)} of {len(files)} files in {split} cannot be used, first: "
+            f"{len(problems)} of {len(files)} files in {split} are unusable, first: "
             f"{problems[0]}; or set data.skip_corrupt=True"
         ) from problems[0]
     if problems:
         warnings.warn(
-            f"skipped {len(problems)} of {len(files)} files in {split} that cannot be "
-            f"used, first: {problems[0]}",
+            f"skipped {len(problems)} of {len(files)} files in {split} that are "
+            f"unusable, first: {problems[0]}",
             stacklevel=3,
         )
-    usable = [found for found in looked_at if isinstance(found, _Recording)]
-    require(bool(usable), f"{split} has no recording that can be used")
+    usable = [found for found in checked if isinstance(found, _Recording)]
+    require(bool(usable), f"{split} has no usable recording")
     return usable
 
 
-def _look_at(file: str, rate: int, decode: bool) -> _Recording | UserError:
+def _check(file: str, rate: int, decode: bool) -> _Recording | UserError:
     try:
         length = audio.inspect(file, rate=rate, decode=decode)
         table_file = os.path.splitext(file)[0] + PHONES_SUFFIX
@@ -171,7 +180,7 @@ def _look_at(file: str, rate: int, decode: bool) -> _Recording | UserError:
     return _Recording(file, os.path.basename(os.path.dirname(file)), length, table)
 
 
-def _sound_files(folder: Path) -> list[str]:
+def _audio_files(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(
             entry.path

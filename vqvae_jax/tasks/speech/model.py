@@ -1,36 +1,32 @@
 """The VQ-VAE of speech (section 4.3): strided encoder, codes in time, WaveNet decoder.
 
-    model = SpeechVQVAE(speaker_names=("anna", "ben"), downsampling=64)
+    model = SpeechVQVAE(speaker_names=("anna", "ben"))
     params = model.init(key, batch)
     codes = model.encode(params, audio)
     audio = model.decode(params, key, codes, speakers=other_speakers)
 
-The decoder is told the speaker, so that the codes need not tell it: decoding with
-another one converts the voice. A batch is a dict of `audio` `[B, T]` int16, `mask`
-`[B, T]` bool, False from each utterance's end on, and `speaker` `[B]`.
+The decoder is conditioned on the speaker, so that the codes need not encode the voice:
+decoding with another speaker converts it. A batch is a dict of `audio` `[B, T]` int16,
+`mask` `[B, T]` bool, False after each utterance's end, and `speaker` `[B]`.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int16, PRNGKeyArray
 
-from vqvae_jax import metrics, quantizers, sampling
-from vqvae_jax.models.base import require_dtype
-from vqvae_jax.models.bottleneck import (
-    Bottleneck,
-    Carry,
-    TrainedWithCodebook,
-    shared_options,
-)
+from vqvae_jax import metrics, options, quantizers, sampling
+from vqvae_jax.models.base import Carry, Shapes, TrainedWithQuantizer, Traits
+from vqvae_jax.options import GIVEN, OneOf
+from vqvae_jax.quantizers import VQ, Quantizer
 from vqvae_jax.runtime.arrays import AnyArray, require_range, require_shape
-from vqvae_jax.runtime.errors import require
+from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.tasks.speech.decoder import (
     DecoderParams,
     SpeechDecoder,
@@ -39,150 +35,158 @@ from vqvae_jax.tasks.speech.decoder import (
     values_of,
 )
 from vqvae_jax.tasks.speech.encoder import SpeechEncoder, strides_of
-from vqvae_jax.tasks.speech.jitter import jittered, moved_by_half
+from vqvae_jax.tasks.speech.jitter import jitter, roll_by_half
+from vqvae_jax.tasks.speech.wavenet import WaveNet
 
 
 class Params(NamedTuple):
-    """Everything that a trained model is.
+    """The parameters of a VQ-VAE of speech.
 
     encoder: the encoder's parameters.
     decoder: the decoder's parameters.
-    codebook: `quantizer.Codebook`.
+    quantizer: the quantizer's state.
     """
 
     encoder: Any
     decoder: DecoderParams
-    codebook: quantizers.Codebook
+    quantizer: Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SpeechVQVAE(TrainedWithCodebook):
-    """Sizes and options of a VQ-VAE over waveforms.
+class SpeechVQVAE(TrainedWithQuantizer):
+    """A VQ-VAE over waveforms.
 
     Attributes:
-      speaker_names: what the numbers of speakers mean; those of train.
-      num_codes: K, rows of the codebook.
-      dim: D, numbers in a row.
-      beta: weight of the commitment loss (equation 3).
-      codebook_update: "loss" for the second term of equation 3, "ema" for appendix A.1.
-      ema_decay: gamma of the EMA, and of the running counts in either case.
-      codebook_init: "kmeans" on the first batch's z_e, or "uniform".
-      restart_below: restart codes used less often than this a step; 0 for never.
-      downsampling: samples of a code, a product of 2, 3 and 5.
-      units: channels of the encoder.
-      residual_blocks: of the encoder.
-      stacks: of the WaveNet.
-      layers: dilations of a stack.
-      wavenet_units: channels of the WaveNet's residual path.
-      skip_units: channels that its layers' outputs are summed in.
-      jitter: part of the codes that a neighbour takes the place of while training,
-        against codes that only make sense in one order (Chorowski et al., 2019).
-      dtype: compute dtype, "float32" or "bfloat16"; likelihoods and parameters are
-        float32 all the same.
-      remat: compute what lies inside the WaveNet's layers again for the gradient
-        instead of keeping it: less memory, more time, the same results.
+      speaker_names: of speakers 0, 1, ... of train.
+      quantizer: of the encoder's output; one code per vector.
+      encoder: from samples to z_e; its `downsampling` is the samples per code.
+      decoder: the WaveNet.
+      jitter: fraction of codes replaced by a neighbour in training, so that codes do
+        not depend on their exact order (Chorowski et al., 2019).
     """
 
-    speaker_names: tuple[str, ...]
-    num_codes: int = 512
-    dim: int = 64
-    beta: float = 0.25
-    codebook_update: str = "loss"
-    ema_decay: float = 0.99
-    codebook_init: str = "kmeans"
-    restart_below: float = 0.0
-    downsampling: int = 64
-    units: int = 256
-    residual_blocks: int = 2
-    stacks: int = 2
-    layers: int = 10
-    wavenet_units: int = 64
-    skip_units: int = 256
-    jitter: float = 0.0
-    dtype: str = "float32"
-    remat: bool = False
+    speaker_names: Annotated[tuple[str, ...], GIVEN]
+    quantizer: Annotated[Quantizer, OneOf(quantizers.MEMBERS)] = VQ()
+    encoder: SpeechEncoder = SpeechEncoder()
+    decoder: WaveNet = WaveNet()
+    jitter: Annotated[float, ">= 0", "< 1"] = 0.0
+
+    traits = Traits(
+        likelihood="bound",
+        latent="codes",
+        encodes=True,
+        figure=("test_bits_per_sample", "bits per sample"),
+        draws_logits=True,
+        can_collapse=True,
+    )
 
     def __post_init__(self):
-        """Check every option, so that a mistake is told before anything is built."""
-        for low, names in (
-            (1, ("units", "stacks", "layers", "wavenet_units", "skip_units")),
-            # One code has no bits, and none of what is measured a meaning.
-            (2, ("num_codes", "downsampling")),
-            (0, ("residual_blocks",)),
-        ):
-            for name in names:
-                value = getattr(self, name)
-                require(value >= low, f"{name} must be at least {low}, got {value}")
-        require(0 <= self.jitter < 1, f"jitter must be in [0, 1), got {self.jitter}")
+        """Check every option; UserError names the first wrong one."""
+        options.check(self)
+        require(
+            # A single code carries no bits, and the evaluation divides by them.
+            self.quantizer.num_codes >= 2,
+            f"quantizer.num_codes must be >= 2, got {self.quantizer.num_codes}",
+        )
+        require(
+            self.quantizer.codes_per_vector == 1,
+            "quantizer must give one code per vector, got "
+            f"{self.quantizer.codes_per_vector}",
+        )
+        require(
+            self.decoder.dropout == 0,
+            f"decoder.dropout={self.decoder.dropout} does nothing: the decoder of "
+            "speech is trained without dropout. Set it to 0.0",
+        )
         require(len(self.speaker_names) > 0, "speaker_names are empty")
-        require_dtype(self.dtype)
-        strides_of(self.downsampling)
-        # It checks its options as it is made.
-        _ = self._bottleneck
+        try:
+            strides_of(self.downsampling)
+        except UserError as error:
+            raise UserError(f"encoder.{error}") from error
+
+    def init_batch(self) -> Shapes:
+        """Return the shapes of a batch that `init` accepts."""
+        samples = 4 * self.downsampling
+        return {
+            "audio": jax.ShapeDtypeStruct((1, samples), jnp.int16),
+            "mask": jax.ShapeDtypeStruct((1, samples), bool),
+            "speaker": jax.ShapeDtypeStruct((1,), jnp.int32),
+        }
+
+    @property
+    def num_codes(self) -> int:
+        """K, the values that a code can take."""
+        return self.quantizer.num_codes
+
+    @property
+    def downsampling(self) -> int:
+        """Samples per code."""
+        return self.encoder.downsampling
 
     @property
     def num_speakers(self) -> int:
-        """The speakers that it can decode as."""
+        """Speakers to decode as."""
         return len(self.speaker_names)
 
     def num_latents(
         self, num_samples: int | Int[np.ndarray, " B"]
     ) -> int | Int[np.ndarray, " B"]:
-        """Return how many codes so many samples have: one for each begun block."""
+        """Return the number of codes of `num_samples` samples, rounded up."""
         return -(-num_samples // self.downsampling)
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
-        """Initialise networks at random, and the codebook from the batch's z_e."""
+        """Initialise the networks at random, and the quantizer from the batch's z_e."""
         encoder_key, decoder_key, codebook_key, kmeans_key = jax.random.split(key, 4)
         values, mask = values_of(batch["audio"]), batch["mask"]
         encoder = self._encoder.init(encoder_key, companded(values[:1]))
-        codebook = self._bottleneck.init(
+        state = self._init_quantizer(
             codebook_key,
             kmeans_key,
             lambda: self._encoder.apply(encoder, companded(values), mask),
             self._code_mask(mask),
         )
-        return Params(encoder, self._decoder.init(decoder_key), codebook)
+        return Params(encoder, self._decoder.init(decoder_key), state)
 
     def loss(
         self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, Carry]]:
-        """Return equation 3, and its terms as metrics.
+        """Return equation 3, with its terms as metrics.
 
-        The reconstruction term is in nats for each sample that is not padding, the
-        other two are averaged over the codes.
+        The reconstruction term is in nats per sample that is not padding; the terms of
+        the quantizer are averaged over the codes.
         """
         values, mask = values_of(batch["audio"]), batch["mask"]
         code_mask = self._code_mask(mask)
         z_e = self._encoder.apply(params.encoder, companded(values), mask)
-        quantized = quantizers.quantize(params.codebook, z_e, code_mask)
-        z_q = jittered(key, quantized.z_q, code_mask, rate=self.jitter)
+        quantized = self.quantizer.quantize(params.quantizer, z_e, code_mask)
+        z_q = jitter(key, quantized.z_q, code_mask, rate=self.jitter)
         nats = self._decoder.nats(params.decoder, z_q, batch["speaker"], values, mask)
         results = self._metrics(quantized, nats, mask, code_mask)
         carry = Carry(jax.lax.stop_gradient(z_e), quantized.codes, code_mask)
-        loss = self._objective(results, batch.get("global_mask"))
+        loss = self._objective(results, quantized, batch.get("global_mask"))
         return loss, (results, carry)
 
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
-        """Return the terms of the loss, bits per sample, and whether codes are used.
+        """Return the terms of the loss, and bits per sample given own and moved codes.
 
-        `bits_per_sample_codes_moved` is what a sample costs when each utterance's codes
-        are those of half of its length later: a decoder that ignores the codes does not
-        notice.
+        `bits_per_sample_codes_moved` is the cost given each utterance's codes rotated
+        by half of its length. It equals `bits_per_sample` where the decoder ignores the
+        codes.
         """
         values, mask = values_of(batch["audio"]), batch["mask"]
         speakers, code_mask = batch["speaker"], self._code_mask(mask)
         z_e = self._encoder.apply(params.encoder, companded(values), mask)
-        quantized = quantizers.quantize(params.codebook, z_e, code_mask)
+        quantized = self.quantizer.quantize(params.quantizer, z_e, code_mask)
         nats = self._decoder.nats(params.decoder, quantized.z_q, speakers, values, mask)
-        elsewhere = moved_by_half(quantized.z_q, code_mask)
-        moved = self._decoder.nats(params.decoder, elsewhere, speakers, values, mask)
+        rolled = roll_by_half(quantized.z_q, code_mask)
+        moved = self._decoder.nats(params.decoder, rolled, speakers, values, mask)
         results = self._metrics(quantized, nats, mask, code_mask)
-        # Weighted as the samples are, so that it adds up over batches of other sizes.
+        # Weighted by samples, so that batches of different sizes add up.
         weight = results["reconstruction"].weight
-        results["loss"] = metrics.Mean(self._objective(results) * weight, weight)
-        for name, of_each in (("", nats), ("_codes_moved", moved)):
-            bits = metrics.mean_over(of_each / math.log(2), mask)
+        loss = self._objective(results, quantized)
+        results["loss"] = metrics.Mean(loss * weight, weight)
+        for name, costs in (("", nats), ("_codes_moved", moved)):
+            bits = metrics.mean_over(costs / math.log(2), mask)
             results[f"bits_per_sample{name}"] = bits
         return results
 
@@ -192,16 +196,16 @@ class SpeechVQVAE(TrainedWithCodebook):
         audio: Int16[AnyArray, "B T"],
         mask: Bool[AnyArray, "B T"] | None = None,
     ) -> Int[Array, "B N"]:
-        """Return the codes of utterances; those of padding mean nothing.
+        """Return the codes of utterances; those of padding are arbitrary.
 
-        Any voice can be encoded, one of train or not.
+        Voices outside of train can be encoded.
 
         Raises:
           UserError: the audio is not int16.
         """
         mask = None if mask is None else jnp.asarray(mask)
         z_e = self._encoder.apply(params.encoder, companded(values_of(audio)), mask)
-        return quantizers.quantize(params.codebook, z_e).codes[..., 0]
+        return self.quantizer.quantize(params.quantizer, z_e).codes[..., 0]
 
     def decode(
         self,
@@ -215,15 +219,15 @@ class SpeechVQVAE(TrainedWithCodebook):
         top_k: int | None = None,
         top_p: float | None = None,
     ) -> Int16[Array, "B T"]:
-        """Draw audio for codes, said by speakers of train.
+        """Draw audio for codes, spoken by speakers of train.
 
-        Sample after sample, at a cost that does not depend on how far the decoder sees
-        back; all utterances of the batch at once. Compiled once for each shape of codes
-        and each top_k. `mask` is False from the end of each utterance's codes on; what
-        is drawn there means nothing.
+        Samples are drawn one by one, for all utterances of the batch at once, at a cost
+        independent of the receptive field. Compiled once for each shape of codes and
+        each top_k. `mask` is False after the end of each utterance's codes; samples
+        drawn there are arbitrary.
 
         Raises:
-          UserError: the codes or the speakers are not this model's.
+          UserError: the codes or the speakers do not fit this model.
         """
         require_shape("codes", codes, "B", "N")
         require_range("codes", codes, 0, self.num_codes)
@@ -239,9 +243,9 @@ class SpeechVQVAE(TrainedWithCodebook):
         self, params, key, codes, speakers, mask, options, *, top_k
     ) -> Int16[Array, "B T"]:
         temperature, top_p = options
-        z_q = quantizers.lookup(params.codebook, codes[..., None])
+        z_q = self.quantizer.lookup(params.quantizer, codes[..., None])
         if mask is not None:
-            # As in training, where nothing follows an utterance.
+            # As in training, where padding is zero.
             z_q = jnp.where(mask[..., None], z_q, 0.0)
         adjust = functools.partial(
             sampling.truncated, temperature=temperature, top_k=top_k, top_p=top_p
@@ -262,7 +266,7 @@ class SpeechVQVAE(TrainedWithCodebook):
         """Return log p(x|z) of each utterance in nats, for any codes.
 
         Raises:
-          UserError: the audio, the codes or the speakers are not this model's.
+          UserError: the audio, the codes or the speakers do not fit this model.
         """
         values = values_of(audio)
         require_shape(
@@ -271,52 +275,48 @@ class SpeechVQVAE(TrainedWithCodebook):
         require_range("codes", codes, 0, self.num_codes)
         self._check_speakers(speakers, values.shape[0])
         mask = jnp.ones(values.shape, bool) if mask is None else jnp.asarray(mask)
-        z_q = quantizers.lookup(params.codebook, jnp.asarray(codes)[..., None])
+        z_q = self.quantizer.lookup(params.quantizer, jnp.asarray(codes)[..., None])
         speakers = jnp.asarray(speakers)
         return -self._decoder.nats(params.decoder, z_q, speakers, values, mask).sum(
             axis=1
         )
 
     @property
-    def _bottleneck(self) -> Bottleneck:
-        return Bottleneck(num_codebooks=1, **shared_options(self))
-
-    @property
     def _encoder(self) -> SpeechEncoder:
-        return SpeechEncoder(
-            self.dim,
-            downsampling=self.downsampling,
-            units=self.units,
-            residual_blocks=self.residual_blocks,
-            dtype=jnp.dtype(self.dtype),
-        )
+        return self.encoder.clone(out_features=self.quantizer.features)
 
     @property
     def _decoder(self) -> SpeechDecoder:
         return SpeechDecoder(
-            dim=self.dim,
+            dim=self.quantizer.features,
             num_speakers=self.num_speakers,
             downsampling=self.downsampling,
-            stacks=self.stacks,
-            layers=self.layers,
-            units=self.wavenet_units,
-            skip_units=self.skip_units,
-            dtype=self.dtype,
-            remat=self.remat,
+            wavenet=self.decoder,
         )
+
+    def summary(self, sample_rate: int | None) -> dict[str, str]:
+        """Return lines of `pretrained.summary` about the codes."""
+        samples = self.downsampling
+        lines = {"codes": f"one of K = {self.num_codes} for {samples} samples"}
+        if sample_rate is not None:
+            bits = sample_rate / samples * math.log2(self.num_codes)
+            lines["samples per second"] = f"{sample_rate:,}"
+            lines["bits of a second's codes"] = f"{bits:,.0f}"
+        return lines
+
+    def codebooks(self, params: Params) -> Float[Array, "C K D"] | None:
+        """Return the vector of each code; None where the quantizer has no table."""
+        return self.quantizer.codebooks(params.quantizer)
 
     def _code_mask(self, mask: Bool[Array, "B T"]) -> Bool[Array, "B N"]:
         return mask[:, :: self.downsampling]
 
-    def _objective(self, means, global_mask=None) -> Float[Array, ""]:
+    def _objective(self, means, quantized, global_mask=None) -> Float[Array, ""]:
         """Return equation 3 from the means of its terms, or a part's share of it."""
-        of_codes = None if global_mask is None else self._code_mask(global_mask)
-        terms = {
-            "reconstruction": metrics.value(means["reconstruction"], global_mask),
-            "codebook": metrics.value(means["codebook"], of_codes),
-            "commitment": metrics.value(means["commitment"], of_codes),
-        }
-        return terms["reconstruction"] + self._bottleneck.objective(terms)
+        code_mask = None if global_mask is None else self._code_mask(global_mask)
+        reconstruction = metrics.value(means["reconstruction"], global_mask)
+        losses = {n: metrics.value(means[n], code_mask) for n in quantized.losses}
+        return reconstruction + self.quantizer.total_loss(losses)
 
     def _metrics(self, quantized, nats, mask, code_mask) -> dict:
         counts = quantizers.usage(
@@ -324,10 +324,10 @@ class SpeechVQVAE(TrainedWithCodebook):
         )
         return {
             "reconstruction": metrics.mean_over(nats, mask),
-            "codebook": metrics.mean_over(quantized.codebook_loss[..., 0], code_mask),
-            "commitment": metrics.mean_over(
-                quantized.commitment_loss[..., 0], code_mask
-            ),
+            **{
+                name: metrics.mean_over(term[..., 0], code_mask)
+                for name, term in quantized.losses.items()
+            },
             "usage": metrics.CodeUsage(counts),
         }
 
@@ -335,12 +335,12 @@ class SpeechVQVAE(TrainedWithCodebook):
         require_shape("speakers", speakers, batch)
         if isinstance(speakers, jax.core.Tracer) or speakers.size == 0:
             return
-        # As in `require_range`: an array that jit only closes over has values.
+        # As in `require_range`: an array that jit closes over has known values.
         with jax.ensure_compile_time_eval():
             lowest, highest = int(speakers.min()), int(speakers.max())
         require(
             lowest >= 0 and highest < self.num_speakers,
             f"speakers must be numbers of {', '.join(self.speaker_names)} (0 ... "
             f"{self.num_speakers - 1}), got {lowest if lowest < 0 else highest}: "
-            "a speaker who was not in training can be encoded, not decoded as",
+            "speakers outside of train can be encoded, not decoded",
         )

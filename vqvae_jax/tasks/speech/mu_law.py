@@ -1,4 +1,4 @@
-"""Mu-law: 16 bits of sound in 256 values that are closer together near silence."""
+"""Mu-law companding: quantise audio to 256 values, spaced more finely near silence."""
 
 import math
 
@@ -11,12 +11,13 @@ MU = NUM_VALUES - 1
 
 
 def mu_law_encode(x: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
-    """Return the nearest of 256 values, int32, of samples in [-1, 1].
+    """Encode samples in [-1, 1] as the nearest of 256 values, int32.
 
-    Those outside are clipped. Silence becomes 128.
+    Samples outside [-1, 1] are clipped. Silence is encoded as 128.
 
-    f(x) = sign(x) ln(1 + μ|x|) / ln(1 + μ), μ = 255 (ITU-T G.711; WaveNet,
-    van den Oord et al. 2016, section 2.2), then [-1, 1] in 255 equal steps.
+    f(x) = sign(x) ln(1 + μ|x|) / ln(1 + μ) with μ = 255 (ITU-T G.711; WaveNet,
+    van den Oord et al. 2016, section 2.2), followed by uniform quantisation of [-1, 1]
+    in 255 steps.
     """
     x = jnp.clip(x.astype(jnp.float32), -1.0, 1.0)
     companded = jnp.sign(x) * jnp.log1p(MU * jnp.abs(x)) / math.log1p(MU)
@@ -24,12 +25,11 @@ def mu_law_encode(x: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
 
 
 def mu_law_decode(values: Integer[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Return the sample in [-1, 1], float32, that each of 256 values stands for.
+    """Decode each of 256 values to a float32 sample in [-1, 1].
 
-    The inverse of `mu_law_encode`: what is encoded and decoded stays within half a
-    step, measured after companding.
+    Inverts `mu_law_encode` up to half a quantisation step, measured after companding.
     """
-    # In 8 bits twice a value would not be twice as large.
+    # Cast first: doubling an 8-bit value would overflow.
     companded = (2 * values.astype(jnp.int32) - MU).astype(jnp.float32) / MU
     magnitude = jnp.expm1(jnp.abs(companded) * math.log1p(MU)) / MU
     return jnp.sign(companded) * magnitude

@@ -1,23 +1,24 @@
 """p(z): a WaveNet over the codes of utterances (section 4.3, unconditional speech).
 
-`SequencePrior` holds sizes and options, no arrays, and has the methods that the
-training loop asks of any model. A batch is a dict of `codes` `[B, N]`, `mask` `[B, N]`
-bool, False from each utterance's end on, and `speaker` `[B]`.
+`SequencePrior` holds sizes and options, no arrays, and implements `training.Model`. A
+batch is a dict of `codes` `[B, N]`, `mask` `[B, N]` bool, False after each utterance's
+end, and `speaker` `[B]`.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from vqvae_jax import likelihoods, metrics, sampling
-from vqvae_jax.models.base import TrainedByGradient, require_dtype
+from vqvae_jax import likelihoods, metrics, options, sampling
+from vqvae_jax.models.base import Shapes, TrainedByGradient
+from vqvae_jax.options import GIVEN
 from vqvae_jax.runtime.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.tasks.speech import queued_sampling
@@ -26,55 +27,45 @@ from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SequencePrior(TrainedByGradient):
-    """Sizes and options of a prior over sequences of codes.
+    """A WaveNet over sequences of codes.
 
     Attributes:
-      num_codes: K, taken from the VQ-VAE.
-      class_names: the speakers of train, taken from the codes.
-      conditional: whether the prior is told of the speaker.
-      latents: codes of a window to train on, and of what is drawn.
-      stacks: of the WaveNet.
-      layers: dilations of a stack: 1, 2, 4, ...
-      units: channels of the residual path.
-      skip_units: channels that the layers' outputs are summed in.
-      dropout: rate while training.
-      dtype: compute dtype, "float32" or "bfloat16".
-      remat: compute what lies inside layers again for the gradient instead of keeping
-        it: less memory, more time, the same results.
+      num_codes: K, the VQ-VAE's.
+      class_names: the speakers of train, the codes'.
+      conditional: whether the prior is conditioned on the speaker.
+      latents: codes of a training window, and of a sample.
+      network: the WaveNet's sizes.
     """
 
-    num_codes: int
-    class_names: tuple[str, ...] = ()
+    num_codes: Annotated[int, GIVEN, ">= 1"]
+    class_names: Annotated[tuple[str, ...], GIVEN] = ()
     conditional: bool = False
-    latents: int = 320
-    stacks: int = 2
-    layers: int = 8
-    units: int = 128
-    skip_units: int = 256
-    dropout: float = 0.0
-    dtype: str = "float32"
-    remat: bool = False
+    latents: Annotated[int, ">= 1"] = 320
+    network: WaveNet = WaveNet(layers=8, channels=128)
 
     def __post_init__(self):
-        """Check every option, so that a mistake is told before anything is built."""
-        sizes = ("num_codes", "latents", "stacks", "layers", "units", "skip_units")
-        for name in sizes:
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
-        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
+        """Check every option; UserError names the first wrong one."""
+        options.check(self)
         require(
             len(self.class_names) > 0 or not self.conditional,
-            "conditional must be False: the codes have no class_names to tell of",
+            "conditional must be False: the codes have no class_names",
         )
-        require_dtype(self.dtype)
+
+    def init_batch(self) -> Shapes:
+        """Return the shapes of a batch that `init` accepts."""
+        return {
+            "codes": jax.ShapeDtypeStruct((1, self.latents), jnp.int32),
+            "mask": jax.ShapeDtypeStruct((1, self.latents), bool),
+            "speaker": jax.ShapeDtypeStruct((1,), jnp.int32),
+        }
 
     @property
     def num_speakers(self) -> int:
-        """The speakers that the prior is told of, 0 if it is not."""
+        """Speakers that the prior is conditioned on, 0 for none."""
         return len(self.class_names) if self.conditional else 0
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Any:
-        """Initialise the WaveNet at random; its sizes depend on no batch."""
+        """Initialise the WaveNet at random; the batch is not read."""
         del batch
         speakers = jnp.zeros(1, jnp.int32) if self.conditional else None
         codes = jnp.zeros((1, 1), jnp.int32)
@@ -83,7 +74,7 @@ class SequencePrior(TrainedByGradient):
     def loss(
         self, params: Any, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, None]]:
-        """Return -log p(z) in nats a code that is not padding, with dropout."""
+        """Return -log p(z) in nats per code that is not padding, with dropout."""
         nats, bits = self._means(params, batch, key)
         loss = metrics.value(nats, batch.get("global_mask"))
         return loss, ({"bits_per_code": bits}, None)
@@ -107,7 +98,7 @@ class SequencePrior(TrainedByGradient):
           params: the prior's parameters.
           codes: the sequences.
           speakers: of each, if the prior is conditional.
-          mask: False from each sequence's end on, where any code may be.
+          mask: False after each sequence's end, where codes are ignored.
 
         Raises:
           UserError: the codes, speakers or mask do not fit this model.
@@ -141,23 +132,23 @@ class SequencePrior(TrainedByGradient):
     ) -> Int[Array, "B N"]:
         """Draw sequences of codes, at a cost linear in their length.
 
-        Compiled once for each number of samples and latents; temperature, top_p,
-        speakers and given codes may change without compiling again.
+        Compiled once for each number of samples and latents. Temperature, top_p,
+        speakers and given codes change without recompilation.
 
         Args:
           params: the prior's parameters.
           key: decides the draw.
-          num_samples: B.
+          num_samples: B, number of samples.
           speakers: of each sample, if the prior is conditional.
-          num_latents: N, `latents` if nothing says it.
+          num_latents: N, by default `latents`.
           temperature: below 1 for likelier, above 1 for more varied samples.
-          top_k: draw each code from the k likeliest.
-          top_p: draw each code from the likeliest that have this probability together.
-          given: codes to keep, -1 where they are to be drawn. Each code is drawn given
-            those before it: what is given further on does not influence it.
+          top_k: draw each code from the k most likely.
+          top_p: draw each code from the most likely with this total probability.
+          given: codes to keep, -1 at codes to draw. Each code is drawn given those
+            before it; given codes after it have no influence.
 
         Raises:
-          UserError: an option cannot be, or an array is not for this model.
+          UserError: an option is invalid, or an array does not fit this model.
         """
         self._check_params(params)
         sampling.require_drawable(temperature=temperature, top_k=top_k, top_p=top_p)
@@ -198,22 +189,14 @@ class SequencePrior(TrainedByGradient):
 
     @property
     def _network(self) -> WaveNet:
-        return WaveNet(
-            num_values=self.num_codes,
-            num_classes=self.num_speakers,
-            stacks=self.stacks,
-            layers=self.layers,
-            units=self.units,
-            skip_units=self.skip_units,
-            dropout=self.dropout,
-            dtype=jnp.dtype(self.dtype),
-            remat=self.remat,
+        return self.network.clone(
+            num_values=self.num_codes, num_classes=self.num_speakers
         )
 
     def _means(
         self, params, batch: Mapping[str, Array], dropout_key=None
     ) -> tuple[metrics.Mean, metrics.Mean]:
-        """Return nats and bits a code."""
+        """Return nats and bits per code."""
         mask = batch["mask"]
         speakers = batch["speaker"] if self.conditional else None
         nats = -self._log_p(params, batch["codes"], mask, speakers, dropout_key)
@@ -224,7 +207,7 @@ class SequencePrior(TrainedByGradient):
         self, params, codes, mask, speakers, dropout_key=None
     ) -> Float[Array, "B N"]:
         """Return log p of each code given those before it; 0 in padding."""
-        # Whatever padding holds, NaN must not come of it, nor of its gradient.
+        # Padding must not produce NaN, nor its gradient.
         codes = jnp.where(mask, codes, 0)
         speakers = None if speakers is None else jnp.asarray(speakers)
         rngs = {} if dropout_key is None else {"dropout": dropout_key}
@@ -235,17 +218,18 @@ class SequencePrior(TrainedByGradient):
 
     def _check_params(self, params):
         network = params["params"]
-        codes, units = network["embedding"]["embedding"].shape
-        skip_units = network["to_logits"]["kernel"].shape[0]
+        codes, channels = network["embedding"]["embedding"].shape
+        skip_channels = network["to_logits"]["kernel"].shape[0]
         layers = sum(name.startswith("stack_") for name in network)
         of_speakers = network["stack_0"].get("of_labels")
         speakers = of_speakers["kernel"].shape[0] if of_speakers else 0
-        found = codes, units, skip_units, layers, speakers
-        own = self.num_codes, self.units, self.skip_units
-        expected = *own, self.stacks * self.layers, self.num_speakers
+        found = codes, channels, skip_channels, layers, speakers
+        own = self.num_codes, self.network.channels, self.network.skip_channels
+        layers = self.network.stacks * self.network.layers
+        expected = *own, layers, self.num_speakers
         require(
             found == expected,
-            "params are for (codes, units, skip units, layers, speakers) = "
+            "params are for (codes, channels, skip channels, layers, speakers) = "
             f"{found}, this prior has {expected}",
         )
 
@@ -254,7 +238,7 @@ class SequencePrior(TrainedByGradient):
             (speakers is not None) == self.conditional,
             f"speakers are needed, one of {self.num_speakers} for each sequence"
             if self.conditional
-            else "speakers were given to a prior that is not told of them",
+            else "speakers were given to an unconditional prior",
         )
         if speakers is not None:
             require_shape("speakers", speakers, batch)
@@ -262,10 +246,10 @@ class SequencePrior(TrainedByGradient):
 
 
 def _check_ends(mask) -> None:
-    """Raise UserError unless a mask is True up to an end, and False from there on."""
+    """Raise UserError unless a mask is True up to an end and False after it."""
     if not isinstance(mask, jax.core.Tracer):
         mask = np.asarray(mask)
         require(
             not (mask[:, 1:] & ~mask[:, :-1]).any(),
-            "mask must be False from each sequence's end on, got True behind False",
+            "mask must be False after each sequence's end, got True after False",
         )

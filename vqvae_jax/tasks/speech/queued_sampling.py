@@ -1,8 +1,8 @@
-"""Sampling from a WaveNet at a cost that does not grow with its receptive field.
+"""Sample from a WaveNet at a cost per step independent of its receptive field.
 
-Each layer keeps a queue of what it still sees (Paine et al., *Fast WaveNet Generation
-Algorithm*, 2016). What a condition adds to the layers is computed once for each of its
-features, before anything is drawn.
+Each layer keeps a queue of the inputs it still needs (Paine et al., *Fast WaveNet
+Generation Algorithm*, 2016). The terms that a condition adds to the layers are computed
+once per feature, before sampling.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from vqvae_jax.sampling.categorical import (
     FREE,
     Adjust,
-    choose,
+    sample_categorical,
     truncated,
 )
 from vqvae_jax.tasks.speech.wavenet import UNCONDITIONAL, SequenceCondition, WaveNet
 
-# Logits [B, K] and a step's inputs -> values [B], and what to keep of the step.
+# (logits [B, K], inputs of a step) -> (values [B], output of the step).
 Step = Callable[[Any, Any], tuple[Int[Array, " B"], Any]]
 
 
@@ -35,27 +35,27 @@ def queued(
     adjust: Adjust = truncated,
     given: Int[Array, "B T"] | None = None,
 ) -> Int[Array, "B T"]:
-    """Draw sequences of values, one after the other.
+    """Sample sequences of values, one step after the other.
 
     Args:
-      network: says what to compute, `params` with which parameters.
-      params: the network's.
-      key: each step draws with a key of its own.
+      network: the WaveNet.
+      params: its parameters.
+      key: split into one key per step.
       shape: `(B, T)`.
-      condition: of these sequences.
-      adjust: logits `[B, K]` of a step -> those to draw from.
-      given: values that are not drawn; -1 where they are.
+      condition: the condition of the sequences.
+      adjust: maps the logits `[B, K]` of a step to the logits to sample from.
+      given: values to keep; -1 where values are sampled.
 
     Raises:
-      UserError: the condition is not what the network was built for.
+      UserError: if the condition does not match the network.
     """
     length = shape[1]
     if given is None:
         given = jnp.full(shape, FREE, jnp.int32)
 
     def step(logits, inputs):
-        key, given_here = inputs
-        value = choose(adjust, logits, key, given_here)
+        key, given_values = inputs
+        value = sample_categorical(adjust, logits, key, given_values)
         return value, value
 
     inputs = jax.random.split(key, length), given.T
@@ -69,22 +69,26 @@ def ancestral(
     shape: tuple[int, int],
     adjust: Adjust = truncated,
 ) -> Int[Array, "B T"]:
-    """Draw sequences with all logits computed anew for each value: those of `queued`.
+    """Sample the sequences of `queued`, recomputing all logits at each step.
 
     Args:
-      logits_fn: values `[B, T]` -> logits `[B, T, K]`, those of a step from the values
-        before it only.
-      key: each step draws with a key of its own.
+      logits_fn: maps values `[B, T]` to logits `[B, T, K]`; the logits of a step depend
+        on earlier values only.
+      key: split into one key per step.
       shape: `(B, T)`.
-      adjust: logits `[B, K]` of a step -> those to draw from.
+      adjust: maps the logits `[B, K]` of a step to the logits to sample from.
     """
     batch, length = shape
     free = jnp.full((batch,), FREE, jnp.int32)
 
     def draw(values, inputs):
         step, key = inputs
-        here = lax.dynamic_index_in_dim(logits_fn(values), step, axis=1, keepdims=False)
-        return values.at[:, step].set(choose(adjust, here, key, free)), None
+        logits = lax.dynamic_index_in_dim(
+            logits_fn(values), step, axis=1, keepdims=False
+        )
+        return values.at[:, step].set(
+            sample_categorical(adjust, logits, key, free)
+        ), None
 
     start = jnp.zeros(shape, jnp.int32)
     inputs = jnp.arange(length), jax.random.split(key, length)
@@ -100,17 +104,18 @@ def walk(
     shape: tuple[int, int],
     condition: SequenceCondition = UNCONDITIONAL,
 ) -> Any:
-    """Go through sequences in order, and do at each step what `step` says.
+    """Run the network step by step, and call `step` to choose the value of each step.
 
     Args:
-      network: says what to compute, `params` with which parameters.
-      params: the network's.
-      step: from the logits of a step and its inputs to its values and its output.
-      inputs: pytree of arrays `[T, ...]`.
+      network: the WaveNet.
+      params: its parameters.
+      step: maps the logits and the inputs of a step to its values and its output.
+      inputs: pytree of arrays `[T, ...]`, the inputs of each step.
       shape: `(B, T)`.
-      condition: of these sequences.
+      condition: the condition of the sequences.
 
-    Returns the outputs, `[T, ...]`.
+    Returns:
+      The outputs of all steps, `[T, ...]`.
     """
     batch, length = shape
     network.check(shape, condition)
@@ -118,7 +123,7 @@ def walk(
     def apply(method, *arguments):
         return network.apply(params, *arguments, method=method)
 
-    # One block of steps for each of the features; without features one block is all.
+    # One block of steps per feature; without features, a single block.
     block = network.steps_per_feature if network.feature_channels else length
     guides = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), apply("guides", condition))
     count = -(-length // block)
@@ -129,23 +134,23 @@ def walk(
         padded = jnp.concatenate([x, jnp.repeat(x[-1:], spare, axis=0)]) if spare else x
         return padded.reshape(count, block, *x.shape[1:])
 
-    def one_block(carry, of_block):
-        number_of_steps, of_steps, guides = of_block
+    def one_block(carry, block_inputs):
+        block_steps, block_of_inputs, guides = block_inputs
 
-        def one_step(carry, of_step):
+        def one_step(carry, step_inputs):
             queues, previous = carry
-            number, step_inputs = of_step
+            number, inputs = step_inputs
             queues, logits = apply("next_value", queues, number, previous, guides)
-            value, output = step(logits, step_inputs)
+            value, output = step(logits, inputs)
             return (queues, apply("embed", value)), output
 
-        return lax.scan(one_step, carry, (number_of_steps, of_steps))
+        return lax.scan(one_step, carry, (block_steps, block_of_inputs))
 
     queues = tuple(
-        jnp.zeros((dilation + 1, batch, network.units), network.dtype)
+        jnp.zeros((dilation + 1, batch, network.channels), network.dtype)
         for dilation in network.dilations
     )
-    previous = jnp.zeros((batch, network.units), network.dtype)
+    previous = jnp.zeros((batch, network.channels), network.dtype)
     _, outputs = lax.scan(
         one_block,
         (queues, previous),

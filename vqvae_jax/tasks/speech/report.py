@@ -1,4 +1,4 @@
-"""The page of a model of speech: what was said, by whom, and what codes mean."""
+"""The report on a model of speech: utterances, voices and phonemes."""
 
 from collections.abc import Mapping
 
@@ -7,8 +7,8 @@ import numpy as np
 from vqvae_jax.data.source import read_many
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.report import figures
-from vqvae_jax.report.build import NAMES, learning_curves
-from vqvae_jax.report.codebook import codebook_section
+from vqvae_jax.report.build import learning_curves
+from vqvae_jax.report.codebook import codebook_sections
 from vqvae_jax.report.page import (
     Picture,
     Section,
@@ -20,37 +20,37 @@ from vqvae_jax.runtime import npz_schemas
 from vqvae_jax.runtime.safe_io import read_arrays
 from vqvae_jax.tasks.speech import sound
 from vqvae_jax.tasks.speech.dataset import SpeechDataset
-from vqvae_jax.training.run_name import run_name
-from vqvae_jax.workdir import Workdir, restore
+from vqvae_jax.training.logging import run_name
+from vqvae_jax.workdir import Workdir
 
-# A minute of speech on the page is two megabytes; `samples/` has all of it.
+# A minute of audio takes two megabytes of the page; all of it is in `samples/`.
 _SHOWN = 4
 _DRAWN = 6
 
 
-def build_speech(
+def build_speech_page(
     workdir: Workdir, experiment: Experiment, dataset: SpeechDataset
 ) -> str:
     """Return the report as one HTML page.
 
     Raises:
-      UserError: an earlier stage has not left its results.
+      UserError: results of an earlier stage are missing.
     """
     samples = workdir.read_samples(npz_schemas.CONVERSIONS)
-    config, results = workdir.read_json(workdir.config), workdir.read_results()
-    model, params = restore(workdir.path)
+    config, results = workdir.read_config(), workdir.read_results()
+    model, params = workdir.restore()
     sections = [
         *paper_section(config, results),
-        _codes_matter(results),
+        _code_use(results),
         *([_voices(results)] if "speaker_chance_accuracy" in results else []),
         *_utterances(samples, dataset),
-        *([_drawn(samples, dataset)] if "drawn_audio" in samples else []),
+        *([_samples(samples, dataset)] if "drawn_audio" in samples else []),
         *([_phonemes(workdir)] if workdir.phones.exists() else []),
-        codebook_section(workdir, params),
+        *codebook_sections(workdir, model, params),
         *learning_curves(workdir),
     ]
     return render(
-        f"{NAMES[experiment.kind]}: {run_name(workdir.path)}",
+        f"{experiment.spec.title}: {run_name(workdir.path)}",
         results=results,
         sections=sections,
         config=config,
@@ -61,11 +61,11 @@ def build_speech(
     )
 
 
-def _codes_matter(results: Mapping[str, float]) -> Section:
-    """Return the table of bits with the utterance's own codes and with others."""
+def _code_use(results: Mapping[str, float]) -> Section:
+    """Return the table of bits given an utterance's own codes and other codes."""
     text = (
-        "Bits per sample of the test utterances, given the speaker and these codes. "
-        "Where all cost the same, the decoder ignores its codes."
+        "Bits per sample of the test utterances given the speaker and these codes. "
+        "Equal costs mean that the decoder ignores its codes."
     )
     rows = [
         (name, f"{results[f'test_bits_per_sample{codes}']:.3f}")
@@ -77,38 +77,38 @@ def _codes_matter(results: Mapping[str, float]) -> Section:
         )
     ]
     head = ("", "bits per sample")
-    return Section("Does the decoder listen to the codes?", text, [], (head, *rows))
+    return Section("Does the decoder use the codes?", text, [], (head, *rows))
 
 
 def _voices(results: Mapping[str, float]) -> Section:
-    """Return the table of whom a classifier of real speech hears."""
+    """Return the table of a speaker classifier's accuracies."""
     text = (
-        "A logistic regression on the cepstra of real utterances of train names the "
-        "speaker: as they are, and all in white noise as loud as they are, in which "
-        "the noise that a decoder adds tells nothing."
+        "The accuracy of a logistic regression on the cepstra of real train "
+        "utterances. It is trained and tested on clean audio, and on audio in white "
+        "noise of equal power, which masks the decoder's own noise."
     )
     rows = [
         (name, *(f"{results[key]:.1%}" for key in keys))
         for name, keys in (
-            ("real utterances", _twice("real")),
-            ("decoded in their own voice", _twice("same_voice")),
-            ("converted, the target", _twice("converted")),
+            ("real utterances", _accuracy_keys("real")),
+            ("decoded in their own voice", _accuracy_keys("same_voice")),
+            ("converted, target speaker", _accuracy_keys("converted")),
             ("chance", ("speaker_chance_accuracy",) * 2),
         )
         if results.keys() >= set(keys)
     ]
-    head = ("", "named", "named in noise")
-    return Section("Whose voice is it?", text, [], (head, *rows))
+    head = ("", "accuracy", "accuracy in noise")
+    return Section("Speaker identity", text, [], (head, *rows))
 
 
-def _twice(name: str) -> tuple[str, str]:
+def _accuracy_keys(name: str) -> tuple[str, str]:
     return f"{name}_speaker_accuracy", f"{name}_speaker_accuracy_in_noise"
 
 
 def _utterances(
     samples: dict[str, np.ndarray], dataset: SpeechDataset
 ) -> list[Section]:
-    """Return a section for each of some test utterances, and of what became of it."""
+    """Return a section for each of the first utterances, with its syntheses."""
     names, rate = dataset.speaker_names, dataset.sample_rate
     originals = read_many(dataset.test, samples["index"][:_SHOWN].tolist())
     sections = []
@@ -116,30 +116,32 @@ def _utterances(
         original, speaker = utterance["audio"], int(utterance["speaker"])
         by = f"by {names[speaker]}" if speaker >= 0 else "by a speaker unknown to train"
         clips, titles = [original], [f"Original, {by}"]
-        for said, voice in zip(
+        for decoded, voice in zip(
             samples["audio"][number], samples["voices"][number].tolist(), strict=True
         ):
-            clips.append(said[: len(original)])
+            clips.append(decoded[: len(original)])
             titles.append(
                 "Decoded, same speaker"
                 if voice == speaker
                 else f"Converted to {names[voice]}"
             )
         text = (
-            "Drawn from the decoder given the codes, sample after sample."
+            "Drawn from the decoder given the codes, sample by sample."
             if number == 0
             else ""
         )
         heading, alt = f"Test utterance {number + 1}", "; ".join(titles)
-        sections.append(_heard(heading, text, clips, titles, alt=alt, rate=rate))
+        sections.append(
+            _audio_section(heading, text, clips, titles, alt=alt, rate=rate)
+        )
     return sections
 
 
-def _drawn(samples: dict[str, np.ndarray], dataset: SpeechDataset) -> Section:
+def _samples(samples: dict[str, np.ndarray], dataset: SpeechDataset) -> Section:
     names = dataset.speaker_names
-    return _heard(
-        "Speech from nothing",
-        "Codes drawn from the prior, said by the decoder.",
+    return _audio_section(
+        "Unconditional samples",
+        "Codes drawn from the prior, decoded to audio.",
         list(samples["drawn_audio"][:_DRAWN]),
         [f"As {names[v]}" for v in samples["drawn_voices"][:_DRAWN].tolist()],
         alt="drawn speech",
@@ -147,7 +149,7 @@ def _drawn(samples: dict[str, np.ndarray], dataset: SpeechDataset) -> Section:
     )
 
 
-def _heard(
+def _audio_section(
     heading: str,
     text: str,
     clips: list[np.ndarray],
@@ -156,7 +158,7 @@ def _heard(
     alt: str,
     rate: int,
 ) -> Section:
-    """Return a section of clips to be played and seen."""
+    """Return a section of spectrograms and audio players."""
     picture = Picture(
         figures.svg(sound.spectrograms(clips, titles, rate=rate)),
         f"Spectrograms: {alt}",
@@ -171,14 +173,14 @@ def _heard(
 def _phonemes(workdir: Workdir) -> Section:
     arrays = read_arrays(workdir.phones, {"confusion": "i P P", "phone_names": "U P"})
     counts, names = arrays["confusion"], arrays["phone_names"].tolist()
-    said = counts.sum(axis=1) > 0
-    kept = [name for name, is_said in zip(names, said, strict=True) if is_said]
+    occurs = counts.sum(axis=1) > 0
+    kept = [name for name, is_kept in zip(names, occurs, strict=True) if is_kept]
     picture = Picture(
-        figures.svg(figures.confusion(counts[said][:, said], kept)),
-        "Confusion of phonemes: a row a true one, a column what its codes mean",
+        figures.svg(figures.confusion(counts[occurs][:, occurs], kept)),
+        "Confusion matrix of phonemes: a row per true phoneme, a column per prediction",
     )
     text = (
-        "Each code stands for the phoneme that it occurs with most often in train. A "
-        "row is a phoneme of test; its cells are what its codes were taken for."
+        "Each code predicts the phoneme that it occurs with most often in train. A row "
+        "is a phoneme of test; its cells are the predictions of its codes."
     )
     return Section("Phonemes from codes", text, [picture])

@@ -1,4 +1,4 @@
-"""Sound for a page: WAV files, and pictures of what is in them."""
+"""Audio for the report: WAV files and spectrograms."""
 
 import io
 from collections.abc import Sequence
@@ -8,26 +8,26 @@ from jaxtyping import Float, Int16
 
 from vqvae_jax.report import figures
 from vqvae_jax.runtime.errors import require
-from vqvae_jax.tasks.speech.audio import imported
+from vqvae_jax.runtime.extras import imported
 
 _FULL_SCALE = 2**15
-# Long enough to tell the harmonics of a voice apart, short enough for its syllables.
+# Long enough to resolve the harmonics of a voice, short enough for its syllables.
 _WINDOW_SECONDS = 0.025
-# dB below the loudest that are still told apart.
+# Dynamic range of the colours, in dB below the peak.
 _RANGE = 70
-# dB that count as the loudest where all is quieter: silence is to stay dark.
+# Lower bound of the peak in dB, so that silence stays dark.
 _LEAST_PEAK = -50
-# Letters that fit above a picture.
+# Characters that fit above a spectrogram.
 _TITLE = 56
-# An amplitude below all that 16 bits can hold.
+# An amplitude below the resolution of 16 bits.
 _SILENCE = 1e-6
 
 
 def wav(audio: Int16[np.ndarray, " T"], *, rate: int) -> bytes:
-    """Return a WAV file of 16-bit samples, as they are.
+    """Return 16-bit samples as the bytes of a WAV file, unchanged.
 
     Raises:
-      UserError: soundfile is not installed.
+      UserError: if soundfile is not installed.
     """
     soundfile = imported("soundfile", purpose="to write recordings")
     buffer = io.BytesIO()
@@ -38,25 +38,25 @@ def wav(audio: Int16[np.ndarray, " T"], *, rate: int) -> bytes:
 def spectrograms(
     clips: Sequence[Int16[np.ndarray, " _"]], titles: Sequence[str], *, rate: int
 ) -> figures.Figure:
-    """Plot clips below each other, time against frequency.
+    """Plot the spectrograms of clips below each other.
 
-    All share the time axis and the colours of dB, in which a sine at full scale has 0.
+    All share the time axis and the colour scale in dB. A sine at full scale has 0 dB.
 
     Args:
-      clips: of any lengths.
-      titles: one for each; what is too long is cut.
-      rate: Hz.
+      clips: samples, of any lengths.
+      titles: one title per clip; long titles are truncated.
+      rate: sample rate in Hz.
 
     Raises:
-      UserError: there are no clips.
+      UserError: if there are no clips.
     """
     require(len(clips) > 0, "spectrograms need at least one clip, got none")
     window = 2 ** round(np.log2(_WINDOW_SECONDS * rate))
     pictures = [_decibels(clip, window) for clip in clips]
     peak = max(_LEAST_PEAK, *(picture.max() for picture in pictures))
-    # A clip of nothing has a width all the same.
+    # Give empty clips a width too.
     seconds = [max(window, len(clip)) / rate for clip in clips]
-    # No wider, so that a phone does not make the text too small to read.
+    # A wider figure would make the text too small to read on a phone.
     figure = figures.new_figure(5.0, 0.5 + 1.1 * len(clips))
     rows = figure.subplots(len(clips), sharex=True, squeeze=False)[:, 0]
     for axes, title, width, picture in zip(
@@ -94,10 +94,10 @@ def _cut(title: str) -> str:
 def _decibels(
     clip: Int16[np.ndarray, " _"], window: int
 ) -> Float[np.ndarray, "frequencies times"]:
-    """Return the short-time spectrum, of frames around times from the start on."""
+    """Return the short-time spectrum in dB of windows centred from the first sample."""
     samples = np.pad(clip / _FULL_SCALE, window // 2)
     frames = np.lib.stride_tricks.sliding_window_view(samples, window)[:: window // 4]
     taper = np.hanning(window)
-    # Half of a sine's amplitude is at the negative frequency, which is left out.
+    # Half of a sine's amplitude is at the negative frequency, which rfft omits.
     amplitudes = 2 * np.abs(np.fft.rfft(frames * taper)).T / taper.sum()
     return 20 * np.log10(np.maximum(amplitudes, _SILENCE))

@@ -1,4 +1,4 @@
-"""Let test utterances be said by their own and by other speakers, and keep them."""
+"""Test utterances decoded in their own and in other voices."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,28 +11,27 @@ from jaxtyping import Int, Int16
 from vqvae_jax.data.source import (
     Example,
     Source,
+    evenly_spaced,
     read_columns,
     read_many,
     stack,
 )
+from vqvae_jax.pipeline.run import Context
 from vqvae_jax.pipeline.samples import file_name, rows_to_draw
-from vqvae_jax.pipeline.stage import Context
-from vqvae_jax.report.build import spread
 from vqvae_jax.tasks.speech.sound import wav
 from vqvae_jax.tasks.speech.utterances import UNKNOWN
 from vqvae_jax.training import sharding
-from vqvae_jax.workdir import restore, restore_second
 
-# Key, codes [B, N], how many of them count [B] and speakers [B] -> audio [B, T].
-Say = Callable[[jax.Array, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+# Key, codes [B, N], their numbers [B] and speakers [B] -> audio [B, T].
+Synthesise = Callable[[jax.Array, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Chosen(NamedTuple):
-    """Utterances of test to be said anew.
+    """Utterances of test to synthesise.
 
-    rows: `[M]`, which of the split's codes.
-    voices: `[M, 2]`, as whom: first as the speaker's own voice, where train knows it,
-        then as another's.
+    rows: `[M]`, indices of the split's codes.
+    voices: `[M, 2]`, speakers to decode with: the utterance's own if train has it, then
+      another one.
     """
 
     rows: Int[np.ndarray, " M"]
@@ -40,29 +39,30 @@ class Chosen(NamedTuple):
 
 
 def sample_speech(context: Context) -> None:
-    """Decode the codes of test utterances, and codes drawn from the prior, to sound.
+    """Decode codes of test utterances, and codes drawn from the prior, to audio.
 
-    `samples.npz` has, for M utterances of the test split: `index` [M], `speakers` [M],
-    `codes` [M, N], of which `code_lengths` [M] count; `voices` [M, 2], as whom each was
-    decoded, and `audio` [M, 2, T]. Where a prior follows, `drawn_codes`, `drawn_voices`
-    and `drawn_audio` are what it made of nothing. `samples/` has them as WAV.
+    For M utterances of the test split, `samples.npz` has `index` [M], `speakers` [M],
+    `codes` [M, N] with their numbers `code_lengths` [M], `voices` [M, 2], the speakers
+    that each was decoded with, and `audio` [M, 2, T]. With a prior, `drawn_codes`,
+    `drawn_voices` and `drawn_audio` are samples of codes, voices and audio. All audio
+    is also written to `samples/` as WAV.
     """
     workdir, experiment, dataset = context
     config = experiment.samples
-    model, params = restore(workdir.path)
-    workdir.require_same_codebook(params)
+    model, params = workdir.restore()
+    workdir.require_same_codebook(model, params)
     params = sharding.put_replicated(params, sharding.data_mesh())
-    options = config.without_labels
+    options = config.draw_options_without_labels
 
     @jax.jit
     def decode(params, key, codes, mask, speakers):
         return model.decode(params, key, codes, mask=mask, speakers=speakers, **options)
 
-    say_key, prior_key, drawn_key = jax.random.split(
+    test_key, prior_key, drawn_key = jax.random.split(
         jax.random.key(experiment.seed + 2), 3
     )
 
-    def say(key, codes, lengths, speakers):
+    def synthesise(key, codes, lengths, speakers):
         mask = np.arange(codes.shape[1]) < lengths[:, None]
         return np.asarray(decode(params, key, codes, mask, speakers))
 
@@ -71,9 +71,9 @@ def sample_speech(context: Context) -> None:
     )
     test = stack(read_many(workdir.codes("test"), chosen.rows.tolist()))
     codes = test["codes"][:, : int(test["length"].max()), 0]
-    audio, speed = say_all(
-        say,
-        say_key,
+    audio, speed = synthesise_all(
+        synthesise,
+        test_key,
         np.repeat(codes, 2, axis=0),
         np.repeat(test["length"], 2),
         chosen.voices.reshape(-1),
@@ -87,8 +87,8 @@ def sample_speech(context: Context) -> None:
         "voices": chosen.voices,
         "audio": audio.reshape(len(codes), 2, -1),
     }
-    if experiment.second is not None:
-        prior, prior_params = restore_second(workdir.path, experiment.second)
+    if experiment.second_stage is not None:
+        prior, prior_params = workdir.restore(experiment.second_stage)
         voices = np.arange(config.num_samples, dtype=np.int32) % model.num_speakers
         size = min(config.batch_size, len(voices))
         starts = range(0, len(voices), size)
@@ -97,7 +97,7 @@ def sample_speech(context: Context) -> None:
                 prior_params,
                 key,
                 num_samples=size,
-                # The last batch draws some again, so that all have one size.
+                # The last batch repeats speakers, so that all batches have one size.
                 speakers=np.resize(voices[start:], size) if prior.conditional else None,
                 **options,
             )
@@ -107,8 +107,8 @@ def sample_speech(context: Context) -> None:
         ]
         arrays["drawn_codes"] = np.concatenate(drawn)[: len(voices)]
         arrays["drawn_voices"] = voices
-        arrays["drawn_audio"], _ = say_all(
-            say,
+        arrays["drawn_audio"], _ = synthesise_all(
+            synthesise,
             drawn_key,
             arrays["drawn_codes"],
             np.full(len(voices), prior.latents),
@@ -124,10 +124,10 @@ def sample_speech(context: Context) -> None:
 def choose_utterances(
     codes: Source | Sequence[Example], n: int, *, num_speakers: int
 ) -> Chosen:
-    """Choose up to n utterances, and as whom each is to be said.
+    """Choose up to n utterances, and the speakers to decode each with.
 
-    Where another speaker of train says the same sentence too, the utterance is chosen
-    first and that speaker is the other voice: what becomes of it can be compared.
+    Utterances whose sentence is also spoken by another speaker of train are preferred.
+    That speaker is then the other voice, so that the conversion can be compared.
     """
     columns = read_columns(codes, "speaker", "sentence", "index")
     speakers, sentences = columns["speaker"], columns["sentence"]
@@ -140,19 +140,19 @@ def choose_utterances(
     order = np.argsort(columns["index"], kind="stable").tolist()
     comparable = [row for row in order if known[row] and len(others(row))]
     pool = comparable or order
-    rows = [pool[place] for place in spread(len(pool), n)]
+    rows = [pool[index] for index in evenly_spaced(len(pool), n)]
     voices = np.zeros((len(rows), 2), np.int32)
-    for place, row in enumerate(rows):
-        own = speakers[row] if speakers[row] != UNKNOWN else place % num_speakers
+    for index, row in enumerate(rows):
+        own = speakers[row] if speakers[row] != UNKNOWN else index % num_speakers
         choices = others(row) if known[row] else []
         if not len(choices):
             choices = [s for s in range(num_speakers) if s != own] or [own]
-        voices[place] = own, choices[place % len(choices)]
+        voices[index] = own, choices[index % len(choices)]
     return Chosen(np.array(rows), voices)
 
 
-def say_all(
-    say: Say,
+def synthesise_all(
+    synthesise: Synthesise,
     key: jax.Array,
     codes: Int[np.ndarray, "M N"],
     lengths: Int[np.ndarray, " M"],
@@ -160,24 +160,25 @@ def say_all(
     *,
     batch_size: int,
 ) -> tuple[Int16[np.ndarray, "M T"], float]:
-    """Return what is said, and how many samples of sound a second were made.
+    """Synthesise in batches; return the audio, and the speed in samples per second.
 
-    The speed leaves out the batch that compiles; NaN if there was no other.
+    The speed excludes the first batch, which includes the compilation; it is NaN if
+    there is only one batch.
     """
     count, size = len(codes), min(batch_size, len(codes))
     starts = range(0, count, size)
-    said, seconds = [], []
+    audio, seconds = [], []
     with rows_to_draw(len(starts), 1) as (_, finish_batch):
         keys = jax.random.split(key, len(starts))
         for key, first in zip(keys, starts, strict=True):
-            # The last batch says some again, so that all have one size.
+            # The last batch repeats utterances, so that all batches have one size.
             rows = (first + np.arange(size)) % count
             start = time.perf_counter()
-            said.append(say(key, codes[rows], lengths[rows], speakers[rows]))
-            seconds.append((time.perf_counter() - start) / said[-1].size)
+            audio.append(synthesise(key, codes[rows], lengths[rows], speakers[rows]))
+            seconds.append((time.perf_counter() - start) / audio[-1].size)
             finish_batch()
     speed = 1 / np.median(seconds[1:]) if seconds[1:] else np.nan
-    return np.concatenate(said)[:count], float(speed)
+    return np.concatenate(audio)[:count], float(speed)
 
 
 def _write_sounds(context: Context, arrays: dict[str, np.ndarray]) -> None:
@@ -191,12 +192,12 @@ def _write_sounds(context: Context, arrays: dict[str, np.ndarray]) -> None:
     for number, utterance in enumerate(originals):
         audio = utterance["audio"]
         write(f"{number:04d}_original", audio)
-        for said, voice in zip(
+        for decoded, voice in zip(
             arrays["audio"][number], arrays["voices"][number], strict=True
         ):
             kind = "as_itself" if voice == arrays["speakers"][number] else "converted"
             name = file_name(names, int(voice))
-            write(f"{number:04d}_{kind}_{name}", said[: len(audio)])
+            write(f"{number:04d}_{kind}_{name}", decoded[: len(audio)])
     for number, audio in enumerate(arrays.get("drawn_audio", ())):
         name = file_name(names, int(arrays["drawn_voices"][number]))
         write(f"{number:04d}_drawn_{name}", audio)

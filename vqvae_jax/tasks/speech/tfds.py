@@ -1,7 +1,8 @@
-"""TensorFlow Datasets sets of speech, read from array_record without TensorFlow.
+"""Speech data sets of TFDS, read from array_record without TensorFlow.
 
-VCTK, LibriSpeech and others that have a feature `speech`, and the embedded `speech`.
-TFDS prepares the first two with TensorFlow, pydub and ffmpeg; `speech` needs none.
+Supports VCTK, LibriSpeech, other sets with a feature `speech` or `audio`, and the
+project's synthetic set `speech`. TFDS needs TensorFlow, pydub and ffmpeg to prepare
+VCTK and LibriSpeech; `speech` needs none of them.
 """
 
 import functools
@@ -21,14 +22,16 @@ from vqvae_jax.data.tfds import (
     records,
 )
 from vqvae_jax.runtime.errors import require
+from vqvae_jax.runtime.extras import imported
 from vqvae_jax.tasks.speech import audio, phones
+from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
 from vqvae_jax.tasks.speech.utterances import UNKNOWN, SpeechSplits, Utterances
 
 _AUDIO = ("speech", "audio")
 _SPEAKER = ("speaker", "speaker_id")
 _SAMPLE_SIZE = np.dtype(np.int16).itemsize
-# The first of a role's entries whose splits are all there. LibriSpeech's are its clean
-# speech: 460 hours of train.
+# For each split, use the first entry that the set provides completely. LibriSpeech uses
+# only its clean speech: 460 hours of train.
 _SPLITS = {
     "train": (("train",), ("train_clean100", "train_clean360"), ("train_clean100",)),
     "validation": (("validation",), ("dev_clean",)),
@@ -36,12 +39,19 @@ _SPLITS = {
 }
 
 
+def open_splits(config: SpeechDataConfig) -> SpeechSplits:
+    """Open the set of a `data` section with `open_speech_tfds`."""
+    return open_speech_tfds(
+        config.name, data_dir=config.data_dir, sample_rate=config.sample_rate
+    )
+
+
 def open_speech_tfds(name: str, *, data_dir: str, sample_rate: int) -> SpeechSplits:
-    """Open the TFDS set `name`, prepared as array_record in `data_dir` if it is not.
+    """Open the TFDS set `name` in `data_dir`, preparing it as array_record if needed.
 
     Raises:
-        UserError: no such set, it cannot be prepared or read here, or it holds no
-            speech.
+        UserError: if the set does not exist, cannot be prepared or read, or contains
+            no speech.
     """
     builder = prepared_builder(
         name, data_dir, instead="choose data.name='speech' for eSpeak's voices"
@@ -71,13 +81,13 @@ def open_speech_tfds(name: str, *, data_dir: str, sample_rate: int) -> SpeechSpl
             from_rate=_rate(builder),
             sample_rate=sample_rate,
         )
-        # What cannot be read at all is told now.
+        # Fail now if the records are unreadable.
         sources[role][0]
     return SpeechSplits(sources, speaker_names, phone_names)
 
 
 class SpeechTfdsSource:
-    """One split: records of serialised `tf.train.Example`s, decoded on access."""
+    """One split of serialised `tf.train.Example` records, decoded on access."""
 
     def __init__(
         self,
@@ -110,7 +120,7 @@ class SpeechTfdsSource:
         samples = _decoded(features[self._audio_key])
         require(
             len(samples) >= audio.MIN_SECONDS * self._from_rate,
-            f"{self._name}: utterance {index} holds {len(samples)} samples at "
+            f"{self._name}: utterance {index} contains {len(samples)} samples at "
             f"{self._from_rate} Hz; expected at least {audio.MIN_SECONDS} s",
         )
         if self._from_rate != self._sample_rate or samples.dtype != np.int16:
@@ -132,9 +142,9 @@ class SpeechTfdsSource:
 
     @functools.cached_property
     def lengths(self) -> Int64[np.ndarray, " n"]:
-        """The number of samples of each utterance, once resampled.
+        """The number of samples of each utterance, after resampling.
 
-        All records are read for it, when it is asked for first.
+        The first access reads all records.
         """
         with readable(self._name):
             lengths = [
@@ -160,23 +170,23 @@ class SpeechTfdsSource:
 def _features(record: bytes) -> Any:
     from tensorflow_datasets.proto import tf_example_pb2
 
-    # TFDS's own decoding goes through every feature and needs TensorFlow for sound.
+    # TFDS's decoder processes every feature and needs TensorFlow for audio.
     return tf_example_pb2.Example.FromString(record).features.feature
 
 
 def _decoded(
     feature: Any,
 ) -> Int16[np.ndarray, " t"] | Float[np.ndarray, " t"]:
-    """Return samples from what TFDS keeps of them.
+    """Decode the samples of an audio feature as TFDS stores it.
 
-    An Audio feature keeps numbers, or a whole file if it is decoded lazily; an encoded
-    tensor keeps compressed bytes.
+    An Audio feature stores integers, or a whole file if it is decoded lazily; an
+    encoded tensor stores compressed bytes.
     """
     if not feature.bytes_list.value:
         return np.array(feature.int64_list.value, np.int64).astype(np.int16)
     content = feature.bytes_list.value[0]
     if _is_flac(content):
-        soundfile = audio.imported("soundfile", purpose="to decode recordings")
+        soundfile = imported("soundfile", purpose="to decode recordings")
         return soundfile.read(io.BytesIO(content), dtype="int16")[0]
     return np.frombuffer(zlib.decompress(content), np.int16)
 
@@ -186,7 +196,7 @@ def _num_samples(feature: Any) -> int:
         return len(feature.int64_list.value)
     content = feature.bytes_list.value[0]
     if _is_flac(content):
-        soundfile = audio.imported("soundfile", purpose="to decode recordings")
+        soundfile = imported("soundfile", purpose="to decode recordings")
         return soundfile.info(io.BytesIO(content)).frames
     return len(zlib.decompress(content)) // _SAMPLE_SIZE
 
@@ -199,7 +209,7 @@ def _sentence(features: Any) -> int:
     if "sentence" in features:
         return features["sentence"].int64_list.value[0]
     if "text" in features:
-        # The same words, the same number, without a list of all texts.
+        # A hash gives equal texts the same number without a list of all texts.
         return zlib.crc32(features["text"].bytes_list.value[0].strip()) >> 1
     return UNKNOWN
 
@@ -210,7 +220,7 @@ def _key(builder: Any, names: tuple[str, ...]) -> str:
     require(
         bool(found),
         f"data.name={builder.name!r} has no feature {' or '.join(names)}, only "
-        f"{', '.join(sorted(features))}; choose a set of speech",
+        f"{', '.join(sorted(features))}; choose a speech data set",
     )
     return found[0]
 
@@ -226,25 +236,25 @@ def _rate(builder: Any) -> int:
     rate = rate or getattr(feature, "sample_rate", None)
     require(
         rate is not None,
-        f"data.name={builder.name!r} does not say at which rate it was recorded; "
-        "choose another set, or a folder of sound files",
+        f"data.name={builder.name!r} has no sample rate in its metadata; choose "
+        "another set, or a folder of audio files",
     )
     return int(rate)
 
 
 def _speaker_names(builder: Any, train: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of train's speakers, one if the set does not tell them apart."""
+    """Return the names of train's speakers, or one name if the set has no speakers."""
     key = _speaker_key(builder)
     if key is None:
         return ("speaker",)
     names = getattr(builder.info.features[key], "names", None)
     if names is not None:
         return tuple(names)
-    told = (builder.info.metadata or {}).get("speakers")
-    if told is not None:
-        # LibriSpeech lists all of its speakers, and the subset each is in.
-        subsets = {_plain(split) for split in train}
-        ids = {int(i) for i, s in told.items() if _plain(s["subset"]) in subsets}
+    listed = (builder.info.metadata or {}).get("speakers")
+    if listed is not None:
+        # LibriSpeech lists all its speakers with the subset of each.
+        subsets = {_normalised(split) for split in train}
+        ids = {int(i) for i, s in listed.items() if _normalised(s["subset"]) in subsets}
     else:
         names = "+".join(train)
         split = records(builder, names)
@@ -257,12 +267,12 @@ def _speaker_names(builder: Any, train: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _labels(builder: Any, speaker_names: tuple[str, ...]) -> dict[int, int]:
-    """Return what a speaker's number in the records is as an index of the names."""
+    """Map speaker numbers in the records to indices into `speaker_names`."""
     key = _speaker_key(builder)
     if key is None or getattr(builder.info.features[key], "names", None) is not None:
         return {index: index for index in range(len(speaker_names))}
     return {int(name): index for index, name in enumerate(speaker_names)}
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
     return name.strip().replace("-", "").replace("_", "")

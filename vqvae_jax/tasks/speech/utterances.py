@@ -1,14 +1,15 @@
-"""What every source of speech offers, and how utterances of all lengths share a batch.
+"""The interface of speech sources, and batches of utterances of different lengths.
 
-An utterance is the example
+An utterance is an example with
 
-- "audio": int16 [t], one channel at the set's rate; / 32768 it is in [-1, 1);
-- "speaker": int32 [], an index of the set's `speaker_names`, `UNKNOWN` for a speaker
-  that train has not;
-- "sentence": int32 [], the same number where the same words are spoken, `UNKNOWN` where
-  the words are not known;
-- "phones": int32 [p, 3], (first sample, first sample after, index in the set's
-  `phone_names`), in order; p is 0 where they are not known.
+- "audio": int16 [t], one channel at the data set's rate; divided by 32768 it is in
+  [-1, 1);
+- "speaker": int32 [], an index into the data set's `speaker_names`, or `UNKNOWN` for a
+  speaker who is not in train;
+- "sentence": int32 [], equal for utterances of the same words, or `UNKNOWN` if the
+  words are unknown;
+- "phones": int32 [p, 3], ordered rows of (start sample, end sample, index in the data
+  set's `phone_names`); p is 0 if the phones are unknown.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ UNKNOWN = -1
 
 @runtime_checkable
 class Utterances(Source, Protocol):
-    """A source of utterances, which knows how long they are."""
+    """A source of utterances with known lengths."""
 
     @property
     def lengths(self) -> Int64[np.ndarray, " n"]:
@@ -44,11 +45,11 @@ class Utterances(Source, Protocol):
 
 
 class SpeechSplits(NamedTuple):
-    """The splits that a set brings, and what its labels mean.
+    """The splits of a data set and the names of its labels.
 
-    sources: some of "train", "validation" and "test".
-    speaker_names: those of train.
-    phone_names: empty if no phones are known.
+    sources: a subset of "train", "validation" and "test".
+    speaker_names: the speakers of train.
+    phone_names: empty if the phones are unknown.
     """
 
     sources: dict[str, Utterances]
@@ -61,30 +62,30 @@ class UtteranceSubset(Subset):
 
     def __init__(self, source: Utterances, indices: Int[np.ndarray, " n"]):
         super().__init__(source, indices)
-        self._whole = source
+        self._utterances = source
 
     @property
     def lengths(self) -> Int64[np.ndarray, " n"]:
         """The number of samples of each utterance."""
-        return self._whole.lengths[self._indices]
+        return self._utterances.lengths[self._indices]
 
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """Make training examples: `samples` of an utterance, from anywhere within it.
+    """Crop `samples` consecutive samples at a random position of an utterance.
 
-    One that is shorter is followed by silence. The example has "audio" int16
-    [samples], "mask" bool [samples], which is False where the utterance has ended, and
-    "speaker" and "sentence". For `train_batches(..., augment=Crop(samples))`.
+    Shorter utterances are padded with silence. The example has "audio" int16
+    [samples], "mask" bool [samples], which is False after the end of the utterance,
+    and "speaker" and "sentence". Use as `train_batches(..., augment=Crop(samples))`.
     """
 
     samples: int
 
     def __call__(self, utterance: Example, number: int) -> Example:
-        """Return the crop that a number in [0, 2**64) decides."""
-        places = max(0, len(utterance["audio"]) - self.samples) + 1
-        # The number as a fraction of its range; a remainder would favour the beginning.
-        start = number * places >> 64
+        """Return the crop determined by a number in [0, 2**64)."""
+        num_starts = max(0, len(utterance["audio"]) - self.samples) + 1
+        # Scale the number to the range; a remainder would favour early starts.
+        start = number * num_starts >> 64
         return {
             **_padded(utterance["audio"][start:], self.samples),
             "speaker": utterance["speaker"],
@@ -101,37 +102,37 @@ def utterance_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Iterate over whole utterances once, the shortest first, each in one batch.
+    """Iterate once over whole utterances, from the shortest to the longest.
 
-    Utterances of similar length share a batch, padded to the least multiple of
-    `multiple_of` that holds the longest: padding stays small, and so does the number of
-    shapes if the multiple is large. Every process yields as many batches of the same
-    shapes. With b = batch_size / process_count and T that multiple, a batch has
+    Utterances of similar length share a batch, padded to T, the smallest multiple of
+    `multiple_of` that fits the longest: this keeps the padding small, and also the
+    number of shapes if `multiple_of` is large. All processes yield the same number of
+    batches with the same shapes. With b = batch_size / process_count, a batch has
 
-    - "audio" int16 [b, T] and "mask" bool [b, T], False where an utterance has ended
-      and in rows that the last batch has too many;
+    - "audio" int16 [b, T] and "mask" bool [b, T], False after the end of an utterance
+      and in the padding rows of the last batch;
     - "speaker" and "sentence" int32 [b];
-    - "index" int32 [b]: which example of the source it is, `UNKNOWN` for a row too
-      many;
+    - "index" int32 [b]: the index of the example in the source, `UNKNOWN` in padding
+      rows;
     - "phones" int32 [b, T / frame], the phone at the middle of each frame or -1, if
       `frame` is given.
 
     Args:
-        source: of utterances.
-        batch_size: the global one, over all processes.
-        multiple_of: samples; what T is a multiple of.
-        frame: samples of a frame of phones; divides `multiple_of`.
-        process_index: which process this is.
-        process_count: how many there are; divides `batch_size`.
+        source: the utterances.
+        batch_size: global batch size, over all processes.
+        multiple_of: T is a multiple of this number of samples.
+        frame: samples per frame of "phones"; divides `multiple_of`.
+        process_index: index of this process.
+        process_count: number of processes; divides `batch_size`.
 
     Raises:
-        UserError: the sizes do not fit.
+        UserError: if the sizes are inconsistent.
     """
     check_sizes(batch_size, process_index, process_count)
     require(multiple_of >= 1, f"multiple_of is {multiple_of}; expected at least 1")
     require(
         frame is None or (frame >= 1 and multiple_of % frame == 0),
-        f"multiple_of {multiple_of} is no multiple of the frame {frame}",
+        f"multiple_of {multiple_of} is not a multiple of frame {frame}",
     )
     return _utterance_batches(
         source, batch_size, multiple_of, frame, process_index, process_count
@@ -151,14 +152,16 @@ def _utterance_batches(
     size = batch_size // process_count
 
     def read(step: int) -> Batch:
-        everywhere = order[step * batch_size : (step + 1) * batch_size]
-        samples = -(-int(lengths[everywhere[-1]]) // multiple_of) * multiple_of
-        here = everywhere[process_index * size :][:size].tolist()
+        global_batch = order[step * batch_size : (step + 1) * batch_size]
+        samples = -(-int(lengths[global_batch[-1]]) // multiple_of) * multiple_of
+        indices = global_batch[process_index * size :][:size].tolist()
         rows = [
             _row(utterance, index, samples, frame)
-            for utterance, index in zip(read_many(source, here), here, strict=True)
+            for utterance, index in zip(
+                read_many(source, indices), indices, strict=True
+            )
         ]
-        rows += [_row(_nobody(), UNKNOWN, samples, frame)] * (size - len(rows))
+        rows += [_row(_empty(), UNKNOWN, samples, frame)] * (size - len(rows))
         return stack(rows)
 
     yield from once(read, steps=-(-len(source) // batch_size))
@@ -180,12 +183,12 @@ def _row(utterance: Example, index: int, samples: int, frame: int | None) -> Exa
 
 def _padded(audio: np.ndarray, samples: int) -> Example:
     kept = audio[:samples]
-    whole = np.zeros(samples, np.int16)
-    whole[: len(kept)] = kept
-    return {"audio": whole, "mask": np.arange(samples) < len(kept)}
+    padded = np.zeros(samples, np.int16)
+    padded[: len(kept)] = kept
+    return {"audio": padded, "mask": np.arange(samples) < len(kept)}
 
 
-def _nobody() -> Example:
+def _empty() -> Example:
     unknown = np.asarray(UNKNOWN, np.int32)
     return {
         "audio": np.zeros(0, np.int16),

@@ -1,8 +1,8 @@
-"""Who speaks, and how far what is heard is from what was to be said.
+"""Classify speakers and measure mel-cepstral distortion between utterances.
 
-Both look at mel cepstra: the smooth shape of a short piece's spectrum, on a scale of
-pitch that follows the ear. A classifier of their statistics names the speaker of an
-utterance, and their distance after time warping compares two that say the same.
+Both use mel cepstra: the spectral envelope of a short window on a perceptual frequency
+scale. A classifier of their statistics predicts the speaker of an utterance. Their
+distance after time warping compares two utterances of the same sentence.
 """
 
 import dataclasses
@@ -21,29 +21,29 @@ from vqvae_jax.runtime.errors import require
 from vqvae_jax.tasks.speech.audio import to_int16
 from vqvae_jax.tasks.speech.utterances import UNKNOWN
 
-# Utterances have lengths of their own.
+# `_`: utterances differ in length.
 Audio = Int16[np.ndarray, " _"]
 
 _WINDOW_SECONDS, _HOP_SECONDS = 0.025, 0.01
 _BANDS = 40
 _CEPSTRA = 25
 _FULL_SCALE = 2**15
-# Draws of noise over each utterance that a classifier in noise is fitted to.
+# Noise draws per utterance when fitting a classifier in noise.
 _NOISES = 4
-# The power of rounding to 16 bits: silence has it too, so that its logarithm exists.
+# Power of the rounding error at 16 bits; keeps the logarithm of silence finite.
 _ROUNDING = 1 / (12 * _FULL_SCALE**2)
 
 
 def features(audio: Audio, *, rate: int) -> Float[np.ndarray, "N C"]:
-    """Return the mel cepstra of windows of 25 ms, one every 10 ms.
+    """Return the mel cepstra of 25 ms windows with a hop of 10 ms.
 
-    c_0 is the loudness, and the natural logarithm of the spectrum's magnitude on a mel
-    scale is sum_d c_d cos(pi d x) over x from 0 to 1. The end is padded with silence to
-    a whole window, so that there is at least one and no sample is left out.
+    c_0 is the loudness. sum_d c_d cos(pi d x), for x in [0, 1], is the natural
+    logarithm of the magnitude spectrum on a mel scale. The end is padded with silence
+    to a full window, so that there is at least one window and all samples are covered.
 
     Args:
-      audio: of any length.
-      rate: its samples a second.
+      audio: samples, of any length.
+      rate: sample rate in Hz.
     """
     window, hop = round(rate * _WINDOW_SECONDS), round(rate * _HOP_SECONDS)
     steps = max(0, -(-(len(audio) - window) // hop))
@@ -60,29 +60,29 @@ def features(audio: Audio, *, rate: int) -> Float[np.ndarray, "N C"]:
 
 @dataclasses.dataclass(frozen=True)
 class SpeakerClassifier:
-    """Names the speakers of utterances; `fit_speakers` makes it."""
+    """Predicts the speakers of utterances; returned by `fit_speakers`."""
 
     pipeline: Pipeline
     rate: int
     in_noise: bool
 
     def predict(self, utterances: Iterable[Audio]) -> Int[np.ndarray, " n"]:
-        """Return the speaker of each utterance, one of those it was fitted to."""
+        """Return the predicted speaker of each utterance."""
         if self.in_noise:
             utterances = _in_noise(utterances, seed=_NOISES)
         return self.pipeline.predict(_statistics(utterances, self.rate))
 
     def accuracy(self, utterances: Iterable[Audio], speakers: Sequence[int]) -> float:
-        """Return the part of utterances whose speaker is named right.
+        """Return the fraction of utterances whose speaker is predicted correctly.
 
-        Those of a speaker who is `UNKNOWN` are left out.
+        Utterances of `UNKNOWN` speakers are ignored.
 
         Raises:
-          UserError: no speaker is known.
+          UserError: if all speakers are unknown.
         """
-        heard, names = _of_known(utterances, speakers)
-        require(len(heard) > 0, "no utterance to name the speaker of has a known one")
-        return float(np.mean(self.predict(heard) == names))
+        known, labels = _with_known_speaker(utterances, speakers)
+        require(len(known) > 0, "no utterance to classify has a known speaker")
+        return float(np.mean(self.predict(known) == labels))
 
 
 def fit_speakers(
@@ -92,51 +92,53 @@ def fit_speakers(
     rate: int,
     in_noise: bool = False,
 ) -> SpeakerClassifier:
-    """Learn voices: a logistic regression on the mean and spread of cepstra.
+    """Fit a logistic regression on the mean and standard deviation of mel cepstra.
 
-    Loudness is left out, it is not the voice's. The microphone's sound is in the mean
-    as the voice's is: speakers who were not recorded alike are told by it too.
+    Loudness, c_0, is excluded because it does not depend on the voice. The microphone's
+    frequency response is part of the mean, as the voice's is, so speakers with
+    different recording conditions are also distinguished by these.
 
     Args:
-      utterances: to learn from.
-      speakers: who speaks in each; those of an `UNKNOWN` one are left out.
-      rate: of their samples.
-      in_noise: hear these and all others in white noise as loud as they are. A decoder
-        adds noise that no recording has; who has only heard recordings takes it for a
-        trait of a voice, and gives all that is decoded to one speaker.
+      utterances: utterances to fit to.
+      speakers: the speaker of each; utterances of `UNKNOWN` speakers are ignored.
+      rate: sample rate in Hz.
+      in_noise: add white noise as loud as the utterance, here and when predicting.
+        Decoders add noise that recordings do not have; a classifier fitted to clean
+        recordings takes it for a trait of a voice, and assigns all decoded speech to
+        one speaker.
 
     Raises:
-      UserError: there are fewer than two speakers.
+      UserError: if there are fewer than two speakers.
     """
-    heard, names = _of_known(utterances, speakers)
-    found = len(np.unique(names))
+    known, labels = _with_known_speaker(utterances, speakers)
+    found = len(np.unique(labels))
     require(
         found >= 2,
-        f"to tell speakers apart there must be two of them, there is {found}",
+        f"classifying speakers needs at least two speakers, got {found}",
     )
     if in_noise:
-        heard = [a for seed in range(_NOISES) for a in _in_noise(heard, seed=seed)]
-        names = np.tile(names, _NOISES)
+        known = [a for seed in range(_NOISES) for a in _in_noise(known, seed=seed)]
+        labels = np.tile(labels, _NOISES)
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    pipeline.fit(_statistics(heard, rate), names)
+    pipeline.fit(_statistics(known, rate), labels)
     return SpeakerClassifier(pipeline, rate, in_noise)
 
 
 def mel_cepstral_distortion_db(a: Audio, b: Audio, *, rate: int) -> float:
-    """Return how far one utterance's sound is from another's that says the same.
+    """Return the mel-cepstral distortion between two utterances of the same sentence.
 
     10 / ln 10 sqrt(2 sum_{d >= 1} (c_d - c'_d)^2) (Kubichek, Mel-Cepstral Distance
-    Measure for Objective Speech Quality Assessment, 1993), the mean over the path of
-    dynamic time warping. Loudness, c_0, is left out; silence is not trimmed.
+    Measure for Objective Speech Quality Assessment, 1993), averaged over the path of
+    dynamic time warping. Loudness, c_0, is excluded; silence is not trimmed.
 
     Args:
-      a: one.
-      b: the other; of any length.
-      rate: samples a second of both.
+      a: samples of one utterance.
+      b: samples of the other, of any length.
+      rate: sample rate of both, in Hz.
     """
-    # The formula wants cepstra of the natural logarithm of the magnitude, scaled as
-    # `features` has them: so it is the RMS difference of two smooth spectra in dB.
-    # Cepstra of decibels, or of an orthonormal transform, would be some times as far.
+    # The formula needs cepstra of the natural logarithm of the magnitude, scaled as in
+    # `features`, and then gives the RMS difference of two spectral envelopes in dB.
+    # Cepstra of decibels or of an orthonormal transform would scale the result.
     c, other = (features(audio, rate=rate)[:, 1:] for audio in (a, b))
     return warped_mean(10 / math.log(10) * math.sqrt(2) * cdist(c, other))
 
@@ -144,12 +146,13 @@ def mel_cepstral_distortion_db(a: Audio, b: Audio, *, rate: int) -> float:
 def warped_mean(distances: Float[np.ndarray, "N M"]) -> float:
     """Return the mean distance on the path of dynamic time warping (Sakoe, Chiba 1978).
 
-    The path leads from the first pair of frames to the last, goes on in one sequence or
-    in both at each step, and has the least sum; of several such it is the shortest.
+    The path leads from the first pair of frames to the last, advances in one or both
+    sequences at each step, and minimises the sum of distances; ties go to the shortest
+    path.
     """
     n, m = distances.shape
-    # Diagonal by diagonal: the pairs (i, k - i) depend on no other of the same k. Row 0
-    # is the sum and row 1 the length of the path to (i, k - i), in column i + 1.
+    # Compute diagonal by diagonal: pairs (i, k - i) of the same k are independent. Row
+    # 0 is the sum and row 1 the length of the path to (i, k - i), in column i + 1.
     before, last = np.full((2, 2, n + 1), np.inf)
     before[:, 0] = 0
     for k in range(n + m - 1):
@@ -164,7 +167,7 @@ def warped_mean(distances: Float[np.ndarray, "N M"]) -> float:
 
 
 def _mel_bands(window: int, rate: int) -> Float[np.ndarray, "B F"]:
-    """Return the weights of overlapping triangles, as wide as each other in mel."""
+    """Return the weights of overlapping triangles of equal width in mel."""
     mel = 2595 * np.log10(1 + scipy.fft.rfftfreq(window, 1 / rate) / 700)
     step = mel[-1] / (_BANDS + 1)
     middles = step * np.arange(1, _BANDS + 1)[:, None]
@@ -173,7 +176,7 @@ def _mel_bands(window: int, rate: int) -> Float[np.ndarray, "B F"]:
 
 
 def _in_noise(utterances: Iterable[Audio], *, seed: int) -> Iterable[Audio]:
-    """Yield utterances in white noise of their own power, both half as loud."""
+    """Yield utterances mixed with white noise of equal power, at half amplitude."""
     rng = np.random.default_rng(seed)
     for audio in utterances:
         samples = audio / _FULL_SCALE
@@ -186,9 +189,10 @@ def _statistics(utterances: Iterable[Audio], rate: int) -> Float[np.ndarray, "n 
     return np.stack([np.concatenate([c.mean(axis=0), c.std(axis=0)]) for c in cepstra])
 
 
-def _of_known(
+def _with_known_speaker(
     utterances: Iterable[Audio], speakers: Sequence[int]
 ) -> tuple[list[Audio], Int[np.ndarray, " n"]]:
     pairs = zip(utterances, speakers, strict=True)
-    known = [(audio, name) for audio, name in pairs if name != UNKNOWN]
-    return [audio for audio, _ in known], np.array([name for _, name in known], int)
+    known = [(audio, speaker) for audio, speaker in pairs if speaker != UNKNOWN]
+    labels = np.array([speaker for _, speaker in known], int)
+    return [audio for audio, _ in known], labels

@@ -1,20 +1,19 @@
-"""WaveNet (van den Oord et al., 2016a) over sequences of categories.
+"""WaveNet (van den Oord et al., 2016a) over sequences of categorical values.
 
-One module serves as the decoder of speech, over 256 mu-law values, and as the prior
-over a sequence of codes:
+The same module is the speech decoder, over 256 mu-law values, and the prior over a
+sequence of codes:
 
     p(x) = prod_t p(x_t | x_<t, condition).
 
-The input is moved right by one step; each layer then sees its own step and the one
-`dilation` steps before, so that the future is out of reach and no kernel is masked.
+The input is shifted right by one step. Each layer then reads its current step and the
+one `dilation` steps earlier, so the network is causal without masked kernels.
 
 `__call__` computes the logits of a whole sequence at once. `next_value` computes the
-same numbers one after the other, each layer from a queue of the steps that it still
-sees: what `sampling.queued` walks through, at a cost that does not depend on how far
-back the network sees.
+same logits step by step, each layer from a queue of the inputs it still needs.
+`queued_sampling.walk` uses it, at a cost per step independent of the receptive field.
 """
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,14 +22,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vqvae_jax.networks.cell_decoder import gate
+from vqvae_jax.options import GIVEN, DType
 from vqvae_jax.runtime.errors import require
 
 
 class SequenceCondition(NamedTuple):
-    """What a sequence depends on besides itself; None for what is not given.
+    """What sequences are conditioned on; None for an absent part.
 
-    labels: `[B]` int, a class each, as the speaker.
-    features: `[B, N, M]`, each for the same number of steps; the last may have fewer.
+    labels: `[B]` int, one class per sequence, such as the speaker.
+    features: `[B, N, M]`, each for the same number of steps; the last can have fewer.
     """
 
     labels: Int[Array, " B"] | None = None
@@ -41,27 +41,28 @@ UNCONDITIONAL = SequenceCondition()
 
 
 class DilatedLayer(nn.Module):
-    """A dilated causal convolution of two taps, gated, with residual and skip outputs.
+    """A gated dilated causal convolution of two taps, with residual and skip outputs.
 
     Attributes:
-      units: channels of the residual path.
-      skip_units: channels of the skip's output.
+      channels: channels of the residual path.
+      skip_channels: channels of the skip output.
       dilation: steps between the taps.
-      dropout: rate on the gates, active where a "dropout" key is given.
+      dropout: rate on the gated output, active if a "dropout" key is given.
       dtype: compute dtype.
     """
 
-    units: int
-    skip_units: int
+    channels: int
+    skip_channels: int
     dilation: int
     dropout: float
     dtype: DTypeLike
 
     def setup(self):
-        """Make the layer's products."""
-        gates = 2 * self.units
-        # Together they are one kernel of two taps, and initialised as one. Joined
-        # inputs or outputs would be copied, which costs more than the products.
+        """Create the projections."""
+        gates = 2 * self.channels
+        # Both taps form one kernel and are initialised as one. They are separate layers
+        # because concatenating inputs or outputs would copy them, which costs more than
+        # the matrix products.
         init = nn.initializers.variance_scaling(0.5, "fan_in", "truncated_normal")
         self.of_past = nn.Dense(
             gates, use_bias=False, kernel_init=init, dtype=self.dtype
@@ -69,8 +70,8 @@ class DilatedLayer(nn.Module):
         self.of_present = nn.Dense(gates, kernel_init=init, dtype=self.dtype)
         self.of_labels = nn.Dense(gates, use_bias=False, dtype=self.dtype)
         self.of_features = nn.Dense(gates, use_bias=False, dtype=self.dtype)
-        self.residual = nn.Dense(self.units, dtype=self.dtype)
-        self.skip = nn.Dense(self.skip_units, dtype=self.dtype)
+        self.residual = nn.Dense(self.channels, dtype=self.dtype)
+        self.skip = nn.Dense(self.skip_channels, dtype=self.dtype)
         self.drop = nn.Dropout(self.dropout)
 
     def guide(
@@ -78,7 +79,7 @@ class DilatedLayer(nn.Module):
         one_hot: Float[Array, "B S"] | None,
         features: Float[Array, "B N M"] | None,
     ) -> Float[Array, "B N F2"] | None:
-        """Return what the condition adds to the gates, at the features' rate."""
+        """Return the term the condition adds to the gates, at the features' rate."""
         parts = []
         if one_hot is not None:
             parts.append(self.of_labels(one_hot)[:, None])
@@ -92,7 +93,7 @@ class DilatedLayer(nn.Module):
         present: Float[Array, "steps F"],
         guide: Float[Array, "steps F2"] | None,
     ) -> tuple[Float[Array, "steps F"], Float[Array, "steps S"]]:
-        """Return the residual path's next values and the skip's, of any steps."""
+        """Return the residual and skip outputs of any number of steps."""
         gates = self.of_past(past) + self.of_present(present)
         output = gate(gates if guide is None else gates + guide)
         output = self.drop(output, deterministic=not self.has_rng("dropout"))
@@ -100,39 +101,40 @@ class DilatedLayer(nn.Module):
 
 
 class WaveNet(nn.Module):
-    """Logits of each value of a sequence from those before it.
+    """Predicts the logits of each value of a sequence from the earlier values.
 
-    The speaker's one-hot vector and the features are projected into every layer; the
-    features at their own rate, each then repeated for the steps that it stands for.
+    The one-hot label and the features are projected into every layer. Features are
+    projected at their own rate, and the results repeated for `steps_per_feature` steps.
 
     Attributes:
-      num_values: K, the categories.
-      num_classes: labels to condition on, 0 for none.
-      feature_channels: M, of features to condition on, 0 for none.
-      steps_per_feature: values that each of the features is for.
-      stacks: how often the dilations 1, 2, 4, ... are gone through.
-      layers: dilations of a stack.
-      units: channels of the residual path.
-      skip_units: channels that the layers' outputs are summed in.
-      dropout: rate on the gates, active where a "dropout" key is given.
-      ordered: whether like values have like numbers, as samples of sound have and codes
-        have not: their embeddings then start alike.
+      num_values: K, number of categories.
+      num_classes: number of labels to condition on, 0 for none.
+      feature_channels: M, channels of the features to condition on, 0 for none.
+      steps_per_feature: steps that each feature conditions.
+      stacks: number of repetitions of the dilations 1, 2, 4, ...
+      layers: layers per stack.
+      channels: channels of the residual path.
+      skip_channels: channels of the summed skip outputs.
+      dropout: rate on the gated outputs, active if a "dropout" PRNG key is given, as in
+        training.
+      ordered: whether neighbouring values are similar, as for audio samples but not for
+        codes; if so, their embeddings are initialised to be similar.
       dtype: compute dtype; parameters and logits are float32.
-      remat: compute what lies inside layers again for the gradient of `__call__`
-        instead of keeping it.
+      remat: recompute the activations inside layers for the gradient of `__call__`
+        instead of storing them.
     """
 
-    num_values: int = 256
-    num_classes: int = 0
-    feature_channels: int = 0
-    steps_per_feature: int = 64
-    stacks: int = 2
-    layers: int = 10
-    units: int = 64
-    skip_units: int = 128
-    dropout: float = 0.0
-    ordered: bool = False
-    dtype: DTypeLike = jnp.float32
+    num_values: Annotated[int, GIVEN, ">= 1"] = 256
+    num_classes: Annotated[int, GIVEN, ">= 0"] = 0
+    feature_channels: Annotated[int, GIVEN, ">= 0"] = 0
+    steps_per_feature: Annotated[int, GIVEN, ">= 1"] = 64
+    stacks: Annotated[int, ">= 1", "<= 1000"] = 2
+    layers: Annotated[int, ">= 1", "<= 1000"] = 10
+    channels: Annotated[int, ">= 1"] = 64
+    skip_channels: Annotated[int, ">= 1"] = 256
+    dropout: Annotated[float, ">= 0", "< 1"] = 0.0
+    ordered: Annotated[bool, GIVEN] = False
+    dtype: DType = "float32"
     remat: bool = False
 
     @property
@@ -142,25 +144,25 @@ class WaveNet(nn.Module):
 
     @property
     def receptive_field(self) -> int:
-        """How many earlier values a value depends on."""
+        """The number of earlier values that a value depends on."""
         return 1 + sum(self.dilations)
 
     def setup(self):
-        """Make the layers that both forms share."""
+        """Create the layers, shared by `__call__` and `next_value`."""
         init = waves if self.ordered else nn.linear.default_embed_init
         self.embedding = nn.Embed(
-            self.num_values, self.units, embedding_init=init, dtype=self.dtype
+            self.num_values, self.channels, embedding_init=init, dtype=self.dtype
         )
         self.stack = [
             DilatedLayer(
-                self.units, self.skip_units, dilation, self.dropout, self.dtype
+                self.channels, self.skip_channels, dilation, self.dropout, self.dtype
             )
             for dilation in self.dilations
         ]
-        self.hidden = nn.Dense(self.skip_units, dtype=self.dtype)
+        self.hidden = nn.Dense(self.skip_channels, dtype=self.dtype)
         self.to_logits = nn.Dense(
             self.num_values,
-            # Untrained, all values are about equally likely.
+            # At initialisation all values are about equally likely.
             kernel_init=nn.initializers.variance_scaling(0.01, "fan_in", "normal"),
         )
 
@@ -172,14 +174,14 @@ class WaveNet(nn.Module):
         """Return logits `[B, T, K]` float32 for values in 0 ... K-1.
 
         Raises:
-          UserError: a part of the condition is missing, not wanted, or not of this
-            batch and length.
+          UserError: if a part of the condition is missing, unexpected, or does not
+            match the batch size and length.
         """
         self.check(values.shape, condition)
         batch, length = values.shape
 
-        # All steps of all sequences are the rows of one matrix: on a CPU, products of
-        # arrays with a batch, and their gradients most of all, take far longer.
+        # Flatten all steps of all sequences to the rows of one matrix: on CPU, batched
+        # products and especially their gradients are much slower.
         def rows(x):
             return x.reshape(batch * length, -1)
 
@@ -194,20 +196,20 @@ class WaveNet(nn.Module):
         if self.remat:
             over_sequence = nn.remat(over_sequence)
         x = later(rows(self.embed(values)), 1)
-        skip = jnp.zeros((batch * length, self.skip_units), self.dtype)
+        skip = jnp.zeros((batch * length, self.skip_channels), self.dtype)
         for layer, guide in zip(self.stack, self.guides(condition), strict=True):
             x, output = over_sequence(layer, x, guide)
             skip = skip + output
         return self._logits(skip).reshape(batch, length, self.num_values)
 
     def embed(self, values: Int[Array, "*steps"]) -> Float[Array, "*steps F"]:
-        """Return what the layers read of values."""
+        """Return the embeddings of values, the input of the first layer."""
         return self.embedding(values)
 
     def guides(
         self, condition: SequenceCondition
     ) -> tuple[Float[Array, "B N F2"] | None, ...]:
-        """Return what a condition adds to each layer, at the features' rate."""
+        """Return the term a condition adds to each layer, at the features' rate."""
         one_hot, features = None, None
         if condition.labels is not None:
             one_hot = jax.nn.one_hot(
@@ -224,25 +226,26 @@ class WaveNet(nn.Module):
         previous: Float[Array, "B F"],
         guides: tuple[Float[Array, "B F2"] | None, ...],
     ) -> tuple[tuple, Float[Array, "B K"]]:
-        """Return the logits of a step.
+        """Return the logits of one step.
 
         Args:
-          queues: for each layer its input in this step and the `dilation` steps before,
-            that of step t at place t modulo dilation + 1; zeros at first.
+          queues: for each layer, its inputs at this step and the `dilation` steps
+            before; step t is at index t modulo dilation + 1. Initially zeros.
           step: t.
-          previous: the embedded value of the step before, zeros for the first.
-          guides: for each layer what the condition adds at this step.
+          previous: embedding of the previous value, zeros for the first step.
+          guides: for each layer, the term the condition adds at this step.
 
-        Returns the next queues and the logits.
+        Returns:
+          The next queues and the logits.
         """
         x, next_queues = previous, []
-        skip = jnp.zeros((previous.shape[0], self.skip_units), self.dtype)
+        skip = jnp.zeros((previous.shape[0], self.skip_channels), self.dtype)
         for layer, queue, guide in zip(self.stack, queues, guides, strict=True):
-            places = layer.dilation + 1
-            # Written before it is read: XLA copies a queue that is read first.
-            queue = jax.lax.dynamic_update_index_in_dim(queue, x, step % places, 0)
+            size = layer.dilation + 1
+            # Write before reading: XLA copies a queue that is read first.
+            queue = jax.lax.dynamic_update_index_in_dim(queue, x, step % size, 0)
             past = jax.lax.dynamic_index_in_dim(
-                queue, (step + 1) % places, keepdims=False
+                queue, (step + 1) % size, keepdims=False
             )
             next_queues.append(queue)
             x, output = layer(past, x, guide)
@@ -250,7 +253,7 @@ class WaveNet(nn.Module):
         return tuple(next_queues), self._logits(skip)
 
     def check(self, shape: tuple[int, ...], condition: SequenceCondition) -> None:
-        """Raise UserError unless values of a shape and a condition fit this network."""
+        """Raise UserError unless the condition fits the network and `shape`."""
         batch, length = shape
         labels, features = condition
         for name, given, size in (
@@ -259,7 +262,7 @@ class WaveNet(nn.Module):
         ):
             require(
                 (given is not None) == (size > 0),
-                f"{name} are {'needed' if size else 'not wanted'}: the WaveNet was "
+                f"{name} are {'needed' if size else 'unexpected'}: the WaveNet was "
                 f"built for {size} {'classes' if name == 'labels' else 'channels'}",
             )
         require(
@@ -272,7 +275,7 @@ class WaveNet(nn.Module):
         require(
             features.shape == (batch, count, self.feature_channels),
             f"features must have shape {[batch, count, self.feature_channels]}, one "
-            f"for {self.steps_per_feature} of {length} values, got "
+            f"per {self.steps_per_feature} of {length} values, got "
             f"{list(features.shape)}",
         )
 
@@ -284,28 +287,28 @@ class WaveNet(nn.Module):
 def waves(
     key: PRNGKeyArray, shape: tuple[int, int], dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "K F"]:
-    """Return embeddings of ordered values that are near where the values are.
+    """Initialise embeddings of ordered values, so that near values are similar.
 
-    Each channel is a wave over all values: the slowest has half a period, the fastest
-    one for eight values. Together they tell both roughly and exactly where a value is.
+    Each channel is a sine over all values: the slowest has half a period, the fastest
+    one period per eight values. Together they encode values coarsely and exactly.
     """
-    num_values, units = shape
-    periods = jnp.geomspace(0.5, max(0.5, num_values / 8), units)
-    places = (jnp.arange(num_values) + 0.5) / num_values - 0.5
-    phases = jax.random.uniform(key, (units,), maxval=2 * jnp.pi)
-    angles = 2 * jnp.pi * periods[None] * places[:, None] + phases[None]
+    num_values, channels = shape
+    periods = jnp.geomspace(0.5, max(0.5, num_values / 8), channels)
+    positions = (jnp.arange(num_values) + 0.5) / num_values - 0.5
+    phases = jax.random.uniform(key, (channels,), maxval=2 * jnp.pi)
+    angles = 2 * jnp.pi * periods[None] * positions[:, None] + phases[None]
     return (jnp.sqrt(2.0) * jnp.sin(angles)).astype(dtype)
 
 
 def delayed(x: Float[Array, "B T F"], steps: int) -> Float[Array, "B T F"]:
-    """Move a sequence right, behind zeros; what leaves it on the right is lost."""
+    """Shift sequences right by `steps`, padding with zeros and dropping the end."""
     return jnp.pad(x, ((0, 0), (steps, 0), (0, 0)))[:, : x.shape[1]]
 
 
 def spread(
     features: Float[Array, "B N F"], steps: int, length: int
 ) -> Float[Array, "B T F"]:
-    """Repeat each feature for its steps, and cut at the length; a single one is all."""
+    """Repeat each feature `steps` times, cut to `length`; broadcast a single one."""
     if features.shape[1] == 1:
         return jnp.broadcast_to(features, (len(features), length, features.shape[2]))
     return jnp.repeat(features, steps, axis=1)[:, :length]

@@ -1,4 +1,4 @@
-"""Clips: the codes of successive frames of one episode, with the actions between."""
+"""Clips: the codes of consecutive frames of an episode and the actions between them."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,18 @@ from vqvae_jax.runtime.errors import require
 class ClipsSource:
     """Clips of T frames: `{"codes": [T, *grid], "action": [T], "frame": []}`, int32.
 
-    No clip crosses an episode. The last action of a clip led out of it; `frame` is the
-    index of the first frame among the codes.
+    A clip never spans two episodes. The last action of a clip leads to the frame after
+    it; `frame` is the index of the first frame among the codes.
 
     Args:
-        codes: of frames, with the columns action, episode and step, in any order.
+        codes: codes of frames in any order, with the columns action, episode and step.
         length: T.
-        stride: frames between the starts of two clips of an episode; with `length`
-            no frame is in two of them.
+        stride: frames between the starts of two clips of an episode; if it equals
+            `length`, clips do not overlap.
 
     Raises:
-        UserError: the codes are not of frames, an action is outside the set, a frame
-            of an episode is missing, or an episode is shorter than a clip.
+        UserError: if the codes are not codes of frames, an action is out of range, a
+            frame of an episode is missing, or an episode is shorter than a clip.
     """
 
     def __init__(self, codes: CodesSource, *, length: int, stride: int = 1):
@@ -35,7 +35,7 @@ class ClipsSource:
         require(
             bool(actions.min() >= 0 and actions.max() < num_actions),
             f"actions of frames must be in 0 ... {num_actions - 1}, one of "
-            f"{', '.join(codes.metadata.action_names)}; there are {actions.min()} ... "
+            f"{', '.join(codes.metadata.action_names)}; got {actions.min()} ... "
             f"{actions.max()}",
         )
         clips = [
@@ -53,8 +53,8 @@ class ClipsSource:
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         wanted = self._clips[list(indices)]
-        # Clips that overlap share frames: each is read once.
-        unique, places = np.unique(wanted, return_inverse=True)
+        # Overlapping clips share frames; read each frame once.
+        unique, inverse = np.unique(wanted, return_inverse=True)
         frames = read_many(self._codes, unique.tolist())
         return [
             {
@@ -64,7 +64,7 @@ class ClipsSource:
                 },
                 "frame": np.asarray(clip[0], np.int32),
             }
-            for clip, row in zip(wanted, places.reshape(wanted.shape), strict=True)
+            for clip, row in zip(wanted, inverse.reshape(wanted.shape), strict=True)
         ]
 
 
@@ -73,8 +73,8 @@ def _columns(codes: CodesSource) -> dict[str, Int[np.ndarray, " n"]]:
     missing = [name for name in names if name not in codes.metadata.columns]
     require(
         not missing,
-        f"these codes have no {' and no '.join(missing)}: clips are made of the frames "
-        "of a world, such as data.name='maze'",
+        f"the codes have no column {' and no column '.join(missing)}; clips need codes "
+        "of the frames of a world, such as data.name='maze'",
     )
     return read_columns(codes, *names)
 
@@ -82,7 +82,7 @@ def _columns(codes: CodesSource) -> dict[str, Int[np.ndarray, " n"]]:
 def _episodes(
     columns: dict[str, Int[np.ndarray, " n"]], length: int
 ) -> list[Int[np.ndarray, " frames"]]:
-    """Return the indices of each episode's frames, in the order of their steps."""
+    """Return the indices of the frames of each episode, sorted by step."""
     order = np.lexsort((columns["step"], columns["episode"]))
     number, steps = columns["episode"][order], columns["step"][order]
     starts = np.flatnonzero(np.diff(number)) + 1
@@ -90,12 +90,11 @@ def _episodes(
         name = f"episode {number[episode[0]]}"
         require(
             bool((np.diff(steps[episode]) == 1).all()),
-            f"{name} has no frame after one of its steps, or has it twice: prepare the "
-            "frames again",
+            f"{name} has missing or duplicate frames; prepare the frames again",
         )
         require(
             len(episode) >= length,
-            f"{name} has {len(episode)} frames, fewer than the {length} of a clip: "
-            "choose shorter clips or a set of longer episodes",
+            f"{name} has {len(episode)} frames, fewer than the {length} of a clip; "
+            "choose shorter clips or a data set with longer episodes",
         )
     return np.split(order, starts)

@@ -1,4 +1,4 @@
-"""How well clips are predicted, and what actions do to them (section 4.4)."""
+"""Evaluate the prediction of clips and the effect of actions (section 4.4)."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -18,27 +18,29 @@ from vqvae_jax.data.source import (
     stack,
 )
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.pipeline.evaluate import OfSecond, Results
+from vqvae_jax.pipeline.evaluate import Results, SecondResults
+from vqvae_jax.pipeline.run import Context
 from vqvae_jax.runtime import npz_schemas
 from vqvae_jax.tasks.video.clips import ClipsSource
 from vqvae_jax.tasks.video.model import RECORDED, Video
 from vqvae_jax.training import sharding
 from vqvae_jax.training.evaluate import make_evaluation
-from vqvae_jax.workdir import Workdir, restore_second
+from vqvae_jax.workdir import Workdir
 
 # Steps after the last given frame at which generated frames are compared.
 TIMES = (1, 5, 10)
-# One turns by less than a fifth of the view a step, and hardly looks up or down.
-_REACH = 0.2
-_LEVEL = 2
+# Range of shifts per step: a turn moves the view by less than a fifth of its width, and
+# hardly vertically.
+_MAX_SHIFT = 0.2  # Of the width.
+_MAX_VERTICAL_SHIFT = 2  # Pixels.
 
 
 class Copying(NamedTuple):
-    """A frame's codes are those of the frame before, each with the same probability.
+    """A baseline that copies each code of the previous frame with fixed probability.
 
-    same: of a code to be the one at this place of the last frame; otherwise it is
-        another one, by how often that occurs.
-    marginal: `[G, K]`, how often each code of each codebook occurs.
+    same: probability that a code equals the previous frame's code at its position;
+        otherwise it is another code, distributed as `marginal`.
+    marginal: `[G, K]`, frequency of each code of each codebook.
     """
 
     same: float
@@ -46,7 +48,7 @@ class Copying(NamedTuple):
 
 
 class OtherActions:
-    """Clips with the actions of the next clip: a model that heeds them does worse."""
+    """Clips with the actions of the next clip, worse for a model that uses actions."""
 
     def __init__(self, clips: Sequence[Example] | Source):
         self._clips = clips
@@ -59,12 +61,13 @@ class OtherActions:
         return {**self._clips[index], "action": other["action"]}
 
 
-def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSecond:
-    """Measure the video model, and what it is to be compared with, on the test split.
+def evaluate_video(context: Context) -> SecondResults:
+    """Evaluate the video model and its baselines on the test split.
 
-    Bits are of frames that have a past in their clip, the same ones for all models.
+    Bits are averaged over all frames but the first of each clip, for all models.
     """
-    video, _ = restore_second(workdir.path, "video")
+    workdir, experiment, dataset = context
+    video, _ = workdir.restore("video")
     frames = video.clip_frames
     test = ClipsSource(workdir.codes("test"), length=frames, stride=frames)
     results: Results = {"test_clips": len(test)}
@@ -81,17 +84,17 @@ def of_video(workdir: Workdir, experiment: Experiment, dataset: Dataset) -> OfSe
     results["copying_bits_per_frame"] = float(np.concatenate(bits).mean())
     results["copying_equal_codes_train"] = copying.same
     arrays = workdir.read_samples(npz_schemas.CLIPS)
-    results |= of_clips(arrays, _true_images(arrays, dataset), video)
-    return OfSecond(results)
+    results |= clip_results(arrays, _true_images(arrays, dataset), video)
+    return SecondResults(results)
 
 
 def fit_copying(
     pairs: Iterable[Int[np.ndarray, "_ 2 H W G"]], *, num_codes: int
 ) -> Copying:
-    """Fit to pairs of successive frames by maximum likelihood: both are frequencies.
+    """Fit the copying baseline to pairs of consecutive frames by maximum likelihood.
 
-    Each code counts once more than it occurs, and so do the codes that stay and those
-    that change, so that nothing is impossible.
+    Add one to the counts of each code, of equal codes and of changed codes, so that
+    all probabilities are positive.
     """
     equal, cells, counts = 1, 2, None
     for codes in pairs:
@@ -108,7 +111,7 @@ def fit_copying(
 def copying_bits(
     copying: Copying, codes: Int[np.ndarray, "B T H W G"]
 ) -> Float[np.ndarray, "B T-1"]:
-    """Return -log2 p of each frame but the first, given the one before."""
+    """Return -log2 p of each frame but the first, given the previous one."""
     before, after = codes[:, :-1], codes[:, 1:]
     groups = np.arange(codes.shape[-1])
     p_after, p_before = (
@@ -120,17 +123,17 @@ def copying_bits(
     return -np.log2(p).sum(axis=(2, 3, 4))
 
 
-def of_clips(
+def clip_results(
     samples: dict[str, np.ndarray],
     true_images: UInt8[np.ndarray, "N T H W C"],
     video: Video,
 ) -> Results:
-    """Compare generated clips with what was recorded, and with each other.
+    """Compare generated clips with the recorded frames and with each other.
 
     Args:
       samples: the arrays of `samples.npz`.
       true_images: the recorded frames.
-      video: the model that drew them.
+      video: the model that generated the clips.
     """
     given, codes = int(samples["given_frames"]), samples["codes"]
     images = samples["images"].reshape(*codes.shape[:3], *true_images.shape[2:])
@@ -151,7 +154,7 @@ def of_clips(
             moves(images[:, video.rows.index(name), given - 1 :])
             for name in ("left", "right")
         )
-        # Who turns to the left sees things move to the right.
+        # Turning left moves the content of the view to the right.
         results["opposite_moves_under_left_and_right"] = float(
             np.mean((left > 0) & (right < 0))
         )
@@ -161,32 +164,32 @@ def of_clips(
 
 
 def moves(clips: UInt8[np.ndarray, "N T H W C"]) -> Float[np.ndarray, " N"]:
-    """Return how many pixels a clip's content moves to the right each step.
+    """Return the pixels per step by which the content of each clip moves to the right.
 
-    By phase correlation (Kuglin and Hines, 1975): the cross-power spectrum of two
-    frames of which one is moved has a peak at that move. The spectra of all steps of a
-    clip are averaged, since one action is held.
+    Uses phase correlation (Kuglin and Hines, 1975): the inverse transform of the
+    normalised cross-power spectrum of two shifted frames has a peak at the shift. It is
+    averaged over the steps of a clip, which all have the same action.
     """
     grey = clips.astype(np.float64).mean(axis=-1)
     height, width = grey.shape[2:]
-    # A frame's edges do not move, and would be the strongest of its features.
+    # Window the frames: their edges do not move, and would dominate the correlation.
     window = np.outer(np.hanning(height), np.hanning(width))
     grey = grey - grey.mean(axis=(2, 3), keepdims=True)
     spectra = np.fft.fft2(grey * window)
     cross = spectra[:, 1:] * spectra[:, :-1].conj()
     phases = cross / np.maximum(np.abs(cross), 1e-9)
     peaks = np.fft.ifft2(phases).real.mean(axis=1)
-    far = max(1, int(_REACH * width))
-    level = np.r_[: _LEVEL + 1, -_LEVEL:0]
-    steps = np.r_[-far : far + 1]
-    best = peaks[:, level][:, :, steps].max(axis=1).argmax(axis=1)
-    return steps[best].astype(np.float64)
+    most = max(1, int(_MAX_SHIFT * width))
+    vertical = np.r_[: _MAX_VERTICAL_SHIFT + 1, -_MAX_VERTICAL_SHIFT:0]
+    shifts = np.r_[-most : most + 1]
+    best = peaks[:, vertical][:, :, shifts].max(axis=1).argmax(axis=1)
+    return shifts[best].astype(np.float64)
 
 
 def _evaluated(
     workdir: Workdir, experiment: Experiment, stage: str, clips: Source
 ) -> dict[str, float]:
-    model, params = restore_second(workdir.path, stage)
+    model, params = workdir.restore(stage)
     mesh = sharding.data_mesh()
     params = sharding.put_replicated(params, mesh)
     evaluation = make_evaluation(model, mesh)

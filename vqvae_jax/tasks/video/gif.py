@@ -1,4 +1,4 @@
-"""Clips as pictures: strips of frames, and animations, as bytes."""
+"""Render clips as strips of frames (PNG) and animations (GIF)."""
 
 import io
 from collections.abc import Sequence
@@ -7,17 +7,18 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-# Clips of which pictures are kept.
+# Number of clips to render.
 SHOWN = 4
 
+# Pixels.
 _GAP = 3
 _LABEL = 104
 _LINE = 20
 _BAR = 4
 _SIDE = 84
 _GIVEN, _DRAWN = "#dd6b20", "#2b6cb0"
-# Pixels of letters: a page shows a strip at about half of its size.
-_OF_STRIP, _OF_ANIMATION = 22, 15
+# Font sizes in pixels; the report shows strips at about half size.
+_STRIP_FONT, _ANIMATION_FONT = 22, 15
 _INK, _PAPER = "#4a5568", "#ffffff"
 _MILLISECONDS = 160
 
@@ -25,9 +26,9 @@ _MILLISECONDS = 160
 def strips(
     clips: UInt8[np.ndarray, "R T H W C"], names: Sequence[str], *, given: int
 ) -> bytes:
-    """Lay out clips as rows of frames, as a PNG.
+    """Return a PNG with one row of frames per clip.
 
-    A bar above the frames is orange over the given ones and blue over the others.
+    A bar above the frames is orange over given frames and blue over generated ones.
     """
     rows, time = clips.shape[:2]
     height, width = _tile(clips)
@@ -46,16 +47,16 @@ def strips(
         draw.rectangle((left, 0, left + width - 1, _BAR - 1), fill=colour)
     for row, (clip, name) in enumerate(zip(clips, names, strict=True)):
         top = _BAR + _GAP + row * (height + _GAP)
-        _write(draw, name, 0, top + height // 2, size=_OF_STRIP)
+        _write(draw, name, 0, top + height // 2, size=_STRIP_FONT)
         for t, frame in enumerate(clip):
             canvas.paste(_image(frame), (_LABEL + t * (width + _GAP), top))
-    return _saved(canvas, "PNG", optimize=True)
+    return _encoded(canvas, "PNG", optimize=True)
 
 
 def animation(
     clips: UInt8[np.ndarray, "R T H W C"], names: Sequence[str], *, given: int
 ) -> bytes:
-    """Play clips side by side, for ever, as a GIF; an orange bar marks given frames."""
+    """Return a looping GIF of clips side by side; an orange bar marks given frames."""
     rows, time = clips.shape[:2]
     height, width = _tile(clips)
     size = (rows * (width + _GAP) - _GAP, _LINE + _BAR + height)
@@ -66,14 +67,14 @@ def animation(
         colour = _GIVEN if t < given else _DRAWN
         for row, name in enumerate(names):
             left = row * (width + _GAP)
-            _write(draw, name, left, _LINE // 2, size=_OF_ANIMATION)
+            _write(draw, name, left, _LINE // 2, size=_ANIMATION_FONT)
             bar = (left, _LINE, left + width - 1, _LINE + _BAR - 1)
             draw.rectangle(bar, fill=colour)
             canvas.paste(_image(clips[row, t]), (left, _LINE + _BAR))
         frames.append(canvas.quantize(128, dither=Image.Dither.NONE))
-    # The last frame rests, so that the eye sees where it begins again.
+    # Hold the last frame longer, to show where the loop restarts.
     durations = [_MILLISECONDS] * (time - 1) + [5 * _MILLISECONDS]
-    return _saved(
+    return _encoded(
         frames[0],
         "GIF",
         save_all=True,
@@ -105,7 +106,7 @@ def _write(
     draw.text((left, middle), text, fill=_INK, font=font, anchor="lm")
 
 
-def _saved(image: Image.Image, kind: str, **options) -> bytes:
+def _encoded(image: Image.Image, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -1,21 +1,17 @@
-"""What a run's page shows of its video model."""
+"""The report's sections on a video model."""
 
 import numpy as np
 
-from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import read_many, stack
-from vqvae_jax.experiment import Experiment
+from vqvae_jax.pipeline.run import Context
 from vqvae_jax.report.page import Picture, Section
 from vqvae_jax.runtime import npz_schemas
 from vqvae_jax.tasks.video import gif
-from vqvae_jax.workdir import Workdir
 
 
-def sections_of_video(
-    workdir: Workdir, experiment: Experiment, dataset: Dataset
-) -> list[Section]:
-    """Show clips: what was filmed, and what was drawn under each action."""
-    del experiment
+def video_sections(context: Context) -> list[Section]:
+    """Return the sections of recorded clips beside those drawn under each action."""
+    workdir, _, dataset = context
     samples = workdir.read_samples(npz_schemas.CLIPS)
     codes, given = samples["codes"], int(samples["given_frames"])
     names = ("filmed", *map(str, samples["class_names"]))
@@ -32,10 +28,12 @@ def sections_of_video(
         )
         strips.append(Picture(gif.strips(clips, names, given=given), f"Strip, {under}"))
     text = (
-        f"{given} frames are given, under an orange bar; those under a blue bar were "
-        "drawn after them, all codes first, and decoded at once."
+        f"{given} frames are given, marked by an orange bar. Frames marked by a blue "
+        "bar are generated: all codes are drawn first, then decoded at once."
     )
     return [
         Section("Video", text, cards=animations),
-        Section("Video, frame by frame", "A column a step, a row an action.", strips),
+        Section(
+            "Video, frame by frame", "One column per step, one row per action.", strips
+        ),
     ]

@@ -1,35 +1,39 @@
-"""Draw what follows the first frames of test clips, under different actions."""
+"""Video as a second stage: continue test clips under different actions."""
 
+import dataclasses
 import time
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
+from vqvae_jax.data.codes import CodesSource
 from vqvae_jax.data.source import read_many, stack
+from vqvae_jax.pipeline.run import Context, SecondStage
 from vqvae_jax.pipeline.samples import rows_to_draw
-from vqvae_jax.pipeline.stage import Context
 from vqvae_jax.tasks.video import gif
 from vqvae_jax.tasks.video.clips import ClipsSource
+from vqvae_jax.tasks.video.evaluation import evaluate_video
 from vqvae_jax.tasks.video.model import Video
+from vqvae_jax.tasks.video.report import video_sections
 from vqvae_jax.training import sharding
-from vqvae_jax.workdir import restore, restore_second
 
 
 def sample_video(context: Context) -> None:
-    """Draw clips, as codes first and all pixels last, and keep both.
+    """Draw clips, first as codes and then as pixels, and write both.
 
-    Every clip is drawn once with each action held all the time, and once with the
-    recorded actions. `samples.npz` has, for N clips, R such rows and T frames: `codes`
-    [N, R, T, H, W, C] and `images`, the N * R * T frames in the same order with the row
-    as their label; `true_codes` [N, T, H, W, C]; `frame` [N], where in the test split
-    each clip begins; `given_frames`, those that were not drawn.
+    Every clip is drawn once for each held action, and once with the recorded actions.
+    For N clips, R such rows and T frames, `samples.npz` has `codes` [N, R, T, H, W, C]
+    and `images`, the N * R * T frames in the same order with the row as their label;
+    `true_codes` [N, T, H, W, C]; `frame` [N], the index of each clip's first frame in
+    the test split; `given_frames`, the number of frames that were not drawn.
     """
     workdir, experiment, _ = context
     config = experiment.samples
-    model, params = restore(workdir.path)
-    video, video_params = restore_second(workdir.path, "video")
-    workdir.require_same_codebook(params)
+    model, params = workdir.restore()
+    video, video_params = workdir.restore("video")
+    workdir.require_same_codebook(model, params)
     params, video_params = sharding.put_replicated(
         (params, video_params), sharding.data_mesh()
     )
@@ -40,10 +44,10 @@ def sample_video(context: Context) -> None:
     starts = range(0, count, config.batch_size)
     keys = jax.random.split(jax.random.key(experiment.seed + 2), len(starts))
     drawn, seconds = [], []
-    rows_a_batch = video.generated_frames * video.grid[0]
-    with rows_to_draw(len(starts), rows_a_batch) as (progress, finish_batch):
+    rows_per_batch = video.generated_frames * video.grid[0]
+    with rows_to_draw(len(starts), rows_per_batch) as (progress, finish_batch):
         for key, first in zip(keys, starts, strict=True):
-            # The last batch goes over some clips again, so that all have one size.
+            # The last batch repeats some clips, so that all batches have one size.
             rows = (first + np.arange(min(config.batch_size, count))) % count
             codes, actions = clips["codes"][rows], clips["action"][rows, :-1]
             start = time.perf_counter()
@@ -54,10 +58,10 @@ def sample_video(context: Context) -> None:
                 known,
                 actions=held_actions(actions, video) if video.num_actions else None,
                 progress=progress,
-                **config.without_labels,
+                **config.draw_options_without_labels,
             )
             whole = np.concatenate([known, jax.device_get(new)], axis=1)
-            # All pixels in one call, after all codes.
+            # All pixels at once, after all codes.
             frames = whole.reshape(-1, *video.grid)
             images = np.asarray(decode(params, frames))
             seconds.append((time.perf_counter() - start) / new[:, :, 0, 0, 0].size)
@@ -91,7 +95,7 @@ def sample_video(context: Context) -> None:
 
 
 def _test_clips(codes, video: Video, n: int) -> dict[str, np.ndarray]:
-    """Return up to n clips, evenly from all of the test split."""
+    """Return up to n clips, evenly spaced over the test split."""
     frames = video.given_frames + video.generated_frames
     source = ClipsSource(codes, length=frames, stride=frames)
     chosen = np.linspace(0, len(source) - 1, min(n, len(source))).round().astype(int)
@@ -101,8 +105,41 @@ def _test_clips(codes, video: Video, n: int) -> dict[str, np.ndarray]:
 def held_actions(
     recorded: Int[np.ndarray, "B S"], video: Video
 ) -> Int[np.ndarray, "N S"]:
-    """Return for each clip a row an action, held from the last given frame on."""
+    """Return a row for each clip and action, held from the last given frame on.
+
+    The last row of each clip has the recorded actions.
+    """
     rows = np.repeat(recorded[:, None], len(video.rows), axis=1)
     for action in range(video.num_actions):
         rows[:, action, video.given_frames - 1 :] = action
     return rows.reshape(-1, recorded.shape[1])
+
+
+def clips(codes: CodesSource, model: Video, *, split: str) -> ClipsSource:
+    """Return the clips to train or evaluate on.
+
+    Training clips start at every frame; others do not overlap. Those of test are long
+    enough for sampling.
+    """
+    frames = model.clip_frames
+    if split == "test":
+        frames = max(frames, model.given_frames + model.generated_frames)
+    stride = 1 if split == "train" else frames
+    return ClipsSource(codes, length=frames, stride=stride)
+
+
+def start_from_codebook(model: Video, before: Any, params: Any) -> Video:
+    """Return a model whose embeddings start from the VQ-VAE's codebooks."""
+    vectors = before.codebooks(params)
+    if vectors is None:
+        return model
+    return dataclasses.replace(model, code_vectors=np.asarray(vectors))
+
+
+VIDEO = SecondStage(
+    sample=sample_video,
+    evaluate=evaluate_video,
+    sections=video_sections,
+    examples=clips,
+    start=start_from_codebook,
+)

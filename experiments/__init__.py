@@ -1,0 +1,1 @@
+"""The experiments: one file each, which states what differs from the defaults."""

@@ -1,0 +1,82 @@
+"""The command line: help texts, errors and exit codes."""
+
+import re
+
+import pytest
+
+from vqvae_jax import registry
+from vqvae_jax.cli import coding
+from vqvae_jax.cli.arguments import make_parser
+
+COMMANDS = (
+    "info",
+    "encode",
+    "decode",
+    "reconstruct",
+    "sample",
+    "interpolate",
+    "compress",
+    "decompress",
+)
+
+
+def test_help_lists_every_command(command):
+    found = command("--help")
+    assert (found.code, found.err) == (0, "")
+    assert found.out.startswith("usage: vqvae-jax ")
+    for name in ("train", *COMMANDS):
+        assert re.search(rf"^ +{name} ", found.out, re.MULTILINE)
+    assert tuple(registry.COMMANDS) == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_has_an_example(command, name):
+    if not registry.is_available(registry.COMMANDS[name].configure):
+        pytest.skip("its module is not installed")
+    found = command(name, "--help")
+    assert (found.code, found.err) == (0, "")
+    assert f"example:\n  vqvae-jax {name} runs/digits" in found.out
+    assert "hf://user/name" in found.out
+    assert max(map(len, found.out.splitlines())) <= 80
+    if name != "info":
+        assert "--force" in found.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_of_a_command_parses(name):
+    if not registry.is_available(registry.COMMANDS[name].configure):
+        pytest.skip("its module is not installed")
+    words = registry.COMMANDS[name].example.split()
+    options = make_parser(name).parse_args([name, *words])
+    assert (options.command, options.model) == (name, "runs/digits")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "required: COMMAND; see vqvae-jax --help"),
+        (("enc0de",), "invalid choice: 'enc0de'"),
+        (("encode", "m"), "required: INPUT, OUT; see vqvae-jax encode --help"),
+        (("sample", "m", "o", "--num=0"), "--num: must be at least 1, got 0"),
+        (("sample", "m", "o", "--num=x"), "--num: must be a whole number, got 'x'"),
+        (("sample", "m", "o", "--seed=-1"), "--seed: must be 0 ... 2**32 - 1, got -1"),
+        (("sample", "m", "o", f"--seed={2**64}"), "--seed: must be 0 ... 2**32 - 1"),
+        (("interpolate", "m", "a", "b", "o", "--space=rgb"), "invalid choice: 'rgb'"),
+        (("info", "m", "--jsno"), "unrecognized arguments: --jsno"),
+        (("info", "m", "two\nlines"), "unrecognized arguments: two lines"),
+    ],
+)
+def test_errors_are_one_line(error_of, words, message):
+    assert message in error_of(*words)
+
+
+def test_ctrl_c_ends_with_code_130_and_one_line(command, monkeypatch):
+    def interrupted(options):
+        del options
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(coding, "encode", interrupted)
+    found = command("encode", "m", "i", "o")
+    assert found.code == 130
+    assert found.err.startswith("error: interrupted; ")
+    assert found.err.count("\n") == 1

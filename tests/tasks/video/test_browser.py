@@ -1,0 +1,15 @@
+"""The report of a whole run in Chromium."""
+
+import pytest
+from page_checks import assert_accessible
+
+from vqvae_jax.data import maze
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not maze.is_available(), reason="vizdoom is not installed")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_page_is_self_contained_responsive_and_accessible(
+    video_run, open_page, barriers, theme
+):
+    assert_accessible(open_page, barriers, video_run / "report.html", theme=theme)

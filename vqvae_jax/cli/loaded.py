@@ -1,0 +1,131 @@
+"""The trained model of a command, and whether it supports the command."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from vqvae_jax import registry
+from vqvae_jax.models import base
+from vqvae_jax.pretrained.file import hash_of
+from vqvae_jax.pretrained.loading import TrainedModel, find
+from vqvae_jax.pretrained.metadata import Metadata
+from vqvae_jax.registry import ModelSpec
+from vqvae_jax.runtime.errors import require
+
+
+class Loaded(NamedTuple):
+    """A trained model.
+
+    Attributes:
+      source: what the command was given.
+      found: the model there.
+      params: its parameters.
+    """
+
+    source: str
+    found: TrainedModel
+    params: Any
+
+    @property
+    def metadata(self) -> Metadata:
+        """The model's metadata."""
+        return self.found.metadata
+
+    @property
+    def model(self) -> Any:
+        """The model without its arrays."""
+        return self.metadata.model
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's row of the registry."""
+        return registry.MODELS[self.metadata.kind]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the arrays that determine the codes."""
+        return base.fingerprint(self.model, self.params)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all arrays, the decoder's too."""
+        return digest_of(self.params)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples of audio per second.
+
+        Raises:
+          UserError: it is unknown.
+        """
+        rate = self.metadata.sample_rate
+        require(
+            rate is not None,
+            "the model's sample rate is unknown: pass sample_rate to save_pretrained",
+        )
+        return rate
+
+
+def load(source: str, command: str) -> Loaded:
+    """Load the model of a command.
+
+    Raises:
+      UserError: there is none, or its kind does not support the command.
+    """
+    found = find(source)
+    kind = found.metadata.kind
+    kinds = [k for k, spec in registry.MODELS.items() if command in spec.commands]
+    require(
+        kind in kinds,
+        f"{command} needs a model of kind {' or '.join(kinds)}, and {source} is a "
+        f"{kind}",
+    )
+    return Loaded(source, found, found.params(kind))
+
+
+def digest_of(params: Any) -> str:
+    """Return a short hash of all arrays of a model."""
+    return hash_of(params)[:16]
+
+
+def load_prior(loaded: Loaded, stage: str) -> tuple[Any, Any]:
+    """Load the prior over a model's codes.
+
+    Raises:
+      UserError: the model has none, it is not trained yet, or it was trained on the
+        codes of another model.
+    """
+    metadata, source = loaded.metadata, loaded.source
+    require(
+        stage in metadata.models,
+        f"{source} has no {stage} yet: train it first"
+        if metadata.second_stage == stage
+        else f"{source} has no {stage}: it is followed by "
+        f"{metadata.second_stage or 'nothing'}",
+    )
+    fingerprint = loaded.fingerprint
+    require(
+        metadata.codes_of == fingerprint,
+        f"the {stage} in {source} was trained on the codes of another model "
+        f"({metadata.codes_of}, now {fingerprint}): train it again",
+    )
+    return metadata.models[stage], loaded.found.params(stage)
+
+
+def label_of(class_names: Sequence[str], name: str) -> int:
+    """Return the label of a class.
+
+    Raises:
+      UserError: the prior has no such class.
+    """
+    require(
+        name in class_names,
+        f"--label={name}: the prior has the classes {listed(class_names)}"
+        if class_names
+        else f"--label={name}: the prior was trained without classes",
+    )
+    return class_names.index(name)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names, as a message shows them."""
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

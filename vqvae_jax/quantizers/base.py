@@ -1,0 +1,102 @@
+"""The protocol of quantizers, and what their `quantize` returns."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+# Arrays of a quantizer, any pytree; a NamedTuple in every member of this package.
+State = Any
+AxisName = str | tuple[str, ...] | None
+
+
+class Quantized(NamedTuple):
+    """What `Quantizer.quantize` returns.
+
+    Attributes:
+      z_q: `[..., F]`, the quantized vectors, of the dtype of z_e; their gradient
+        reaches z_e by the quantizer's estimator.
+      codes: `[..., C]` int32, C codes for each vector.
+      losses: terms by name, `[..., C]` float32, unweighted. The gradient of each
+        reaches one owner only; 0 at padding.
+      loss: `[...]`, `Quantizer.total_loss` of the terms, averaged over the C codes.
+    """
+
+    z_q: Float[Array, "*batch F"]
+    codes: Int[Array, "*batch C"]
+    losses: Mapping[str, Float[Array, "*batch C"]]
+    loss: Float[Array, "*batch"]
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """A frozen, hashable dataclass of sizes and options; its methods are pure.
+
+    Every method works under jit, vmap, grad, scan, pmap and shard_map.
+    """
+
+    @property
+    def num_codes(self) -> int:
+        """K, the values that a code can take."""
+
+    @property
+    def codes_per_vector(self) -> int:
+        """C, the codes of one vector."""
+
+    @property
+    def features(self) -> int:
+        """F, the features of z_e and z_q."""
+
+    @property
+    def bits(self) -> float:
+        """Bits of one vector's codes under the uniform prior."""
+
+    @property
+    def init_reads_data(self) -> bool:
+        """Whether `init` needs z_e."""
+
+    def init(
+        self,
+        key: PRNGKeyArray,
+        z_e: Float[Array, "*batch F"] | None = None,
+        mask: Bool[Array, "*batch"] | None = None,
+    ) -> State:
+        """Return the initial state, fitted to z_e where `init_reads_data`."""
+
+    def quantize(
+        self,
+        state: State,
+        z_e: Float[Array, "*batch F"],
+        mask: Bool[Array, "*batch"] | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> Quantized:
+        """Quantize vectors; without a key nothing is drawn."""
+
+    def update(
+        self,
+        state: State,
+        z_e: Float[Array, "*batch F"],
+        codes: Int[Array, "*batch C"],
+        *,
+        key: PRNGKeyArray,
+        mask: Bool[Array, "*batch"] | None = None,
+        axis_name: AxisName = None,
+    ) -> State:
+        """Apply what the gradient does not: EMA, usage counts, restarts."""
+
+    def lookup(
+        self, state: State, codes: Int[Array, "*batch C"]
+    ) -> Float[Array, "*batch F"]:
+        """Return the vectors of codes, equal to `Quantized.z_q` to the last bit."""
+
+    def total_loss(self, losses: Mapping[str, Any]) -> Any:
+        """Return the weighted sum of the terms of `Quantized.losses`, of any shape."""
+
+    def trainable(self, state: State) -> State:
+        """Return the state with True for each leaf that follows the gradient."""
+
+    def inference_state(self, state: State) -> Any:
+        """Return the arrays that `quantize` and `lookup` read."""
+
+    def codebooks(self, state: State) -> Float[Array, "C K D"] | None:
+        """Return the vector of each code; None where there is no table of them."""

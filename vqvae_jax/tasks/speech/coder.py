@@ -1,0 +1,180 @@
+"""The commands' maps between recordings and codes, and their sampler of speech."""
+
+import argparse
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from vqvae_jax.cli.coders import Codes
+from vqvae_jax.cli.inputs import Input
+from vqvae_jax.cli.loaded import Loaded, digest_of, listed, load_prior
+from vqvae_jax.cli.sample import Sampler
+from vqvae_jax.runtime.arrays import require_range, require_shape
+from vqvae_jax.runtime.errors import require
+from vqvae_jax.tasks.speech import audio as audio_lib
+from vqvae_jax.tasks.speech.data_config import SUFFIXES
+from vqvae_jax.tasks.speech.sound import wav
+
+
+class SpeechCoder:
+    """The coder of models of speech."""
+
+    suffix = ".wav"
+    input_suffixes = SUFFIXES
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        batch_size: int,
+        speaker: int = 0,
+        seed: int = 0,
+        shaping: dict[str, Any] | None = None,
+    ):
+        """Set up the functions; nothing is compiled yet.
+
+        Args:
+          loaded: the model.
+          batch_size: of all batches; the last is padded.
+          speaker: to decode with by default.
+          seed: of the draw.
+          shaping: temperature, top_k and top_p of the audio samples.
+        """
+        self._model, self._params = loaded.model, loaded.params
+        self._rate, self._batch_size = loaded.sample_rate, batch_size
+        self._speakers = np.full(batch_size, speaker, np.int32)
+        self._key = jax.random.key(seed)
+        self._encode = jax.jit(loaded.model.encode)
+        decode = functools.partial(loaded.model.decode, **(shaping or {}))
+        self._decode = jax.jit(decode)
+
+    @staticmethod
+    def require_inputs(files: Sequence[Input], loaded: Loaded) -> None:
+        """Raise UserError if a recording cannot be read; the first one is named."""
+        for file in files:
+            audio_lib.inspect(str(file.path), rate=loaded.sample_rate)
+
+    @staticmethod
+    def decoding_options(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
+        """Return the speaker and the seed.
+
+        Raises:
+          UserError: the speaker is missing or not one of train.
+        """
+        speaker_of(loaded, options.speaker)
+        return {"speaker": options.speaker, "seed": options.seed}
+
+    @classmethod
+    def from_options(
+        cls, loaded: Loaded, options: argparse.Namespace, *, batch_size: int
+    ) -> "SpeechCoder":
+        """Make the coder of a command; `encode` has no speaker."""
+        if not hasattr(options, "speaker"):
+            return cls(loaded, batch_size=batch_size)
+        speaker = speaker_of(loaded, options.speaker)
+        return cls(loaded, batch_size=batch_size, speaker=speaker, seed=options.seed)
+
+    def encode(self, paths: Sequence[str]) -> list[Codes]:
+        """Return the codes of recordings."""
+        clips = [audio_lib.read(path, rate=self._rate) for path in paths]
+        samples = self._codes_per_second * self._model.downsampling
+        audio, mask = self._padded(clips, samples)
+        codes = np.asarray(self._encode(self._params, audio, mask))
+        lengths = [self._model.num_latents(len(clip)) for clip in clips]
+        return [row[:length] for row, length in zip(codes, lengths, strict=False)]
+
+    def require_codes(self, codes: Codes, *, where: Path) -> None:
+        """Raise UserError, naming a file, unless codes are those of an utterance."""
+        require_shape(f"the codes in {where}", codes, "n")
+        require(len(codes) > 0, f"there are no codes in {where}")
+        require_range(f"the codes in {where}", codes, 0, self._model.num_codes)
+
+    def decode(
+        self,
+        codes: Sequence[Codes],
+        batch: int = 0,
+        speakers: Int[np.ndarray, " B"] | None = None,
+    ) -> list[bytes]:
+        """Return a WAV file for the codes of each utterance of a batch.
+
+        Args:
+          codes: of each utterance.
+          batch: its number; each batch has its own random numbers.
+          speakers: to decode each utterance with.
+        """
+        rows, mask = self._padded(codes, self._codes_per_second)
+        audio = self._decode(
+            self._params,
+            jax.random.fold_in(self._key, batch),
+            rows,
+            speakers=self._speakers if speakers is None else speakers,
+            mask=mask,
+        )
+        samples = self._model.downsampling
+        return [
+            wav(clip[: len(one) * samples], rate=self._rate)
+            for clip, one in zip(np.asarray(audio), codes, strict=False)
+        ]
+
+    def reconstruct(self, paths: Sequence[str], batch: int = 0) -> list[bytes]:
+        """Return a WAV file for the reconstruction of each recording."""
+        return self.decode(self.encode(paths), batch)
+
+    @property
+    def _codes_per_second(self) -> int:
+        """Lengths are multiples of it: each length is compiled anew."""
+        return -(-self._rate // self._model.downsampling)
+
+    def _padded(self, sequences: Sequence[np.ndarray], multiple_of: int) -> Any:
+        """Return sequences as a batch, padded with zeros, and its mask."""
+        lengths = np.zeros(self._batch_size, int)
+        lengths[: len(sequences)] = [len(sequence) for sequence in sequences]
+        longest = -(-max(lengths) // multiple_of) * multiple_of
+        batch = np.zeros((self._batch_size, longest), sequences[0].dtype)
+        for row, sequence in zip(batch, sequences, strict=False):
+            row[: len(sequence)] = sequence
+        return batch, np.arange(longest) < lengths[:, None]
+
+
+def speaker_of(loaded: Loaded, name: str | None) -> int:
+    """Return the index of a speaker.
+
+    Raises:
+      UserError: no speaker is given, or not one of train.
+    """
+    names = loaded.model.speaker_names
+    require(name is not None, f"--speaker is missing: one of {listed(names)}")
+    require(name in names, f"--speaker={name}: there are {listed(names)}")
+    return names.index(name)
+
+
+def speech_sampler(
+    loaded: Loaded, options: argparse.Namespace, shaping: dict[str, Any]
+) -> Sampler:
+    """Return the sampler of speech: codes from the prior, decoded with a speaker.
+
+    Raises:
+      UserError: there is no trained prior.
+    """
+    prior, prior_params = load_prior(loaded, "sequence_prior")
+    coder = SpeechCoder(
+        loaded, batch_size=options.batch_size, seed=options.seed, shaping=shaping
+    )
+
+    def draw(key, labels, batch):
+        codes = prior.sample(
+            prior_params,
+            key,
+            num_samples=len(labels),
+            speakers=labels if prior.conditional else None,
+            **shaping,
+        )
+        return coder.decode(list(np.asarray(codes)), batch, labels)
+
+    names = loaded.model.speaker_names
+    return Sampler(draw, names, ".wav", digest_of(prior_params))
