@@ -197,9 +197,9 @@ def test_nothing_is_pickled():
 
 @pytest.mark.parametrize("name", vqvae_jax.__all__)
 def test_public_names_exist(name):
-    home = vqvae_jax._HOMES.get(name, "quantizers")
-    if not registry.is_available(f"vqvae_jax.{home}"):
-        pytest.skip(f"{home} is deleted")
+    path = vqvae_jax._PATHS[name]
+    if not registry.is_available(path):
+        pytest.skip(f"{path} is deleted")
     assert getattr(vqvae_jax, name).__name__.endswith(name)
 
 

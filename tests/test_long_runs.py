@@ -10,7 +10,7 @@ import pytest
 
 KEEP, EVERY, STEPS, WARM_UP = 2, 100, 2000, 1000
 
-# Runs in a new process, whose memory holds nothing of earlier tests. Prints at each
+# Runs in a new process, so that earlier tests do not use its memory. Prints at each
 # validation: bytes in memory, programs compiled, checkpoints on disk.
 SCRIPT = textwrap.dedent(
     """

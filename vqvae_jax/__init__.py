@@ -8,8 +8,9 @@
 Attributes are imported on first use.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from vqvae_jax import registry
 
 if TYPE_CHECKING:
     from vqvae_jax import quantizers
@@ -19,14 +20,7 @@ if TYPE_CHECKING:
     from vqvae_jax.models.vae import VAE
     from vqvae_jax.models.vimco import VIMCO
     from vqvae_jax.models.vqvae import VQVAE
-    from vqvae_jax.pretrained import (
-        restore,
-        save_pretrained,
-    )
-    from vqvae_jax.tasks.hierarchy.model import Hierarchy
-    from vqvae_jax.tasks.speech.model import SpeechVQVAE
-    from vqvae_jax.tasks.speech.prior import SequencePrior
-    from vqvae_jax.tasks.video.model import Video
+    from vqvae_jax.pretrained import restore, save_pretrained
 
     __version__: str
 
@@ -46,31 +40,25 @@ __all__ = [
     "save_pretrained",
 ]
 
-_HOMES = {
-    "GAN": "models.gan",
-    "Hierarchy": "tasks.hierarchy.model",
-    "PixelModel": "models.pixelcnn",
-    "Prior": "models.prior",
-    "SequencePrior": "tasks.speech.prior",
-    "SpeechVQVAE": "tasks.speech.model",
-    "VAE": "models.vae",
-    "VIMCO": "models.vimco",
-    "VQVAE": "models.vqvae",
-    "Video": "tasks.video.model",
-    "restore": "pretrained",
-    "save_pretrained": "pretrained",
-}
+# Where each name is defined; the registry knows the models.
+_PATHS = {
+    path.rpartition(":")[2]: path
+    for path in (
+        *(spec.model for spec in registry.MODELS.values()),
+        *(spec.model for spec in registry.SECOND_STAGES.values()),
+        "vqvae_jax.pretrained:restore",
+        "vqvae_jax.pretrained:save_pretrained",
+    )
+} | {"quantizers": "vqvae_jax.quantizers"}
 
 
 def __getattr__(name: str):
     """Import on first use: quantizers need JAX alone, the command line nothing."""
     if name == "__version__":
         return _version()
-    if name == "quantizers":
-        return importlib.import_module("vqvae_jax.quantizers")
-    if name not in _HOMES:
+    if name not in _PATHS:
         raise AttributeError(f"module 'vqvae_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"vqvae_jax.{_HOMES[name]}"), name)
+    return registry.load(_PATHS[name])
 
 
 def _version() -> str:

@@ -11,7 +11,7 @@ from vqvae_jax import options, registry
 from vqvae_jax.data.batches import TrainBatches, eval_batches, train_batches
 from vqvae_jax.data.source import Batch, Example, Source
 from vqvae_jax.models.base import second_models
-from vqvae_jax.options import require_section, shown
+from vqvae_jax.options import require_choice, require_section, shown
 from vqvae_jax.registry import ModelSpec, SecondStageSpec
 from vqvae_jax.runtime import distributed
 from vqvae_jax.runtime.errors import require
@@ -327,10 +327,7 @@ def kind_of(config: Mapping[str, Any]) -> str:
     require("model" in config, "model is missing from the config")
     require_section(config["model"], name="model")
     kind = config["model"].get("kind")
-    require(
-        isinstance(kind, str) and kind in registry.MODELS,
-        f"model.kind must be one of {', '.join(registry.MODELS)}, got {shown(kind)}",
-    )
+    require_choice("model.kind", kind, registry.MODELS)
     return kind
 
 

@@ -22,7 +22,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from vqvae_jax.runtime.errors import UserError, require
@@ -127,7 +127,7 @@ def check(options: Any, *, prefix: str = "") -> None:
             check(value, prefix=f"{name}.")
             continue
         if typing.get_origin(field.type) is Literal:
-            _require_choice(name, value, typing.get_args(field.type))
+            require_choice(name, value, typing.get_args(field.type))
         if field.bounds and value is not None:
             require(
                 all(_is_within(value, bound) for bound in field.bounds),
@@ -188,30 +188,12 @@ def build(
 
 def to_config(options: Any) -> dict[str, Any]:
     """Return the section of a config that `build` makes these options of."""
-    section = {}
-    for field in fields(type(options)):
-        if field.is_given:
-            continue
-        value = getattr(options, field.name)
-        if _is_section(value):
-            kind = {} if field.one_of is None else {"kind": field.one_of.name(value)}
-            value = kind | to_config(value)
-        section[field.name] = value
-    return section
+    return _section(type(options), lambda field: getattr(options, field.name))
 
 
 def defaults(cls: type) -> dict[str, Any]:
     """Return the section of a config that holds every default of a dataclass."""
-    section = {}
-    for field in fields(cls):
-        if field.is_given or field.default is dataclasses.MISSING:
-            continue
-        value = field.default
-        if _is_section(value):
-            kind = {} if field.one_of is None else {"kind": field.one_of.name(value)}
-            value = kind | to_config(value)
-        section[field.name] = value
-    return section
+    return _section(cls, lambda field: field.default)
 
 
 class Key(NamedTuple):
@@ -298,6 +280,20 @@ def _kind_key(name: str, one_of: OneOf, default: Any) -> Key:
     return Key(name, field, type(default), kind)
 
 
+def _section(cls: type, value_of: Callable[[Field], Any]) -> dict[str, Any]:
+    """Return a section with a value for each field, where there is one."""
+    section = {}
+    for field in fields(cls):
+        value = value_of(field)
+        if field.is_given or value is dataclasses.MISSING:
+            continue
+        if _is_section(value):
+            kind = {} if field.one_of is None else {"kind": field.one_of.name(value)}
+            value = kind | to_config(value)
+        section[field.name] = value
+    return section
+
+
 def _is_section(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
@@ -331,17 +327,14 @@ def _value(field: Field, value: Any, *, name: str, base: Any) -> Any:
     members = field.one_of.members
     rest = dict(value)
     kind = rest.pop("kind", field.one_of.name(default))
-    require(
-        isinstance(kind, str) and kind in members,
-        f"{name}.kind must be one of {', '.join(members)}, got {shown(kind)}",
-    )
+    require_choice(f"{name}.kind", kind, members)
     same = default if members[kind] is type(default) else None
     return build(members[kind], rest, name=name, base=same)
 
 
 def _require_type(key: str, value: Any, expected: Any) -> None:
     if typing.get_origin(expected) is Literal:
-        _require_choice(key, value, typing.get_args(expected))
+        require_choice(key, value, typing.get_args(expected))
         return
     if typing.get_origin(expected) is tuple:
         _require_tuple(key, value, typing.get_args(expected))
@@ -363,7 +356,8 @@ def _require_type(key: str, value: Any, expected: Any) -> None:
         require(is_finite, f"{key} must be a finite number, got {shown(value)}")
 
 
-def _require_choice(key: str, value: Any, choices: tuple[Any, ...]) -> None:
+def require_choice(key: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raise UserError, naming a key, unless its value is one of the choices."""
     require(
         # True == 1 and 3.0 == 3.
         any(type(value) is type(each) and value == each for each in choices),

@@ -75,7 +75,7 @@ def load(source: str, command: str) -> Loaded:
     kind = found.metadata.kind
     kinds = [k for k, spec in registry.MODELS.items() if command in spec.commands]
     require(
-        kind in kinds,
+        command in registry.MODELS[kind].commands,
         f"{command} needs a model of kind {' or '.join(kinds)}, and {source} is a "
         f"{kind}",
     )

@@ -169,7 +169,7 @@ def _list_images(
             f"{split} has the class {unknown[0]!r}, which is not among the "
             f"{len(class_names)} classes of train; rename or remove that folder"
         )
-    unlabelled = len(_image_files(split)) if class_names else 0
+    unlabelled = len(files_in(split, SUFFIXES)) if class_names else 0
     if unlabelled:
         warnings.warn(
             f"skipped {unlabelled} images in {split}, which are next to its class "
@@ -179,7 +179,7 @@ def _list_images(
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names or ("",)):
-        found = _image_files(split / name)
+        found = files_in(split / name, SUFFIXES)
         require(
             bool(found) or split.name != "train",
             f"{split / name} has no images ({', '.join(SUFFIXES)}); add some or "
@@ -191,14 +191,18 @@ def _list_images(
     return files, labels
 
 
-def _image_files(path: Path) -> list[str]:
-    if not path.is_dir():
+def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Return the files of a folder with these suffixes, sorted, without hidden ones.
+
+    There are none without the folder.
+    """
+    if not folder.is_dir():
         return []
-    with os.scandir(path) as entries:
+    with os.scandir(folder) as entries:
         return sorted(
             entry.path
             for entry in entries
-            if entry.name.lower().endswith(SUFFIXES)
+            if entry.name.lower().endswith(suffixes)
             and not entry.name.startswith(".")
             and entry.is_file()
         )

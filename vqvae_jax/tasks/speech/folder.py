@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from vqvae_jax.data.folder import split_folders, subfolders
+from vqvae_jax.data.folder import files_in, split_folders, subfolders
 from vqvae_jax.data.source import Example
 from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.tasks.speech import audio, phones
@@ -137,12 +137,14 @@ class _Recording(NamedTuple):
 
 
 def _usable(split: Path, rate: int, skip_corrupt: bool) -> list[_Recording]:
-    files = [file for folder in subfolders(split) for file in _audio_files(folder)]
+    files = [
+        file for folder in subfolders(split) for file in files_in(folder, SUFFIXES)
+    ]
     require(
         bool(files),
         f"{split} has no recordings; expected {split}/<speaker>/*.wav or *.flac",
     )
-    outside = len(_audio_files(split))
+    outside = len(files_in(split, SUFFIXES))
     if outside:
         warnings.warn(
             f"skipped {outside} recordings in {split} that are not in a speaker's "
@@ -178,14 +180,3 @@ def _check(file: str, rate: int, decode: bool) -> _Recording | UserError:
     except UserError as error:
         return error
     return _Recording(file, os.path.basename(os.path.dirname(file)), length, table)
-
-
-def _audio_files(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.path
-            for entry in entries
-            if entry.name.lower().endswith(SUFFIXES)
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        )
