@@ -277,7 +277,7 @@ def test_a_killed_data_worker_is_reported_within_a_minute(command):
         read_to(process, "vqvae 5/")
         os.kill(data_worker(process.pid), signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
-        assert "that reads the data was ended" in only_error(2, errors)
+        assert "data worker process was killed" in only_error(2, errors)
 
 
 def test_divergence_is_reported_with_term_and_step(command):

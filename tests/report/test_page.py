@@ -260,4 +260,4 @@ def test_package_data_includes_all_non_python_files():
     files = {path for path in package.rglob("*") if path.is_file()}
     others = {p for p in files if p.suffix not in (".py", ".pyc")}
     assert others == installed
-    assert {path.name for path in others} >= {"style.css", "page.js", "playground.js"}
+    assert {path.name for path in others} >= {"style.css", "page.js"}

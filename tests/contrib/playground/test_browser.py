@@ -138,3 +138,9 @@ def test_arrow_keys_move_through_the_grid(open_page, path):
     # At the top row, the key has no effect.
     page.keyboard.press("ArrowUp")
     assert page.locator(".cells input").nth(1).is_checked()
+
+
+def test_playground_is_replaced_by_a_line_of_text_without_scripts(open_page, path):
+    page = open_page(path, java_script_enabled=False)
+    assert not page.locator(".playground").is_visible()
+    assert page.locator("noscript p").is_visible()

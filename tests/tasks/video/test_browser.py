@@ -12,4 +12,5 @@ from vqvae_jax.data import maze
 def test_page_is_self_contained_responsive_and_accessible(
     video_run, open_page, barriers, theme
 ):
-    assert_accessible(open_page, barriers, video_run / "report.html", theme=theme)
+    path = video_run / "report.html"
+    assert_accessible(open_page, barriers, path, theme=theme, playgrounds=1)
