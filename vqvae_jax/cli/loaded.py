@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from vqvae_jax import registry
 from vqvae_jax.models import base
-from vqvae_jax.pretrained.file import hash_of
 from vqvae_jax.pretrained.loading import TrainedModel, find
 from vqvae_jax.pretrained.metadata import Metadata
 from vqvae_jax.registry import ModelSpec
+from vqvae_jax.runtime.checksums import sha256_of_tree
 from vqvae_jax.runtime.errors import require
 
 
@@ -48,7 +48,7 @@ class Loaded(NamedTuple):
     @property
     def digest(self) -> str:
         """A hash of all arrays, the decoder's too."""
-        return digest_of(self.params)
+        return sha256_of_tree(self.params)
 
     @property
     def sample_rate(self) -> int:
@@ -80,11 +80,6 @@ def load(source: str, command: str) -> Loaded:
         f"{kind}",
     )
     return Loaded(source, found, found.params(kind))
-
-
-def digest_of(params: Any) -> str:
-    """Return a short hash of all arrays of a model."""
-    return hash_of(params)[:16]
 
 
 def load_prior(loaded: Loaded, stage: str) -> tuple[Any, Any]:

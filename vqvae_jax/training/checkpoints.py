@@ -19,8 +19,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vqvae_jax.runtime import checksums
+from vqvae_jax.runtime.checksums import require_same_shapes, shapes_of
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.runtime.tree_utils import require_same_shapes, shapes_of
 from vqvae_jax.training.step import TrainState
 
 _CENTURY = 100 * 365 * 86_400  # Seconds.

@@ -11,8 +11,8 @@ import soundfile
 
 from vqvae_jax import pipeline
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.runtime import npz_schemas
 from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.tasks.speech.conversion import CONVERSIONS
 from vqvae_jax.tasks.speech.dataset import open_speech
 from vqvae_jax.tasks.speech.model import SpeechVQVAE
 from vqvae_jax.tasks.speech.prior import SequencePrior
@@ -108,7 +108,7 @@ class TestRun:
         assert found == pytest.approx(nats / samples / np.log(2), rel=1e-4)
 
     def test_samples_match_their_schema(self, run):
-        arrays = run.read_samples(npz_schemas.CONVERSIONS)
+        arrays = run.read_samples(CONVERSIONS)
         assert arrays["audio"].shape[:2] == (len(arrays["index"]), 2)
 
     def test_sounds_are_written_and_in_the_report(self, run, dataset):

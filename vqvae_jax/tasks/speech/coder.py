@@ -12,9 +12,10 @@ from jaxtyping import Int
 
 from vqvae_jax.cli.coders import Codes
 from vqvae_jax.cli.inputs import Input
-from vqvae_jax.cli.loaded import Loaded, digest_of, listed, load_prior
+from vqvae_jax.cli.loaded import Loaded, listed, load_prior
 from vqvae_jax.cli.sample import Sampler
 from vqvae_jax.runtime.arrays import require_range, require_shape
+from vqvae_jax.runtime.checksums import sha256_of_tree
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.tasks.speech import audio as audio_lib
 from vqvae_jax.tasks.speech.data_config import SUFFIXES
@@ -177,4 +178,4 @@ def speech_sampler(
         return coder.decode(list(np.asarray(codes)), batch, labels)
 
     names = loaded.model.speaker_names
-    return Sampler(draw, names, ".wav", digest_of(prior_params))
+    return Sampler(draw, names, ".wav", sha256_of_tree(prior_params))

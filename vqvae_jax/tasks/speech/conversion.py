@@ -8,7 +8,6 @@ from jaxtyping import Int
 
 from vqvae_jax.data.batches import eval_batches
 from vqvae_jax.data.source import Example, Source, read_many
-from vqvae_jax.runtime import npz_schemas
 from vqvae_jax.tasks.speech import voices
 from vqvae_jax.tasks.speech.code_ablation import (
     codes_of_another_sentence,
@@ -19,6 +18,15 @@ from vqvae_jax.tasks.speech.model import SpeechVQVAE
 from vqvae_jax.tasks.speech.utterances import UNKNOWN, Utterances
 from vqvae_jax.workdir import Workdir
 
+# The arrays of `samples.npz`.
+CONVERSIONS = {
+    "index": "i M",
+    "speakers": "i M",
+    "codes": "i M N",
+    "code_lengths": "i M",
+    "voices": "i M 2",
+    "audio": "i M 2 T",
+}
 # Utterances per speaker for fitting and for testing the speaker classifier.
 _NUM_FIT, _NUM_TEST = 20, 5
 _LABELS = ("index", "speaker", "sentence")
@@ -37,7 +45,7 @@ def evaluate_conversions(
     speech is near, after time warping, to the target speaker's recording of the same
     sentence.
     """
-    samples = workdir.read_samples(npz_schemas.CONVERSIONS)
+    samples = workdir.read_samples(CONVERSIONS)
     test = read_many(dataset.test, samples["index"].tolist())
     same_voice, converted = (
         [

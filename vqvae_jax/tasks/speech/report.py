@@ -16,9 +16,9 @@ from vqvae_jax.report.page import (
     render,
 )
 from vqvae_jax.report.paper import paper_section
-from vqvae_jax.runtime import npz_schemas
 from vqvae_jax.runtime.safe_io import read_arrays
 from vqvae_jax.tasks.speech import sound
+from vqvae_jax.tasks.speech.conversion import CONVERSIONS
 from vqvae_jax.tasks.speech.dataset import SpeechDataset
 from vqvae_jax.training.logging import run_name
 from vqvae_jax.workdir import Workdir
@@ -36,7 +36,7 @@ def build_speech_page(
     Raises:
       UserError: results of an earlier stage are missing.
     """
-    samples = workdir.read_samples(npz_schemas.CONVERSIONS)
+    samples = workdir.read_samples(CONVERSIONS)
     config, results = workdir.read_config(), workdir.read_results()
     model, params = workdir.restore()
     sections = [

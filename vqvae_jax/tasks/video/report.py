@@ -5,14 +5,14 @@ import numpy as np
 from vqvae_jax.data.source import read_many, stack
 from vqvae_jax.pipeline.run import Context
 from vqvae_jax.report.page import Picture, Section
-from vqvae_jax.runtime import npz_schemas
 from vqvae_jax.tasks.video import gif
+from vqvae_jax.tasks.video.evaluation import CLIPS
 
 
 def video_sections(context: Context) -> list[Section]:
     """Return the sections of recorded clips beside those drawn under each action."""
     workdir, _, dataset = context
-    samples = workdir.read_samples(npz_schemas.CLIPS)
+    samples = workdir.read_samples(CLIPS)
     codes, given = samples["codes"], int(samples["given_frames"])
     names = ("filmed", *map(str, samples["class_names"]))
     shape = samples["images"].shape[1:]
