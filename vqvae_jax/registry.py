@@ -113,7 +113,7 @@ MODELS: dict[str, ModelSpec] = {
 SECOND_STAGES: dict[str, SecondStageSpec] = {
     "prior": SecondStageSpec(
         "vqvae_jax.models.prior:Prior",
-        "vqvae_jax.pipeline.prior:PRIOR",
+        "vqvae_jax.pipeline.images:PRIOR",
         variants={"prior": ""},
         titles={"prior": "prior"},
     ),
