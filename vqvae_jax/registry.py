@@ -199,7 +199,7 @@ class CommandSpec(NamedTuple):
 COMMANDS: dict[str, CommandSpec] = {
     "info": CommandSpec(
         "vqvae_jax.cli.arguments:info",
-        "vqvae_jax.cli.info:info",
+        "vqvae_jax.cli.loaded:info",
         "print what a model is",
         "runs/digits",
     ),

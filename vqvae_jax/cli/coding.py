@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from vqvae_jax import registry
-from vqvae_jax.cli.batches import Make, make_files
 from vqvae_jax.cli.coders import Coder, Codes
 from vqvae_jax.cli.inputs import CODES, Input, files_of, sources_of
 from vqvae_jax.cli.loaded import Loaded, load
-from vqvae_jax.cli.outputs import npz
+from vqvae_jax.cli.outputs import Make, make_files, npz
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.runtime.safe_io import read_arrays
 

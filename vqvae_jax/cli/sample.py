@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Int
 
 from vqvae_jax import registry
-from vqvae_jax.cli.batches import make_files
 from vqvae_jax.cli.coders import ImageCoder
 from vqvae_jax.cli.loaded import Loaded, label_of, load, load_prior
-from vqvae_jax.cli.outputs import png
+from vqvae_jax.cli.outputs import make_files, png
 from vqvae_jax.pipeline.samples import file_name
 from vqvae_jax.runtime.checksums import sha256_of_tree
 from vqvae_jax.runtime.errors import require
