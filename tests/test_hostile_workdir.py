@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqvae_jax.pipeline.samples import file_name
+from vqvae_jax.pretrained.card import summary
 from vqvae_jax.pretrained.loading import find
-from vqvae_jax.pretrained.summary import summary
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.logging import read_entries
 from vqvae_jax.workdir import SPLITS, Workdir

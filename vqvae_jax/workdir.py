@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import io
 import os
 import tempfile
 import uuid
@@ -294,9 +293,7 @@ class Workdir:
 
     def write_arrays(self, path: Path, **arrays: Any) -> None:
         """Write an npz file of arrays atomically."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        self.write_bytes(path, buffer.getvalue())
+        self.write_bytes(path, safe_io.npz(**arrays))
 
     def write_bytes(self, path: Path, content: bytes) -> None:
         """Write a file atomically; only the first process writes.

@@ -79,7 +79,15 @@ class TestHub:
         assert calls == [("user/digits", file, None), ("user/digits", file, "v1.0")]
 
     @pytest.mark.parametrize(
-        "name", ["hf://digits", "hf://a/b/c", "hf://user/", "hf://"]
+        "name",
+        [
+            "hf://digits",
+            "hf://a/b/c",
+            "hf://user/",
+            "hf://",
+            "hf://a/b@",
+            "hf://a/../b",
+        ],
     )
     def test_invalid_names_raise(self, calls, name):
         with pytest.raises(UserError, match="expected hf://user/name"):

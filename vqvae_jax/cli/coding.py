@@ -11,9 +11,9 @@ from vqvae_jax import registry
 from vqvae_jax.cli.coders import Coder, Codes
 from vqvae_jax.cli.inputs import CODES, Input, files_of, sources_of
 from vqvae_jax.cli.loaded import Loaded, load
-from vqvae_jax.cli.outputs import Make, make_files, npz
+from vqvae_jax.cli.outputs import Make, make_files
 from vqvae_jax.runtime.errors import require
-from vqvae_jax.runtime.safe_io import read_arrays
+from vqvae_jax.runtime.safe_io import npz, read_arrays
 
 
 def encode(options: argparse.Namespace) -> None:

@@ -11,9 +11,9 @@ from rich.markup import escape
 
 from vqvae_jax import registry
 from vqvae_jax.models import base
+from vqvae_jax.pretrained.card import summary
 from vqvae_jax.pretrained.loading import TrainedModel, find
 from vqvae_jax.pretrained.metadata import Metadata
-from vqvae_jax.pretrained.summary import summary
 from vqvae_jax.registry import ModelSpec
 from vqvae_jax.runtime.checksums import sha256_of_tree
 from vqvae_jax.runtime.errors import require

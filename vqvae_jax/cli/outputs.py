@@ -184,13 +184,6 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda more: bar.advance(task, more)
 
 
-def npz(**arrays: Any) -> bytes:
-    """Return an .npz file of arrays."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
-
-
 def png(image: UInt8[np.ndarray, "h w c"]) -> bytes:
     """Return a .png file of an image with 1 or 3 channels."""
     squeezed = image[..., 0] if image.shape[-1] == 1 else image

@@ -5,6 +5,7 @@ checked before use, and the memory allocated is bounded by the size on disk.
 """
 
 import contextlib
+import io
 import json
 import math
 import zipfile
@@ -129,6 +130,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def npz(**arrays: Any) -> bytes:
+    """Return an npz file of arrays."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def _is_within_depth(value: Any, levels: int) -> bool:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import vqvae_jax
+from vqvae_jax.pretrained.card import summary
 from vqvae_jax.pretrained.loading import find
-from vqvae_jax.pretrained.summary import summary
 
 pytestmark = pytest.mark.slow
 

@@ -295,7 +295,7 @@ class SpeechVQVAE(TrainedWithQuantizer):
         )
 
     def summary(self, sample_rate: int | None) -> dict[str, str]:
-        """Return lines of `pretrained.summary` about the codes."""
+        """Return lines of `pretrained.card.summary` about the codes."""
         samples = self.downsampling
         lines = {"codes": f"one of K = {self.num_codes} for {samples} samples"}
         if sample_rate is not None:
