@@ -19,7 +19,7 @@ from vqvae_jax.pipeline import evaluate
 from vqvae_jax.pipeline.images import evaluate_prior
 from vqvae_jax.pipeline.run import Context
 from vqvae_jax.training import sharding
-from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.loop import make_evaluation
 from vqvae_jax.workdir import Workdir
 
 

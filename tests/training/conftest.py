@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from vqvae_jax import metrics
-from vqvae_jax.data.batches import eval_batches, train_batches
+from vqvae_jax.data.batches import TrainBatches, eval_batches
 from vqvae_jax.training import sharding
 from vqvae_jax.training.config import TrainingConfig
 from vqvae_jax.training.loop import Run, checkpoint_directory
@@ -82,9 +82,9 @@ def _make_run(workdir) -> Run:
         stage="line",
         workdir=workdir,
         seed=3,
-        train=train_batches(Points(), batch_size=16, seed=1),
+        train=TrainBatches(Points(), batch_size=16, seed=1),
         validation=lambda: eval_batches(Points(), batch_size=16),
-        init_batch=next(train_batches(Points(), batch_size=16, seed=1)),
+        init_batch=next(TrainBatches(Points(), batch_size=16, seed=1)),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from vqvae_jax import metrics as metrics_lib
-from vqvae_jax.data import code_usage
+from vqvae_jax.data.codes import count_codes, marginal_bits_per_code
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import Source, Subset, first_examples, permutation
 from vqvae_jax.experiment import Experiment
@@ -16,8 +16,8 @@ from vqvae_jax.image_quality import MEASURES
 from vqvae_jax.pipeline.run import Context, SecondStage
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.training import sharding
-from vqvae_jax.training.evaluate import make_evaluation
 from vqvae_jax.training.logging import read_entries
+from vqvae_jax.training.loop import make_evaluation
 from vqvae_jax.training.step import Model
 from vqvae_jax.workdir import SPLITS, Workdir
 
@@ -150,10 +150,8 @@ def evaluate_prior_bits(
         name = "prior_bits_per_code" + ("" if split == "test" else f"_{split}")
         results[name] = metrics_lib.compute(split_sums)["bits_per_code"]
     results["prior_train_grids_evaluated"] = len(train)
-    counts = code_usage.count_codes(
-        workdir.codes("test"), num_codes=experiment.model.num_codes
-    )
-    results["marginal_bits_per_code"] = code_usage.marginal_bits_per_code(counts)
+    counts = count_codes(workdir.codes("test"), num_codes=experiment.model.num_codes)
+    results["marginal_bits_per_code"] = marginal_bits_per_code(counts)
     return results, sums["test"]
 
 

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from vqvae_jax.data import train_batches
+from vqvae_jax.data import TrainBatches
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.speech.utterances import (
     UNKNOWN,
@@ -44,7 +44,7 @@ class Counting:
 
 
 def crops(n=50, *, seed=0, source=None, batch_size=6, **options):
-    batches = train_batches(
+    batches = TrainBatches(
         source or Counting(),
         batch_size=batch_size,
         seed=seed,
@@ -119,7 +119,7 @@ class TestCrop:
     @pytest.mark.parametrize("stop", [1, 5, 13])
     def test_resuming_continues_exactly(self, stop):
         def start():
-            return train_batches(Counting(), batch_size=6, seed=3, augment=Crop(CROP))
+            return TrainBatches(Counting(), batch_size=6, seed=3, augment=Crop(CROP))
 
         whole = start()
         expected = list(itertools.islice(whole, 20))

@@ -26,7 +26,7 @@ from vqvae_jax.report.page import Picture, Section, render
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.training import sharding
 from vqvae_jax.training.early_stopping import is_marked
-from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.loop import make_evaluation
 from vqvae_jax.workdir import Workdir
 
 _SECTIONS = ("seeds", "base", "vary")

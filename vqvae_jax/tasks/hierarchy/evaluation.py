@@ -29,7 +29,7 @@ from vqvae_jax.runtime import distributed
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.runtime.safe_io import read_arrays
 from vqvae_jax.training import sharding
-from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.loop import make_evaluation
 from vqvae_jax.workdir import Workdir
 
 # The arrays of `reconstructions.npz`: images decoded from global codes, and the indices

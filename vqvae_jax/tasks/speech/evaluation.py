@@ -31,7 +31,7 @@ from vqvae_jax.tasks.speech.model import SpeechVQVAE
 from vqvae_jax.tasks.speech.utterances import Utterances, utterance_batches
 from vqvae_jax.tasks.speech.windows import WindowsSource
 from vqvae_jax.training import sharding
-from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.loop import make_evaluation
 from vqvae_jax.workdir import SPLITS, Workdir
 
 

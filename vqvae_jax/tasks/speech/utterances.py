@@ -76,7 +76,7 @@ class Crop:
 
     Shorter utterances are padded with silence. The example has "audio" int16
     [samples], "mask" bool [samples], which is False after the end of the utterance,
-    and "speaker" and "sentence". Use as `train_batches(..., augment=Crop(samples))`.
+    and "speaker" and "sentence". Use as `TrainBatches(..., augment=Crop(samples))`.
     """
 
     samples: int

@@ -23,7 +23,7 @@ from vqvae_jax.pipeline.run import Context
 from vqvae_jax.tasks.video.clips import ClipsSource
 from vqvae_jax.tasks.video.model import RECORDED, Video
 from vqvae_jax.training import sharding
-from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.loop import make_evaluation
 from vqvae_jax.workdir import IMAGES, Workdir
 
 # The arrays of `samples.npz`.
