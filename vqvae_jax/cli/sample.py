@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vqvae_jax import registry
-from vqvae_jax.cli.coders import ImageCoder
+from vqvae_jax.cli.coding import ImageCoder
 from vqvae_jax.cli.loaded import Loaded, label_of, load, load_prior
 from vqvae_jax.cli.outputs import make_files, png
 from vqvae_jax.pipeline.samples import file_name

@@ -1,13 +1,13 @@
 """The report of a whole run in Chromium."""
 
+from importlib.util import find_spec
+
 import pytest
 from page_checks import assert_accessible
 
-from vqvae_jax.data import maze
-
 
 @pytest.mark.slow
-@pytest.mark.skipif(not maze.is_available(), reason="vizdoom is not installed")
+@pytest.mark.skipif(find_spec("vizdoom") is None, reason="vizdoom is not installed")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_page_is_self_contained_responsive_and_accessible(
     video_run, open_page, barriers, theme

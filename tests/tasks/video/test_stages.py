@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_training_without_codes_raises(video_config, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not maze.is_available(), reason="vizdoom is not installed")
+@pytest.mark.skipif(find_spec("vizdoom") is None, reason="vizdoom is not installed")
 class TestRun:
     @pytest.fixture
     def run(self, video_run):

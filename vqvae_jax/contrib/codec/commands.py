@@ -10,8 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from vqvae_jax.cli.coders import ImageCoder, require_images
-from vqvae_jax.cli.coding import codes_file
+from vqvae_jax.cli.coding import ImageCoder, codes_file, require_images
 from vqvae_jax.cli.inputs import Input, files_of
 from vqvae_jax.cli.loaded import Loaded, label_of, load, load_prior
 from vqvae_jax.cli.outputs import make_files, progress, require_apart, require_new

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from vqvae_jax.cli.coders import Codes
+from vqvae_jax.cli.coding import Codes
 from vqvae_jax.cli.inputs import Input
 from vqvae_jax.cli.loaded import Loaded, listed, load_prior
 from vqvae_jax.cli.sample import Sampler
