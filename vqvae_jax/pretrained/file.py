@@ -24,7 +24,7 @@ from vqvae_jax.runtime.checksums import (
     sha256_of_arrays,
     shapes_of,
 )
-from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.errors import UserError, one_line, require
 from vqvae_jax.runtime.safe_io import write_bytes
 
 _FORMAT, _VERSION = "vqvae_jax", "2"
@@ -126,13 +126,9 @@ class File:
             with safetensors.safe_open(self._path, framework="numpy") as file:
                 yield file
         except (UserError, OSError, KeyError, ValueError, TypeError) as error:
-            raise UserError(f"{self._path}: {_one_line(error)}") from error
+            raise UserError(f"{self._path}: {one_line(error)}") from error
         except safetensors.SafetensorError as error:
             raise UserError(
                 f"{self._path} is not a safetensors file, damaged or truncated "
-                f"({_one_line(error)}): copy it again"
+                f"({one_line(error)}): copy it again"
             ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
