@@ -224,8 +224,9 @@ class Manager(ocp.CheckpointManager):
             found = super().metrics(step)
         except ValueError:
             return None
-        is_intact = found and found == _metrics(found.get("validation_loss"))
-        return found if is_intact else None
+        if isinstance(found, dict) and found == _metrics(found.get("validation_loss")):
+            return found
+        return None
 
     def best_first(self) -> list[int]:
         """Return the steps by validation loss; of equal losses the newest is first."""
