@@ -65,29 +65,20 @@ def coded_image_stages(experiment: Experiment) -> dict[str, Stage]:
 def sample_images(context: Context) -> None:
     """Draw images from a model without second stage, and write them."""
     model, params = context.workdir.restore()
-    if model.traits.draws_logits:
-        options = context.experiment.samples.draw_options_without_labels
+    draws_logits = model.traits.draws_logits
+    shaping = context.experiment.samples.draw_options_without_labels
+    # Models that draw pixel by pixel compile their own loop, and report its rows.
+    sample = model.sample
+    if not draws_logits:
+        sample = jax.jit(sample, static_argnames="num_samples")
 
-        def draw(key, labels, progress):
-            images = model.sample(
-                params,
-                key,
-                num_samples=len(labels),
-                progress=progress,
-                **options,
-            )
-            return {"images": jax.device_get(images)}
+    def draw(key, labels, progress):
+        options = {"progress": progress, **shaping} if draws_logits else {}
+        images = sample(params, key, num_samples=len(labels), **options)
+        return {"images": jax.device_get(images)}
 
-        draw_samples(context, draw, classes=0, rows=model.image_shape[0])
-        return
-
-    sample = jax.jit(model.sample, static_argnames="num_samples")
-
-    def draw_at_once(key, labels, progress):
-        images = jax.device_get(sample(params, key, num_samples=len(labels)))
-        return {"images": images}
-
-    draw_samples(context, draw_at_once, classes=0, rows=1)
+    rows = model.image_shape[0] if draws_logits else 1
+    draw_samples(context, draw, classes=0, rows=rows)
 
 
 def sample_prior(context: Context) -> None:
