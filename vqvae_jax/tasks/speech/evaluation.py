@@ -24,6 +24,7 @@ from vqvae_jax.pipeline.evaluate import (
     sampling_speed,
     training_results,
 )
+from vqvae_jax.pipeline.run import Context
 from vqvae_jax.runtime import distributed, npz_schemas
 from vqvae_jax.tasks.speech import phones, voices
 from vqvae_jax.tasks.speech.dataset import SpeechDataset
@@ -64,17 +65,16 @@ def utterances_of(
     )
 
 
-def measure_speech(
-    workdir: Workdir, experiment: Experiment, dataset: SpeechDataset
-) -> tuple[Results, Int[np.ndarray, "P P"] | None]:
+def evaluate_speech(context: Context) -> tuple[Results, dict[str, np.ndarray]]:
     """Evaluate a trained model of speech, and its prior, on the test split.
 
-    Returns a flat dict, with units in the names, and the confusion matrix of phones,
-    None if phones of train or test are unknown.
+    Returns a flat dict, with units in the names. The confusion matrix of phones is
+    written to the workdir if phones of train and test are known.
 
     Raises:
       UserError: the codes or the prior belong to another model, or a stage is missing.
     """
+    workdir, experiment, dataset = context
     model, params = workdir.restore()
     workdir.require_same_codebook(model, params)
     params = sharding.put_replicated(params, sharding.data_mesh())
@@ -98,7 +98,14 @@ def measure_speech(
     results |= evaluate_conversions(workdir, model, params, dataset)
     results |= sampling_speed(workdir)
     results["sample_temperature"] = experiment.samples.temperature
-    return results | training_results(workdir, experiment, counted="crops"), confusion
+    results |= training_results(workdir, experiment, counted="crops")
+    if confusion is not None:
+        workdir.write_arrays(
+            workdir.phones,
+            confusion=confusion,
+            phone_names=np.array(dataset.phone_names, dtype=str),
+        )
+    return results, {}
 
 
 def _phoneme_results(

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int16
 
 from vqvae_jax.data.source import read_many
-from vqvae_jax.experiment import Experiment
+from vqvae_jax.pipeline.run import Context
 from vqvae_jax.report import figures
 from vqvae_jax.report.build import learning_curves
 from vqvae_jax.report.codebook import codebook_sections
@@ -36,14 +36,13 @@ _TITLE = 56
 _SILENCE = 1e-6
 
 
-def build_speech_page(
-    workdir: Workdir, experiment: Experiment, dataset: SpeechDataset
-) -> str:
+def build_speech_page(context: Context) -> str:
     """Return the report as one HTML page.
 
     Raises:
       UserError: results of an earlier stage are missing.
     """
+    workdir, experiment, dataset = context
     samples = workdir.read_samples(npz_schemas.CONVERSIONS)
     config, results = workdir.read_config(), workdir.read_results()
     model, params = workdir.restore()

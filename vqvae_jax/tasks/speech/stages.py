@@ -28,7 +28,6 @@ from vqvae_jax.pipeline.codes import (
     second_training_stages,
     write_splits,
 )
-from vqvae_jax.pipeline.evaluate import Results
 from vqvae_jax.pipeline.run import (
     Context,
     SecondStage,
@@ -40,7 +39,7 @@ from vqvae_jax.pipeline.run import (
 from vqvae_jax.pipeline.samples import file_name, rows_to_draw
 from vqvae_jax.runtime import distributed
 from vqvae_jax.tasks.speech.audio import wav
-from vqvae_jax.tasks.speech.evaluation import measure_speech, utterances_of
+from vqvae_jax.tasks.speech.evaluation import evaluate_speech, utterances_of
 from vqvae_jax.tasks.speech.model import SpeechVQVAE
 from vqvae_jax.tasks.speech.prior import SequencePrior
 from vqvae_jax.tasks.speech.report import build_speech_page
@@ -64,7 +63,7 @@ def speech_stages(experiment: Experiment) -> dict[str, Stage]:
         "codes": Stage(Workdir.has_codes, encode_utterances),
         **second_stages,
         "samples": sampling_stage(sample_speech),
-        **final_stages(evaluate_speech, lambda context: build_speech_page(*context)),
+        **final_stages(evaluate_speech, build_speech_page),
     }
 
 
@@ -117,19 +116,6 @@ def windows(
     """
     stride = 1 if split == "train" else model.latents
     return WindowsSource(codes, length=model.latents, stride=stride)
-
-
-def evaluate_speech(context: Context) -> tuple[Results, dict[str, np.ndarray]]:
-    """Evaluate on the test split; write the confusion matrix of phonemes."""
-    workdir, experiment, dataset = context
-    results, confusion = measure_speech(workdir, experiment, dataset)
-    if confusion is not None:
-        workdir.write_arrays(
-            workdir.phones,
-            confusion=confusion,
-            phone_names=np.array(dataset.phone_names, dtype=str),
-        )
-    return results, {}
 
 
 class Chosen(NamedTuple):

@@ -136,19 +136,6 @@ def utterance_batches(
         frame is None or (frame >= 1 and multiple_of % frame == 0),
         f"multiple_of {multiple_of} is not a multiple of frame {frame}",
     )
-    return _utterance_batches(
-        source, batch_size, multiple_of, frame, process_index, process_count
-    )
-
-
-def _utterance_batches(
-    source: Utterances,
-    batch_size: int,
-    multiple_of: int,
-    frame: int | None,
-    process_index: int,
-    process_count: int,
-) -> Iterator[Batch]:
     lengths = source.lengths
     order = np.argsort(lengths, kind="stable")
     size = batch_size // process_count
@@ -166,7 +153,7 @@ def _utterance_batches(
         rows += [_row(_empty(), UNKNOWN, samples, frame)] * (size - len(rows))
         return stack(rows)
 
-    yield from once(read, steps=-(-len(source) // batch_size))
+    return once(read, steps=-(-len(source) // batch_size))
 
 
 def _row(utterance: Example, index: int, samples: int, frame: int | None) -> Example:
