@@ -98,7 +98,7 @@ MODELS: dict[str, ModelSpec] = {
     "speech": ModelSpec(
         "vqvae_jax.tasks.speech.model:SpeechVQVAE",
         "VQ-VAE of speech",
-        data="vqvae_jax.tasks.speech.data_config:SpeechDataConfig",
+        data="vqvae_jax.tasks.speech.dataset:SpeechDataConfig",
         open_data="vqvae_jax.tasks.speech.dataset:open_speech",
         stages="vqvae_jax.tasks.speech.stages:speech_stages",
         second_stages=("sequence_prior",),

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from PIL import Image
+from run_comparison import assert_same_run, run_in_two_processes
 
 import vqvae_jax
 from vqvae_jax import pipeline
@@ -168,3 +169,10 @@ class TestRun:
         )
         with pytest.raises(UserError, match="no column action and no column episode"):
             ClipsSource(CodesSource(tmp_path / "codes"), length=4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("vizdoom") is None, reason="vizdoom is not installed")
+def test_two_processes_equal_one(video_config, video_run, run_processes, tmp_path):
+    run_in_two_processes(run_processes, video_config, tmp_path / "run")
+    assert_same_run(tmp_path / "run", video_run)

@@ -18,15 +18,13 @@ from vqvae_jax.runtime.arrays import require_range, require_shape
 from vqvae_jax.runtime.checksums import sha256_of_tree
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.tasks.speech import audio as audio_lib
-from vqvae_jax.tasks.speech.data_config import SUFFIXES
-from vqvae_jax.tasks.speech.sound import wav
 
 
 class SpeechCoder:
     """The coder of models of speech."""
 
     suffix = ".wav"
-    input_suffixes = SUFFIXES
+    input_suffixes = audio_lib.SUFFIXES
 
     def __init__(
         self,
@@ -118,7 +116,7 @@ class SpeechCoder:
         )
         samples = self._model.downsampling
         return [
-            wav(clip[: len(one) * samples], rate=self._rate)
+            audio_lib.wav(clip[: len(one) * samples], rate=self._rate)
             for clip, one in zip(np.asarray(audio), codes, strict=False)
         ]
 

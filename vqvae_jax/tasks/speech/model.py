@@ -27,15 +27,17 @@ from vqvae_jax.options import GIVEN, OneOf
 from vqvae_jax.quantizers import VQ, Quantizer
 from vqvae_jax.runtime.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.runtime.errors import UserError, require
-from vqvae_jax.tasks.speech.decoder import (
+from vqvae_jax.tasks.speech.networks import (
     DecoderParams,
     SpeechDecoder,
+    SpeechEncoder,
     audio_of,
     companded,
+    jitter,
+    roll_by_half,
+    strides_of,
     values_of,
 )
-from vqvae_jax.tasks.speech.encoder import SpeechEncoder, strides_of
-from vqvae_jax.tasks.speech.jitter import jitter, roll_by_half
 from vqvae_jax.tasks.speech.wavenet import WaveNet
 
 
