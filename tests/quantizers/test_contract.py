@@ -18,7 +18,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vqvae_jax import options, quantizers
-from vqvae_jax.quantizers.varying import vary_like
+from vqvae_jax.quantizers.primitives import vary_like
 
 KEY = jax.random.key(0)
 DTYPES = ("float32", "bfloat16", "float16")
