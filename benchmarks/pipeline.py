@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, paper_model, timing
 from benchmarks.paper_model import Architecture
-from benchmarks.tables import Outcome, Row, Table
+from benchmarks.report import Outcome, Row, Table
 from vqvae_jax.data import TrainBatches
 from vqvae_jax.data.source import Source, cached
 from vqvae_jax.data.tfds import open_tfds

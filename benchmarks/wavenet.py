@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, timing
-from benchmarks.tables import Outcome, Row, Table
+from benchmarks.report import Outcome, Row, Table
 from vqvae_jax.tasks.speech import wavenet
 from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet
 

@@ -20,6 +20,7 @@ from tiny_models import (
     given_of,
     set_in_networks,
 )
+from tree_checks import assert_close, assert_equal
 
 from vqvae_jax import metrics, options, registry
 from vqvae_jax.training.step import Model
@@ -53,23 +54,6 @@ UNUSED = {
 def is_available(row) -> bool:
     """Return whether the model of a row exists: tasks can be deleted."""
     return registry.is_available(row.model)
-
-
-def assert_equal(found, expected):
-    """Compare trees bit by bit."""
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-
-
-def assert_close(found, expected):
-    """Compare trees up to rounding."""
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-
-    def check(a, b):
-        # Sums that cancel are exact only relative to the largest term.
-        scale = max(1.0, np.abs(b).max(initial=0.0))
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * scale)
-
-    jax.tree.map(check, found, expected)
 
 
 def shapes_of(tree):
@@ -204,7 +188,7 @@ class TestTraining:
 
         others = {name: change(name, x) for name, x in case.batch.items()}
         assert any((others[name] != x).any() for name, x in case.batch.items())
-        assert_close(compute(case.params, others), results)
+        assert_close(compute(case.params, others), results, scaled=True)
 
 
 class TestEvaluate:
@@ -245,7 +229,8 @@ class TestEvaluate:
 
 @pytest.mark.parametrize("name", SLOW, indirect=True)
 def test_eager_equals_jit(case, results):
-    assert_close(everything_of(case.model, case.params, case.batch), results)
+    found = everything_of(case.model, case.params, case.batch)
+    assert_close(found, results, scaled=True)
 
 
 def test_bfloat16_keeps_parameters_and_gradients_float32(case):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_models import changed, evaluate, random_params, step
+from tree_checks import assert_equal
 
 from vqvae_jax import metrics, quantizers
 from vqvae_jax.models.base import Carry
@@ -69,10 +70,6 @@ def parts(model, params, images):
     return z_e, codes, model._decoder.apply(params.decoder, z_q)
 
 
-def assert_trees_equal(ours, expected):
-    jax.tree.map(np.testing.assert_array_equal, ours, expected)
-
-
 @pytest.fixture(scope="module")
 def params():
     return with_codebook(MODEL)
@@ -128,7 +125,7 @@ class TestLoss:
         codebook_term = metrics.compute(means)["codebook"]
         assert float(loss - ema_loss) == pytest.approx(codebook_term, rel=1e-4)
         # Only the codebook's gradient differs.
-        assert_trees_equal(
+        assert_equal(
             ema_gradient.quantizer, jax.tree.map(jnp.zeros_like, params.quantizer)
         )
         for ours, others in zip(gradient[:2], ema_gradient[:2], strict=True):
@@ -166,7 +163,7 @@ class TestLoss:
         np.testing.assert_allclose(
             updated.quantizer.embeddings, moved, rtol=1e-4, atol=1e-5
         )
-        assert_trees_equal(updated[:2], params[:2])
+        assert_equal(updated[:2], params[:2])
 
     def test_only_a_loss_makes_the_codebook_trainable(self, params):
         for model, by_gradient in ((MODEL, True), (EMA, False)):

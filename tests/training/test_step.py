@@ -9,6 +9,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 from tiny_models import set_in_networks
+from tree_checks import assert_close
 
 from vqvae_jax import metrics
 from vqvae_jax.models.vqvae import VQVAE
@@ -216,14 +217,6 @@ def test_only_floats_are_averaged():
     found = jax.jit(lambda: average_params(old, new, jnp.int32(90), decay=0.5))()
     assert (found["n"], found["flag"], found["half"]) == (8, True, 3)
     assert (found["n"].dtype, found["flag"].dtype) == ("int32", "bool")
-
-
-def assert_close(found, expected, tolerance=1e-5):
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance),
-        found,
-        expected,
-    )
 
 
 def one_step(model, params, batch, **options):
