@@ -14,6 +14,7 @@ NAMES = {
     "gaussian": (likelihoods.DiscretizedGaussian(), 2, True),
     "gaussian_fixed": (likelihoods.DiscretizedGaussian(scale=0.1), 1, True),
     "logistic_mixture": (likelihoods.LogisticMixture(components=10), 30, True),
+    "coupled_logistic_mixture": (likelihoods.CoupledLogisticMixture(), 30, True),
     "mse": (likelihoods.MeanSquaredError(), 1, False),
 }
 
@@ -24,10 +25,8 @@ def test_by_name(name):
     likelihood = likelihoods.by_name(name)
     assert likelihood == expected
     assert isinstance(likelihood, likelihoods.Likelihood)
-    assert (likelihood.num_outputs, likelihood.is_discrete) == (
-        num_outputs,
-        is_discrete,
-    )
+    assert likelihood.num_outputs(1) == num_outputs
+    assert likelihood.is_discrete == is_discrete
     # Hashable, as a static argument of jit.
     assert hash(likelihood) == hash(expected)
 
@@ -41,7 +40,7 @@ def test_an_unknown_name_is_rejected():
 @pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint16])
 def test_images_of_another_dtype_are_rejected(name, dtype):
     likelihood = likelihoods.by_name(name)
-    outputs = jnp.zeros((1, 2, 2, 3 * likelihood.num_outputs))
+    outputs = jnp.zeros((1, 2, 2, likelihood.num_outputs(3)))
     images = jnp.zeros((1, 2, 2, 3), dtype)
     message = rf"must be uint8 .*, got {np.dtype(dtype)}"
     with pytest.raises(UserError, match=message):
@@ -52,9 +51,9 @@ def test_images_of_another_dtype_are_rejected(name, dtype):
 def test_outputs_of_another_shape_are_rejected(name):
     """Otherwise one channel would broadcast over three."""
     likelihood = likelihoods.by_name(name)
-    expected = 3 * likelihood.num_outputs
+    expected = likelihood.num_outputs(3)
     images = jnp.zeros((1, 2, 2, 3), jnp.uint8)
-    for channels in (likelihood.num_outputs, expected + 1):
+    for channels in (likelihood.num_outputs(1), expected + 1):
         outputs = jnp.zeros((1, 2, 2, channels))
         shape = rf"\(1, 2, 2, {expected}\)"
         message = rf"images of shape \(1, 2, 2, 3\) must .* {shape}, got"
@@ -69,7 +68,9 @@ def test_outputs_of_another_shape_are_rejected(name):
 def test_indivisible_channels_are_rejected(name, channels):
     likelihood = likelihoods.by_name(name)
     outputs = jnp.zeros((1, 2, 2, channels))
-    with pytest.raises(UserError, match=rf"multiple of .* {likelihood.num_outputs} "):
+    with pytest.raises(
+        UserError, match=rf"multiple of .* {likelihood.num_outputs(1)} "
+    ):
         likelihood.mean(outputs)
 
 

@@ -1,7 +1,7 @@
 """Likelihoods p(x|z) of images with 256 values per channel.
 
-Each likelihood reads `num_outputs` channels of the decoder's output per image channel
-and is a distribution over the 256 integers: its probabilities sum to 1, so its
+Each likelihood reads `num_outputs(channels)` outputs of the decoder per pixel and is a
+distribution over the 256 integers of each channel: its probabilities sum to 1, so its
 log-probability counts towards bits/dim. Only `MeanSquaredError` is a density: it trains
 the paper's ImageNet and DeepMind Lab models and is never reported as bits/dim.
 """
@@ -17,12 +17,13 @@ from vqvae_jax.likelihoods.base import (
 )
 from vqvae_jax.likelihoods.categorical import Categorical
 from vqvae_jax.likelihoods.gaussian import DiscretizedGaussian, MeanSquaredError
-from vqvae_jax.likelihoods.logistic import LogisticMixture
+from vqvae_jax.likelihoods.logistic import CoupledLogisticMixture, LogisticMixture
 from vqvae_jax.runtime.errors import require
 
 __all__ = [
     "NUM_VALUES",
     "Categorical",
+    "CoupledLogisticMixture",
     "DiscretizedGaussian",
     "Likelihood",
     "LogisticMixture",
@@ -40,6 +41,7 @@ _BY_NAME = {
     "gaussian": DiscretizedGaussian(),
     "gaussian_fixed": DiscretizedGaussian(scale=0.1),
     "logistic_mixture": LogisticMixture(),
+    "coupled_logistic_mixture": CoupledLogisticMixture(),
     "mse": MeanSquaredError(),
 }
 

@@ -14,15 +14,14 @@ NUM_VALUES = 256
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """A distribution p(x|z) over the channels of an image, independent given z.
+    """A distribution p(x|z) over images, whose pixels are independent given z.
 
-    `outputs` are the decoder's, `[B, H, W, C*P]` for images `[B, H, W, C]` and
-    P = `num_outputs`: P consecutive channels belong to one channel of the image.
+    `outputs` are the decoder's, `[B, H, W, P]` with P = `num_outputs(C)` for images
+    `[B, H, W, C]`.
     """
 
-    @property
-    def num_outputs(self) -> int:
-        """P, the number of decoder outputs per image channel."""
+    def num_outputs(self, channels: int) -> int:
+        """Return P, the decoder outputs for each pixel of C channels."""
 
     @property
     def is_discrete(self) -> bool:
@@ -33,6 +32,8 @@ class Likelihood(Protocol):
 
     def log_prob(self, outputs, images):
         """Return log p of each channel of each pixel in nats, `[B, H, W, C]`.
+
+        Where channels depend on each other, each is given those before it.
 
         Raises:
           UserError: the images are not uint8, or the outputs have the wrong shape.
@@ -69,19 +70,19 @@ def log_p_of(
 
 
 def per_channel(
-    outputs: Float[Array, "B H W CP"], num_outputs: int
-) -> Float[Array, "B H W C P"]:
-    """Reshape float32 outputs to P per image channel.
+    outputs: Float[Array, "B H W CQ"], each: int
+) -> Float[Array, "B H W C Q"]:
+    """Reshape float32 outputs to Q = `each` consecutive ones per image channel.
 
     Raises:
-      UserError: the number of channels is not a multiple of `num_outputs`.
+      UserError: the number of outputs is not a multiple of Q.
     """
     require(
-        outputs.shape[-1] % num_outputs == 0,
+        outputs.shape[-1] % each == 0,
         f"the decoder's channels must be a multiple of the likelihood's "
-        f"{num_outputs} outputs, but its output has shape {outputs.shape}",
+        f"{each} outputs, but its output has shape {outputs.shape}",
     )
-    return outputs.astype(jnp.float32).reshape(*outputs.shape[:-1], -1, num_outputs)
+    return outputs.astype(jnp.float32).reshape(*outputs.shape[:-1], -1, each)
 
 
 def require_uint8(images: Shaped[AnyArray, "*shape"]) -> None:
@@ -98,9 +99,9 @@ def require_uint8(images: Shaped[AnyArray, "*shape"]) -> None:
 
 
 def require_fitting(
-    outputs: Float[Array, "B H W CP"],
+    likelihood: Likelihood,
+    outputs: Float[Array, "B H W P"],
     images: Shaped[AnyArray, "B H W C"],
-    num_outputs: int,
 ) -> None:
     """Raise UserError unless images are uint8 and outputs have the matching shape.
 
@@ -108,7 +109,7 @@ def require_fitting(
     """
     require_uint8(images)
     *rest, channels = images.shape
-    expected = (*rest, channels * num_outputs)
+    expected = (*rest, likelihood.num_outputs(channels))
     require(
         outputs.shape == expected,
         f"the decoder's output for images of shape {images.shape} must have shape "

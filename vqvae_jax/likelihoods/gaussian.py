@@ -47,20 +47,19 @@ class DiscretizedGaussian:
             f"scale must be in {low:.4f} ... {high:.1f}, got {self.scale}",
         )
 
-    @property
-    def num_outputs(self) -> int:
-        """The number of outputs, a mean and, if learned, a log-scale."""
-        return 2 if self.scale is None else 1
+    def num_outputs(self, channels: int) -> int:
+        """Return the number of outputs, a mean and, if learned, a log-scale each."""
+        return self._each * channels
 
     def log_prob(
-        self, outputs: Float[Array, "B H W CP"], images: Shaped[Array, "B H W C"]
+        self, outputs: Float[Array, "B H W P"], images: Shaped[Array, "B H W C"]
     ) -> Float[Array, "B H W C"]:
         """Return the log-probability of each channel of uint8 images in nats.
 
         Raises:
           UserError: the images are not uint8, or the outputs have the wrong shape.
         """
-        require_fitting(outputs, images, self.num_outputs)
+        require_fitting(self, outputs, images)
         mean, scale = self._parameters(outputs)
         x = images.astype(jnp.float32)
         lower = (scaled(x - 0.5) - mean) / scale
@@ -70,21 +69,25 @@ class DiscretizedGaussian:
         last = _log_ndtr(-lower)
         return jnp.where(x == 0, first, jnp.where(x == NUM_VALUES - 1, last, inner))
 
-    def mean(self, outputs: Float[Array, "B H W CP"]) -> Float[Array, "B H W C"]:
+    def mean(self, outputs: Float[Array, "B H W P"]) -> Float[Array, "B H W C"]:
         """Return the Gaussian's mean, clipped to 0 ... 255."""
         return unscaled(self._parameters(outputs)[0])
 
     def sample(
-        self, key: PRNGKeyArray, outputs: Float[Array, "B H W CP"]
+        self, key: PRNGKeyArray, outputs: Float[Array, "B H W P"]
     ) -> UInt8[Array, "B H W C"]:
         """Sample each channel independently."""
         mean, scale = self._parameters(outputs)
         draw = mean + scale * jax.random.normal(key, mean.shape)
         return to_uint8(unscaled(draw))
 
+    @property
+    def _each(self) -> int:
+        return 2 if self.scale is None else 1
+
     def _parameters(self, outputs):
         """Return mean and standard deviation, `[B, H, W, C]`."""
-        channels = per_channel(outputs, self.num_outputs)
+        channels = per_channel(outputs, self._each)
         mean = jnp.clip(channels[..., 0], *self.mean_range)
         if self.scale is not None:
             return mean, jnp.full_like(mean, self.scale)
@@ -102,18 +105,21 @@ class MeanSquaredError:
     """
 
     scale: float = 0.5
-    num_outputs: ClassVar[int] = 1
     is_discrete: ClassVar[bool] = False
 
+    def num_outputs(self, channels: int) -> int:
+        """Return the number of outputs, one mean per channel."""
+        return channels
+
     def log_prob(
-        self, outputs: Float[Array, "B H W CP"], images: Shaped[Array, "B H W C"]
+        self, outputs: Float[Array, "B H W P"], images: Shaped[Array, "B H W C"]
     ) -> Float[Array, "B H W C"]:
         """Return the log-density of each channel, up to a constant.
 
         Raises:
           UserError: the images are not uint8, or the outputs have the wrong shape.
         """
-        require_fitting(outputs, images, self.num_outputs)
+        require_fitting(self, outputs, images)
         error = scaled(images.astype(jnp.float32)) - outputs.astype(jnp.float32)
         return -0.5 * jnp.square(error / self.scale)
 

@@ -36,7 +36,7 @@ class ImageAutoencoder(TrainedByGradient):
       encoder: from images to latents.
       decoder: from latents to the parameters of p(x|z).
       likelihood: p(x|z): "categorical", "gaussian", "gaussian_fixed",
-        "logistic_mixture" or "mse".
+        "logistic_mixture", "coupled_logistic_mixture" or "mse".
     """
 
     image_shape: Annotated[tuple[int, int, int], GIVEN]
@@ -95,8 +95,8 @@ class ImageAutoencoder(TrainedByGradient):
 
     @property
     def _decoder(self) -> Decoder:
-        channels = self.image_shape[-1] * self._likelihood.num_outputs
-        return self.decoder.clone(out_channels=channels)
+        out_channels = self._likelihood.num_outputs(self.image_shape[-1])
+        return self.decoder.clone(out_channels=out_channels)
 
     def _as_input(self, images) -> Float[Array, "B H W C"]:
         return scaled_images(images, self.image_shape)

@@ -51,7 +51,7 @@ class VQVAE(TrainedWithQuantizer, ImageAutoencoder):
     Attributes:
       quantizer: of the encoder's output, whose width it determines.
       likelihood: p(x|z): "categorical", "gaussian", "gaussian_fixed",
-        "logistic_mixture" or "mse".
+        "logistic_mixture", "coupled_logistic_mixture" or "mse".
     """
 
     quantizer: Annotated[Quantizer, OneOf(quantizers.MEMBERS)] = VQ()
