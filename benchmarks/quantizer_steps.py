@@ -35,7 +35,7 @@ def ours(num_vectors: int, num_codes: int, dim: int) -> timing.Run:
     def step(codebook, z_e):
         def loss(z_e):
             out = vq.quantize(codebook, z_e)
-            commitment = BETA * out.losses["commitment"].mean() / dim
+            commitment = BETA * out.losses["commitment"].mean()
             return jnp.square(out.z_q).mean() + commitment, out.codes
 
         gradient, codes = jax.grad(loss, has_aux=True)(z_e)

@@ -39,22 +39,9 @@ SPEECH = base.change("model.encoder", "model.decoder", dtype="bfloat16") | {
 }
 
 
-def downsampling(samples: int) -> dict:
-    """Return the changes for a code per `samples` samples.
-
-    Equation 3 sums log p over the samples of a code but has one commitment term per
-    code; here both are means. With beta = 0.25 z_e shrinks to a point before the
-    decoder depends on it.
-    """
-    return {
-        "model.encoder.downsampling": samples,
-        "model.quantizer.beta": 0.25 / samples,
-    }
-
-
-CODES = downsampling(64)
-PHONEMES = downsampling(640) | {"model.quantizer.num_codes": 128}
-UNCONDITIONAL = downsampling(128)
+CODES = {"model.encoder.downsampling": 64}
+PHONEMES = {"model.encoder.downsampling": 640, "model.quantizer.num_codes": 128}
+UNCONDITIONAL = {"model.encoder.downsampling": 128}
 PRIOR = {
     "sequence_prior.network.stacks": 3,
     "sequence_prior.network.channels": 192,

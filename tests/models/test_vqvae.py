@@ -87,12 +87,12 @@ def oracle(params):
     )
     embeddings = np.float64(with_codebook(SQUARED_ERROR).quantizer.embeddings)
     rows = np.stack([embeddings[g][codes[..., g]] for g in range(G)], axis=-2)
-    norms = np.sum((np.float64(z_e).reshape(rows.shape) - rows) ** 2, axis=-1)
+    squares = np.mean((np.float64(z_e).reshape(rows.shape) - rows) ** 2, axis=-1)
     error = images / 127.5 - 1 - outputs
     mean = np.clip((np.float64(outputs) + 1) * 127.5, 0, 255)
     return {
         "reconstruction": (error**2 / (2 * 0.5**2)).mean(axis=(1, 2, 3)),
-        "norms": norms.mean(axis=(1, 2, 3)),
+        "squares": squares.mean(axis=(1, 2, 3)),
         "psnr": 10 * np.log10(255**2 / ((images - mean) ** 2).mean(axis=(1, 2, 3))),
         "codes": codes,
     }
@@ -100,18 +100,18 @@ def oracle(params):
 
 class TestLoss:
     def test_is_equation_3(self, oracle):
-        """[1] Norms sum over D, both terms are means over N, beta weighs one."""
+        """[1] Both terms are means over N and D, beta weighs one."""
         params = with_codebook(SQUARED_ERROR)
         (loss, (means, _)), _ = step(SQUARED_ERROR, params, KEY, make_batch())
-        norms = oracle["norms"].mean()
-        expected = oracle["reconstruction"].mean() + norms + 0.4 * norms
+        squares = oracle["squares"].mean()
+        expected = oracle["reconstruction"].mean() + squares + 0.4 * squares
         np.testing.assert_allclose(loss, expected, rtol=1e-4)
         computed = metrics.compute(means)
         assert computed["reconstruction"] == pytest.approx(
             oracle["reconstruction"].mean(), rel=1e-4
         )
-        assert computed["commitment"] == pytest.approx(norms, rel=1e-4)
-        assert computed["codebook"] == pytest.approx(norms, rel=1e-4)
+        assert computed["commitment"] == pytest.approx(squares, rel=1e-4)
+        assert computed["codebook"] == pytest.approx(squares, rel=1e-4)
         counts = [
             np.bincount(oracle["codes"][..., g].ravel(), minlength=K) for g in range(G)
         ]

@@ -38,12 +38,50 @@ def test_parameter_counts_follow_the_options():
     assert _num_parameters(Decoder(out_channels=6, **options), 1, 1, 1, 5) == decoder
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_parameter_counts_of_layers_at_full_resolution(layers):
+    options = {"channels": 256, "full_resolution_layers": layers}
+    block = _conv(3, 256, 256) + _conv(1, 256, 256)
+    hidden = 2 * _conv(4, 256, 256) + (layers - 1) * _conv(3, 256, 256)
+    decoder = _conv(3, 320, 256) + 2 * block + hidden + _conv(1, 256, 768)
+    counted = _num_parameters(Decoder(out_channels=768, **options), 1, 8, 8, 320)
+    assert counted == decoder
+
+
+def test_output_layer_at_full_resolution_is_a_matrix_of_each_pixel():
+    """ReLU and 1x1 convolution of the last transposed convolution's output."""
+    decoder = Decoder(
+        out_channels=7, full_resolution_layers=1, num_downsamples=1, **SMALL
+    )
+    z_q = jax.random.normal(jax.random.key(1), (2, 4, 3, 5))
+    params = jax.jit(decoder.init)(jax.random.key(0), z_q)
+    y, state = decoder.apply(params, z_q, capture_intermediates=True)
+    hidden = state["intermediates"]["stage_0"]["__call__"][0]
+    assert hidden.shape == (2, 8, 6, 8)
+    kernel = np.float64(params["params"]["outputs"]["kernel"][0, 0])
+    expected = np.maximum(np.float64(hidden), 0) @ kernel
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def test_rms_norm_makes_a_block_independent_of_the_scale_of_its_input():
+    """Only the skip scales."""
+    x = jax.random.normal(jax.random.key(1), (2, 5, 4, 6))
+    block = ResidualBlock(6, 3, norm="rms")
+    params = jax.jit(block.init)(jax.random.key(0), x)
+    added = block.apply(params, x) - x
+    scaled = block.apply(params, 100 * x) - 100 * x
+    assert np.abs(added).max() > 0.1
+    np.testing.assert_allclose(scaled, added, atol=1e-3)
+
+
 @pytest.mark.parametrize("halvings", [0, 1, 2, 3])
+@pytest.mark.parametrize("layers", [0, 2])
+@pytest.mark.parametrize("norm", ["none", "rms"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_shapes_and_dtypes(halvings, dtype):
-    options = {**SMALL, "num_downsamples": halvings, "dtype": dtype}
+def test_shapes_and_dtypes(halvings, layers, norm, dtype):
+    options = {**SMALL, "num_downsamples": halvings, "norm": norm, "dtype": dtype}
     encoder = Encoder(out_features=6, **options)
-    decoder = Decoder(out_channels=5, **options)
+    decoder = Decoder(out_channels=5, full_resolution_layers=layers, **options)
     key, images = jax.random.key(0), jnp.zeros((2, 16, 24, 3))
     z_e, params = jax.eval_shape(encoder.init_with_output, key, images)
     y, _ = jax.eval_shape(decoder.init_with_output, key, z_e)
@@ -101,9 +139,10 @@ def test_residual_block_equals_its_formula():
     np.testing.assert_allclose(block.apply({"params": params}, x), expected, atol=1e-5)
 
 
-def test_every_parameter_receives_a_gradient():
-    encoder = Encoder(out_features=6, **SMALL)
-    decoder = Decoder(out_channels=3, **SMALL)
+@pytest.mark.parametrize(("layers", "norm"), [(0, "none"), (2, "rms")])
+def test_every_parameter_receives_a_gradient(layers, norm):
+    encoder = Encoder(out_features=6, norm=norm, **SMALL)
+    decoder = Decoder(out_channels=3, full_resolution_layers=layers, norm=norm, **SMALL)
     images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
     z_e, encoder_params = jax.jit(encoder.init_with_output)(jax.random.key(1), images)
     params = encoder_params, jax.jit(decoder.init)(jax.random.key(2), z_e)

@@ -96,7 +96,7 @@ def test_loss_is_equation_3_without_the_codebook_term(finished_run, results, dat
 
     z_e, z_q, outputs = map(np.float64, networks(jnp.asarray(images, jnp.float32)))
     reconstruction = np.mean((outputs - images) ** 2) / (2 * 0.5**2)
-    commitment = np.mean(np.sum((z_e - z_q) ** 2, axis=-1))
+    commitment = np.mean((z_e - z_q) ** 2)
     expected = reconstruction + 0.25 * commitment
     assert results["test_loss"] == pytest.approx(expected, rel=1e-4)
 

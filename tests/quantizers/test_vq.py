@@ -37,12 +37,12 @@ class TestQuantize:
         codes = oracle_codes(codebook.embeddings, z_e)
         rows = oracle_rows(codebook.embeddings, codes)
         z = np.asarray(z_e, np.float64).reshape(rows.shape)
-        norms = ((z - rows) ** 2).sum(-1)
+        squares = ((z - rows) ** 2).mean(-1)
         np.testing.assert_array_equal(out.codes, codes)
         np.testing.assert_array_equal(out.z_q, rows.reshape(z_e.shape).astype("f4"))
-        # [1] The norm sums over D: averaging would be D times too small.
-        np.testing.assert_allclose(out.losses["codebook"], norms, rtol=1e-5)
-        np.testing.assert_allclose(out.losses["commitment"], norms, rtol=1e-5)
+        # [1] A mean over D: with a sum, beta would weigh D times as much.
+        np.testing.assert_allclose(out.losses["codebook"], squares, rtol=1e-5)
+        np.testing.assert_allclose(out.losses["commitment"], squares, rtol=1e-5)
 
     def test_each_loss_has_the_gradient_of_its_owner(
         self, vq, codebook, z_e, oracle_codes, oracle_rows
@@ -53,7 +53,8 @@ class TestQuantize:
         z = np.asarray(z_e, np.float64).reshape(rows.shape)
         to_rows = np.zeros(codebook.embeddings.shape)
         for index in np.ndindex(codes.shape):
-            to_rows[index[-1], codes[index]] += 2 * (rows[index] - z[index])
+            slope = 2 * (rows[index] - z[index]) / vq.dim
+            to_rows[index[-1], codes[index]] += slope
 
         def gradient(term):
             def total(embeddings, z_e):
@@ -67,7 +68,7 @@ class TestQuantize:
         np.testing.assert_array_equal(for_encoder, np.zeros(z_e.shape))
         for_codebook, for_encoder = gradient("commitment")
         np.testing.assert_array_equal(for_codebook, np.zeros_like(to_rows))
-        expected = (2 * (z - rows)).reshape(z_e.shape)
+        expected = (2 * (z - rows) / vq.dim).reshape(z_e.shape)
         np.testing.assert_allclose(for_encoder, expected, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize(

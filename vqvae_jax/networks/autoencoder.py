@@ -4,7 +4,7 @@ Both are stacks of strided convolutions and residual blocks. Models decide what 
 between them and what the decoder's outputs parametrise.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,21 +19,27 @@ from vqvae_jax.options import GIVEN, DType
 _NEAR_ZERO = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
 
 
+Norm = Literal["none", "rms"]
+
+
 class ResidualBlock(nn.Module):
     """Add ReLU, 3x3 convolution, ReLU, 1x1 convolution to the input.
 
     [B, H, W, C] to [B, H, W, channels]. Where C differs from `channels`, the skip goes
-    through a 1x1 convolution of its own.
+    through a 1x1 convolution of its own. With `norm` "rms" the input of the first ReLU
+    is divided by its root mean square over the channels.
     """
 
     channels: int
     residual_channels: int
     dtype: DTypeLike = jnp.float32
+    norm: Norm = "none"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W channels"]:
+        h = _normalized(x, self.norm, "norm")
         h = Conv(self.residual_channels, (3, 3), dtype=self.dtype, name="conv3x3")(
-            nn.relu(x)
+            nn.relu(h)
         )
         h = Conv(self.channels, (1, 1), dtype=self.dtype, name="conv1x1")(nn.relu(h))
         if x.shape[-1] != self.channels:
@@ -54,6 +60,9 @@ class Encoder(nn.Module):
       num_downsamples: number of strided convolutions; h = H / 2^num_downsamples.
       residual_blocks: number of residual blocks.
       residual_channels: channels inside a residual block.
+      norm: "rms" divides the inputs of residual blocks and of the projection by their
+        root mean square over the channels, times a learned scale; "none" for the
+        paper's.
       dtype: compute dtype; parameters are float32.
       remat: recompute activations inside blocks for the gradient instead of keeping
         them: less memory, more time, the same results.
@@ -64,6 +73,7 @@ class Encoder(nn.Module):
     num_downsamples: Annotated[int, ">= 0", "<= 16"] = 2
     residual_blocks: Annotated[int, ">= 0", "<= 1000"] = 2
     residual_channels: Annotated[int, ">= 1"] = 256
+    norm: Norm = "none"
     dtype: DType = "float32"
     remat: bool = False
 
@@ -77,11 +87,14 @@ class Encoder(nn.Module):
         x = downsample(self, images)
         for block in range(self.residual_blocks):
             x = residual_block(
-                self.channels, self.residual_channels, self.dtype, name=f"block_{block}"
+                self.channels,
+                self.residual_channels,
+                self.dtype,
+                self.norm,
+                name=f"block_{block}",
             )(x)
-        z_e = Conv(self.out_features, (1, 1), dtype=self.dtype, name="project")(
-            nn.relu(x)
-        )
+        x = nn.relu(_normalized(x, self.norm, "norm"))
+        z_e = Conv(self.out_features, (1, 1), dtype=self.dtype, name="project")(x)
         return z_e.astype(jnp.float32)
 
     def _downsample(self, x):
@@ -100,7 +113,10 @@ class Decoder(nn.Module):
 
     The encoder's mirror: a 3x3 convolution, the residual blocks, a ReLU, then
     transposed 4x4 convolutions of stride 2 with a ReLU between each two. Without
-    transposed convolutions there is one 3x3 convolution. The result is float32.
+    transposed convolutions there is one 3x3 convolution. The last of these convolutions
+    gives the outputs, or hidden layers at full resolution come before a 1x1 convolution
+    to the outputs: with many outputs a pixel, as the 768 logits of RGB, that is less
+    work. The result is float32.
 
     Attributes:
       out_channels: channels of the last layer.
@@ -108,6 +124,10 @@ class Decoder(nn.Module):
       num_downsamples: number of transposed convolutions; H = h 2^num_downsamples.
       residual_blocks: number of residual blocks.
       residual_channels: channels inside a residual block.
+      full_resolution_layers: number of hidden layers of `channels` at full resolution:
+        the last transposed convolution, then 3x3 convolutions. 0 for none.
+      norm: of the inputs of residual blocks and of the layers after them, as in the
+        encoder.
       dtype: compute dtype; parameters are float32.
       out_init: initialiser of the last layer's kernel.
       remat: recompute activations inside blocks for the gradient, as in the encoder.
@@ -118,6 +138,8 @@ class Decoder(nn.Module):
     num_downsamples: Annotated[int, ">= 0", "<= 16"] = 2
     residual_blocks: Annotated[int, ">= 0", "<= 1000"] = 2
     residual_channels: Annotated[int, ">= 1"] = 256
+    full_resolution_layers: Annotated[int, ">= 0", "<= 100"] = 0
+    norm: Norm = "none"
     dtype: DType = "float32"
     out_init: Annotated[nn.initializers.Initializer, GIVEN] = _NEAR_ZERO
     remat: bool = False
@@ -132,27 +154,47 @@ class Decoder(nn.Module):
         x = Conv(self.channels, (3, 3), dtype=self.dtype, name="expand")(z_q)
         for block in range(self.residual_blocks):
             x = residual_block(
-                self.channels, self.residual_channels, self.dtype, name=f"block_{block}"
+                self.channels,
+                self.residual_channels,
+                self.dtype,
+                self.norm,
+                name=f"block_{block}",
             )(x)
-        return upsample(self, x).astype(jnp.float32)
-
-    def _upsample(self, x):
-        x = nn.relu(x)
-        if self.num_downsamples == 0:
-            return Conv(
+        x = upsample(self, x)
+        if self.full_resolution_layers > 0:
+            for layer in range(1, self.full_resolution_layers):
+                x = Conv(self.channels, (3, 3), dtype=self.dtype, name=f"full_{layer}")(
+                    nn.relu(x)
+                )
+            x = Conv(
                 self.out_channels,
-                (3, 3),
+                (1, 1),
                 dtype=self.dtype,
                 kernel_init=self.out_init,
-                name="conv",
-            )(x)
+                name="outputs",
+            )(nn.relu(_normalized(x, self.norm, "full_norm")))
+        return x.astype(jnp.float32)
+
+    def _upsample(self, x):
+        """Return the outputs, or the first hidden layer at full resolution."""
+        he_normal = nn.initializers.he_normal()
+        if self.full_resolution_layers > 0:
+            last = {"features": self.channels, "kernel_init": he_normal}
+        else:
+            last = {"features": self.out_channels, "kernel_init": self.out_init}
+        x = nn.relu(_normalized(x, self.norm, "norm"))
+        if self.num_downsamples == 0:
+            return Conv(kernel_size=(3, 3), dtype=self.dtype, name="conv", **last)(x)
+        hidden = {"features": self.channels, "kernel_init": he_normal}
         for stage in range(self.num_downsamples):
-            last = stage == self.num_downsamples - 1
-            x = nn.relu(x) if stage else x
-            x = ConvTranspose(
-                self.out_channels if last else self.channels,
-                dtype=self.dtype,
-                kernel_init=self.out_init if last else nn.initializers.he_normal(),
-                name=f"stage_{stage}",
-            )(x)
+            x = nn.relu(_normalized(x, self.norm, f"norm_{stage}")) if stage else x
+            layer = last if stage == self.num_downsamples - 1 else hidden
+            x = ConvTranspose(dtype=self.dtype, name=f"stage_{stage}", **layer)(x)
         return x
+
+
+def _normalized(x, norm: Norm, name: str):
+    """Apply a norm in float32; the result has the dtype of x."""
+    if norm == "none":
+        return x
+    return nn.RMSNorm(dtype=jnp.float32, name=name)(x).astype(x.dtype)

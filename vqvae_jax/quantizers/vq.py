@@ -34,7 +34,7 @@ class VQ:
       num_codes: K, rows of each codebook.
       dim: D, features of a row.
       num_codebooks: G, number of codebooks; z_e has G D features.
-      beta: weight of the commitment loss (equation 3).
+      beta: weight of the commitment loss (equation 3), a mean over D.
       codebook_update: "loss" for the second term of equation 3, "ema" for appendix A.1.
       ema_decay: gamma of the EMA, and of the running counts in either case.
       codebook_init: "kmeans" on the first z_e, or "uniform" in [-1/K, 1/K].
@@ -112,10 +112,11 @@ class VQ:
     ) -> Quantized:
         """Replace each vector by the nearest row of its codebook (equations 1 and 2).
 
-        The losses are `codebook`, `|sg[z_e] - e|^2`, the second term of equation 3,
-        whose gradient reaches the codebook only, and `commitment`, `|z_e - sg[e]|^2`,
-        the third term without its beta, whose gradient reaches z_e only. The norms sum
-        over D.
+        The losses are `codebook`, `|sg[z_e] - e|^2 / D`, the second term of equation 3,
+        whose gradient reaches the codebook only, and `commitment`,
+        `|z_e - sg[e]|^2 / D`, the third term without its beta, whose gradient reaches
+        z_e only. Means over D, as in the authors' own code, make beta = 0.25 a good
+        choice whatever D (docs/conformance.md, row 1).
 
         Args:
           state: the codebooks.
@@ -136,8 +137,8 @@ class VQ:
             # Before the squares: 0 times the slope of a square at NaN would be NaN.
             vectors = jnp.where(mask[..., None, None], vectors, 0.0)
         losses = {
-            "codebook": _squared_norm(lax.stop_gradient(vectors) - rows),
-            "commitment": _squared_norm(vectors - lax.stop_gradient(rows)),
+            "codebook": _mean_square(lax.stop_gradient(vectors) - rows),
+            "commitment": _mean_square(vectors - lax.stop_gradient(rows)),
         }
         if mask is not None:
             losses = {k: jnp.where(mask[..., None], v, 0.0) for k, v in losses.items()}
@@ -217,5 +218,5 @@ class VQ:
         return state.embeddings
 
 
-def _squared_norm(x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
-    return jnp.sum(jnp.square(x), axis=-1)
+def _mean_square(x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
+    return jnp.mean(jnp.square(x), axis=-1)

@@ -105,7 +105,7 @@ def expected_terms(params, batch):
         codes = squares.argmin(axis=1)
         speaker = batch["speaker"][number : number + 1]
         nats += float(nats_of(params, audio, jnp.asarray(codes)[None], speaker))
-        distances.append(squares.min(axis=1))
+        distances.append(squares.min(axis=1) / table.shape[1])
         used.append(codes)
     return nats / LENGTHS.sum(), np.concatenate(distances).mean(), used
 

@@ -114,14 +114,10 @@ class Hierarchy(TrainedWithQuantizer, GlobalLatents):
     def loss(
         self, params: Params, key: PRNGKeyArray, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, ""], tuple[metrics.Metrics, Carry]]:
-        """Return equation 3 of whole frames, divided by the codes of a frame.
+        """Return equation 3, with its terms as metrics.
 
-        The first term, -log p(codes | z_q), is a sum over a frame's codes, as x is the
-        whole frame; the other two are means over the latents. With the mean over the
-        codes as first term, the latents' terms would weigh 441 times more: 27 bits save
-        at most 0.06 bits per code, and the encoder would rather map every frame to one
-        point, where the commitment loss is 0. Dividing the whole sum makes losses and
-        gradients comparable with those of `Prior`.
+        -log p(codes | z_q) is in nats per code of the frame, as in `Prior`; the terms
+        of the quantizer are averaged over the latents.
         """
         quantized, terms, carry = self._forward(params, batch, dropout_key=key)
         loss = metrics.masked_mean(
@@ -169,9 +165,8 @@ class Hierarchy(TrainedWithQuantizer, GlobalLatents):
         return quantized, terms, Carry(lax.stop_gradient(z_e), quantized.codes, mask)
 
     def _objective(self, terms) -> Float[Array, " B"]:
-        return self._per_code(
-            terms["reconstruction"] + self.quantizer.total_loss(terms)
-        )
+        nats_per_code = self._per_code(terms["reconstruction"])
+        return nats_per_code + self.quantizer.total_loss(terms)
 
     def _metrics(self, quantized, terms, mask) -> dict:
         used = metrics.code_usage(
