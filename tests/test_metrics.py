@@ -161,3 +161,48 @@ def test_nan_in_padding_does_not_reach_the_gradient_of_a_masked_mean():
 )
 def test_entropy_of_histograms(counts, nats):
     np.testing.assert_allclose(metrics.entropy(np.array(counts, float)), nats)
+
+
+class TestRedundancy:
+    def test_effective_rank_counts_axes_with_variance(self):
+        """Vectors in a plane of five dimensions, off the origin, in two batches."""
+        rng = np.random.default_rng(0)
+        plane = rng.normal(size=(2, 5))
+        vectors = 3 + rng.normal(size=(40, 6, 2)) @ plane
+        # The last eight examples are padding.
+        vectors = np.concatenate([vectors, np.full((8, 6, 5), np.nan)])
+        mask = np.arange(48) < 40
+        batches = [
+            {"z": metrics.moments(jnp.float32(vectors[part]), jnp.asarray(mask[part]))}
+            for part in (slice(0, 32), slice(32, 48))
+        ]
+        sums = metrics.total(batches)
+        assert sums["z"].count == 240
+        assert metrics.compute(sums) == {"z_effective_rank": 2}
+        np.testing.assert_allclose(
+            sums["z"].second,
+            vectors[:40].reshape(-1, 5).T @ vectors[:40].reshape(-1, 5),
+            rtol=1e-5,
+        )
+
+    @pytest.mark.parametrize(("share", "rank"), [(0.002, 2), (0.0005, 1)])
+    def test_effective_rank_ignores_a_thousandth_of_the_variance(self, share, rank):
+        variances = np.diag([1.0, share / (1 - share), 0.0])
+        moments = metrics.Moments(np.float64(10), np.zeros(3), 10 * variances)
+        assert metrics.effective_rank(moments) == rank
+
+    def test_effective_rank_of_a_point_is_zero(self):
+        point = metrics.Moments(np.float64(4), np.zeros(3), np.zeros((3, 3)))
+        assert metrics.effective_rank(point) == 0
+
+    def test_mutual_information_of_known_codes(self):
+        """Equal codes share their entropy, half-equal ones half, others nothing."""
+        rng = np.random.default_rng(0)
+        high, low, other = rng.integers(4, size=(3, 60_000))
+        codes = np.stack([4 * high + low, 4 * high + other, rng.permuted(high)], axis=1)
+        equal = np.stack([codes[:, 0], codes[:, 0]], axis=1)
+        shared = metrics.mutual_information(codes, num_codes=16)
+        np.testing.assert_allclose(shared, [2, 0, 0], atol=0.01)
+        np.testing.assert_allclose(
+            metrics.mutual_information(equal, num_codes=16), [4], atol=0.01
+        )

@@ -110,12 +110,16 @@ class VQVAE(TrainedWithQuantizer, ImageAutoencoder):
     def evaluate(self, params: Params, batch: Mapping[str, Array]) -> metrics.Metrics:
         """Return the terms of the loss, image quality, code usage and bits/dim.
 
+        The effective rank of z_e shows what usage hides: codebooks that are all in use
+        can hold the same information.
+
         SSIM is omitted for images smaller than its window, and bits/dim where p(x|z) is
         a density. `distortion_bits` is -log2 p(x|z_q) of each image.
         """
-        quantized, terms, _ = self._forward(params, batch)
+        quantized, terms, carry = self._forward(params, batch)
         mask = batch["mask"]
         results = self._metrics(quantized, terms, mask)
+        results["z_e"] = metrics.moments(carry.z_e, mask)
         results["loss"] = metrics.mean(self._objective(terms), mask)
         results |= quality(batch["image"], terms["mean"], mask)
         if self._likelihood.is_discrete:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.data.codes import count_codes, marginal_bits_per_code
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.data.source import Source, Subset, first_examples, permutation
+from vqvae_jax.data.source import Source, Subset, first_examples, permutation, read_many
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.image_quality import MEASURES
 from vqvae_jax.pipeline.run import Context, SecondStage
@@ -24,6 +24,9 @@ from vqvae_jax.workdir import SPLITS, Workdir
 Results = dict[str, float | int]
 # Arrays over images by name; each name contains `bits` once.
 Bits = dict[str, Float[np.ndarray, " N"]]
+
+# Vectors from which the mutual information of codebooks is estimated.
+_VECTORS = 2**18
 
 _SPEED_SCHEMA = {"samples_per_second": "f"}
 
@@ -68,6 +71,7 @@ def evaluate_coded_images(
         learned_rate=found.rate_bits,
     )
     results = _vqvae_results(model, values, found.results) | found.results
+    results |= _redundancy(context.workdir, model)
     results["sample_temperature"] = context.experiment.samples.temperature
     return _with_common_results(context, model, results, bits), bits
 
@@ -118,12 +122,29 @@ def _vqvae_results(model: Any, values: dict[str, float], second: Results) -> Res
         "codebook_perplexity": values["codebook_perplexity"],
         "codebook_active_codes": int(values["codebook_active_codes"]),
         "codebook_codes": model.num_codes * model.grid[-1],
+        "z_e_effective_rank": int(values["z_e_effective_rank"]),
         "image_bits": image_bits,
         **{f"code_bits{name}": bits for name, bits in code_bits.items()},
         **{
             f"compression_ratio{name}": image_bits / bits
             for name, bits in code_bits.items()
         },
+    }
+
+
+def _redundancy(workdir: Workdir, model: Any) -> Results:
+    """Return the mutual information of pairs of codebooks; {} with one codebook."""
+    if model.grid[-1] == 1:
+        return {}
+    examples = read_many(workdir.codes("test"), range(len(workdir.codes("test"))))
+    codes = np.concatenate(
+        [example["codes"].reshape(-1, model.grid[-1]) for example in examples]
+    )
+    rows = permutation(len(codes), 0)[:_VECTORS]
+    shared = metrics_lib.mutual_information(codes[rows], num_codes=model.num_codes)
+    return {
+        "codebook_mutual_information_bits": float(shared.mean()),
+        "codebook_mutual_information_bits_max": float(shared.max()),
     }
 
 

@@ -9,6 +9,8 @@ _TITLES = {
     "codebook": "Codebook loss",
     "codebook_active_codes": "Codes in use",
     "codebook_codes": "Codebook size",
+    "codebook_mutual_information_bits": "Bits that two codebooks share, mean",
+    "codebook_mutual_information_bits_max": "Bits that two codebooks share, largest",
     "code_bits": "Code bits per image",
     "code_bits_learned_prior": "Code bits per image, learned prior (test)",
     "commitment": "Commitment loss",
@@ -20,6 +22,7 @@ _TITLES = {
     "prior_bits_per_code": "Prior bits per code (test)",
     "test_bits_per_dim_learned_prior": "Test bits/dim, learned prior",
     "test_bits_per_dim_uniform_prior": "Test bits/dim, uniform prior",
+    "z_e_effective_rank": "Effective rank of the encoder's output",
 }
 _WORDS = {
     "db": "(dB)",
