@@ -115,6 +115,35 @@ class TestTraining:
         # The labels' embedding, and a projection to both stacks' gates.
         assert count[1] - count[0] == 2 * 8 + 8 * 32 + 32
 
+    def test_embeddings_start_from_given_codebooks(self):
+        """Distances of codes are kept up to a scale; other parameters do not change."""
+        angles = np.linspace(0, np.pi, 12)
+        vectors = np.stack([np.cos(angles), np.sin(angles)], axis=-1).astype("f4")
+        prior = dataclasses.replace(
+            UNCONDITIONAL, num_codes=12, network=PixelCNN(layers=1, channels=64)
+        )
+        started = dataclasses.replace(
+            prior, code_vectors=np.stack([vectors, vectors[::-1]])
+        )
+        assert started == prior
+        batch = {"codes": jnp.zeros((1, *GRID), jnp.int32)}
+        random, found = (
+            jax.jit(model.init)(jax.random.key(0), batch)["params"]
+            for model in (prior, started)
+        )
+        for part in (found, found["cell_decoder"]):
+            for table, of in zip(
+                part["embedding"]["tables"], (vectors, vectors[::-1]), strict=True
+            ):
+                distances = np.linalg.norm(table[:, None] - table[None], axis=-1)
+                expected = np.linalg.norm(of[:, None] - of[None], axis=-1)
+                correlation = np.corrcoef(distances.ravel(), expected.ravel())[0, 1]
+                assert correlation > 0.9
+        for network in (random, found):
+            network.pop("embedding")
+            network["cell_decoder"].pop("embedding")
+        jax.tree.map(np.testing.assert_array_equal, random, found)
+
 
 class TestSample:
     @pytest.fixture(scope="class")

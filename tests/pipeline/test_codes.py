@@ -11,7 +11,10 @@ from vqvae_jax import pipeline
 from vqvae_jax.data.codes import CodesSource, write_codes
 from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.dataset import open_dataset
+from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.base import fingerprint
+from vqvae_jax.pipeline.codes import encode_images
+from vqvae_jax.pipeline.run import Context
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.workdir import Workdir
 
@@ -135,3 +138,30 @@ def test_few_codes_in_use_cause_a_warning(copied_run, tiny_config):
     with pytest.warns(UserWarning, match=r"collapsed: 3 of 64 codes \(4\.7 %\)"):
         pipeline.run(tiny_config, str(copied_run), ["prior"])
     assert vqvae_jax.restore(copied_run, "prior")[0].num_codes == 64
+
+
+def test_flipped_images_are_coded_too_where_training_flips(copied_run, tiny_config):
+    """The codes of the flipped training images follow; other splits are unchanged."""
+    before = {s: CodesSource(copied_run / "codes" / s) for s in ("train", "test")}
+    before = {split: [e["codes"] for e in codes] for split, codes in before.items()}
+    workdir = Workdir(copied_run)
+    shutil.rmtree(copied_run / "codes")
+    config = json.loads(json.dumps(tiny_config))
+    config["data"]["random_flip"] = True
+    experiment = Experiment.from_config(config)
+    dataset = open_dataset(experiment.data)
+    encode_images(Context(workdir, experiment, dataset))
+    test = [e["codes"] for e in CodesSource(copied_run / "codes" / "test")]
+    np.testing.assert_array_equal(test, before["test"])
+    train = list(CodesSource(copied_run / "codes" / "train"))
+    count = len(before["train"])
+    assert len(train) == 2 * count
+    codes = np.stack([e["codes"] for e in train])
+    np.testing.assert_array_equal(codes[:count], before["train"])
+    labels = [int(e["label"]) for e in train]
+    assert labels[:count] == labels[count:]
+    model, params = vqvae_jax.restore(copied_run)
+    images = np.stack([dataset.train[i]["image"] for i in range(8)])
+    flipped = np.asarray(model.encode(params, images[:, :, ::-1]))
+    np.testing.assert_array_equal(codes[count : count + 8], flipped)
+    assert (codes[count:] != codes[:count]).any()

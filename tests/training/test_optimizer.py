@@ -85,6 +85,27 @@ def test_clipping_scales_large_gradients_and_warm_up_starts_at_zero(
     assert np.abs(expected - adam(gradients, rates)).max() > 0.01
 
 
+def test_weight_decay_shrinks_matrices_by_rate_and_decay(make_config):
+    """AdamW: without a gradient, each step multiplies them by 1 - rate * decay."""
+    config = make_config(weight_decay=0.5, warmup_steps=2)
+    params = {
+        "kernel": np.full((2, 3), 4.0, "f4"),
+        "bias": np.full(3, 4.0, "f4"),
+        "table": np.full((2, 3), 4.0, "f4"),
+    }
+    optimizer = make_optimizer(config, {"kernel": True, "bias": True, "table": False})
+    zeros = jax.tree.map(np.zeros_like, params)
+    state = optimizer.init(params)
+    expected = 4.0
+    for rate in PEAK * np.array([0.0, 0.5, 1.0, 1.0]):
+        updates, state = optimizer.update(zeros, state, params)
+        params = jax.tree.map(lambda p, u: p + np.asarray(u), params, updates)
+        expected *= 1 - 0.5 * rate
+    np.testing.assert_allclose(params["kernel"], expected, rtol=1e-5)
+    np.testing.assert_array_equal(params["bias"], 4.0)
+    np.testing.assert_array_equal(params["table"], 4.0)
+
+
 def test_frozen_leaves_have_no_optimiser_state(make_config):
     abstract = {"w": np.ones(3), "table": np.ones((100, 7))}
     optimizer = make_optimizer(make_config(), {"w": True, "table": False})

@@ -86,7 +86,8 @@ class DataConfig(SourceConfig):
         image_size: side of the square images. Others are resized so that their
             shorter side fits, and centre-cropped.
         channels: 1 for grey, 3 for RGB; images are converted.
-        random_flip: flip training images left to right at random.
+        random_flip: flip training images left to right at random; a second stage is
+            trained on the codes of all images and of all flipped images.
     """
 
     sources = registry.IMAGE_SOURCES

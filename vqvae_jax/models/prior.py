@@ -23,6 +23,7 @@ from vqvae_jax.models.base import (
     require_pixelcnn,
     require_sides,
 )
+from vqvae_jax.networks.cell_decoder import projected
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
 from vqvae_jax.options import GIVEN
 from vqvae_jax.runtime.arrays import (
@@ -47,6 +48,8 @@ class Prior(TrainedByGradient):
       network: the PixelCNN's sizes.
       label_dropout: fraction of labels withheld in training; above 0 the prior also
         samples without labels, and with guidance.
+      code_vectors: `[C, K, D]`, the codebooks, from which `init` derives the
+        embeddings so that similar codes start near each other; None for a random start.
     """
 
     grid: Annotated[tuple[int, int, int], GIVEN]
@@ -56,6 +59,9 @@ class Prior(TrainedByGradient):
     map_features: Annotated[int, GIVEN, ">= 0"] = 0
     network: PixelCNN = PixelCNN()
     label_dropout: Annotated[float, ">= 0", "< 1"] = 0.0
+    code_vectors: Annotated[AnyArray | None, GIVEN] = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     def __post_init__(self):
         """Check every option; UserError names the first wrong one."""
@@ -72,9 +78,19 @@ class Prior(TrainedByGradient):
         return len(self.class_names)
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Any:
-        """Initialise the PixelCNN at random; the batch gives the shapes."""
+        """Initialise the PixelCNN; the batch gives the shapes."""
         first = {name: array[:1] for name, array in batch.items()}
-        return self.pixelcnn.init(key, first["codes"], self._condition_of(first))
+        params = self.pixelcnn.init(key, first["codes"], self._condition_of(first))
+        if self.code_vectors is not None:
+            network = params["params"]
+            keys = jax.random.split(key)
+            for part, table_key in zip(
+                (network, network["cell_decoder"]), keys, strict=True
+            ):
+                tables = part["embedding"]["tables"]
+                vectors = projected(table_key, self.code_vectors, tables)
+                part["embedding"]["tables"] = vectors
+        return params
 
     def loss(
         self, params: Any, key: PRNGKeyArray, batch: Mapping[str, Array]

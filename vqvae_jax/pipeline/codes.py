@@ -28,12 +28,22 @@ Encoded = Iterator[tuple[np.ndarray, codes_lib.Columns]]
 
 
 def encode_images(context: Context) -> None:
-    """Encode each split once, in order, and write the codes as array_record."""
+    """Encode each split in order, and write the codes as array_record.
+
+    With `data.random_flip` the codes of the flipped training images follow: a second
+    stage is trained on what the first model saw, and overfits later.
+    """
     _, experiment, dataset = context
+
+    def batches(source: Source) -> Iterator[Batch]:
+        yield from experiment.eval_batches(source)
+        if source is dataset.train and experiment.data.random_flip:
+            for batch in experiment.eval_batches(source):
+                yield {**batch, "image": batch["image"][:, :, ::-1]}
 
     def encoded(source: Source, model: Any, encode: Encode) -> Encoded:
         del model
-        for batch in experiment.eval_batches(source):
+        for batch in batches(source):
             codes = encode(batch, "image")
             columns = distributed.whole({k: batch[k] for k in batch if k != "image"})
             mask = columns.pop("mask")

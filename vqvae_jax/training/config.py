@@ -25,6 +25,8 @@ class TrainingConfig:
       schedule: "constant", as in the paper, or "cosine", which reaches 0 at the last
         step.
       warmup_steps: steps of linear increase from 0 to learning_rate.
+      weight_decay: decay of kernels and other matrices, decoupled from the gradient
+        (AdamW), times the learning rate; 0 disables it.
       gradient_clip: maximum global norm of the gradient; 0 disables clipping.
       params_ema_decay: decay of the moving average of the parameters, which validation
         and sampling then use; 0 disables it.
@@ -46,6 +48,7 @@ class TrainingConfig:
     beta1: Annotated[float, ">= 0", "< 1"] = 0.9
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: Annotated[int, ">= 0"] = 0
+    weight_decay: Annotated[float, ">= 0"] = 0.0
     gradient_clip: Annotated[float, ">= 0"] = 0.0
     params_ema_decay: Annotated[float, ">= 0", "< 1"] = 0.0
     patience: Annotated[int, ">= 0"] = 0
@@ -90,11 +93,18 @@ def learning_rate(config: TrainingConfig) -> optax.Schedule:
 def make_optimizer(
     config: TrainingConfig, trainable: Any
 ) -> optax.GradientTransformation:
-    """Return Adam (section 4) for the trainable parameters.
+    """Return Adam (section 4) for the trainable parameters, or AdamW.
 
     Leaves marked False are frozen and have no state.
     """
     adam = optax.adam(learning_rate(config), b1=config.beta1)
+    if config.weight_decay > 0:
+        adam = optax.adamw(
+            learning_rate(config),
+            b1=config.beta1,
+            weight_decay=config.weight_decay,
+            mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+        )
     if config.gradient_clip > 0:
         clip = optax.clip_by_global_norm(config.gradient_clip)
         adam = optax.chain(clip, adam)
