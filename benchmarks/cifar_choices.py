@@ -11,14 +11,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+from vqvae_jax.experiments import cifar
 
 from vqvae_jax import metrics, pipeline
 from vqvae_jax.data.dataset import open_dataset
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.experiments import cifar
 from vqvae_jax.metrics import mutual_information
 from vqvae_jax.training import sharding
-from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.loop import make_evaluation
 from vqvae_jax.workdir import Workdir
 
 BOTH = ("model.encoder", "model.decoder")
@@ -63,9 +63,7 @@ def measure(changes: dict, workdir: Path, *, steps: int, seed: int) -> dict:
     model, params = Workdir(workdir).restore()
     experiment = Experiment.from_config(config.to_dict())
     test = open_dataset(experiment.data).test
-    batches = [
-        batch for batch in experiment.eval_batches([test[i] for i in range(IMAGES)])
-    ]
+    batches = list(experiment.eval_batches([test[i] for i in range(IMAGES)]))
     sums = make_evaluation(model, sharding.data_mesh())(params, batches)
     codes = np.concatenate([model.encode(params, batch["image"]) for batch in batches])
     shared = mutual_information(

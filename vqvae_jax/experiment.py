@@ -15,6 +15,7 @@ from vqvae_jax.options import require_choice, require_section, shown
 from vqvae_jax.registry import ModelSpec, SecondStageSpec
 from vqvae_jax.runtime import distributed
 from vqvae_jax.runtime.errors import require
+from vqvae_jax.training import sharding
 from vqvae_jax.training.config import TrainingConfig
 
 _SECTIONS = ("seed", "data", "model", "training", "samples", "evaluation")
@@ -231,7 +232,15 @@ class Experiment:
         random_flip: bool = False,
         augment: Callable[[Example, int], Example] | None = None,
     ) -> TrainBatches:
-        """Return endless training batches: this process's rows of each batch."""
+        """Return endless training batches: this process's rows of each batch.
+
+        Raises:
+          UserError: with `data.on_device`, the set does not fit into a device.
+        """
+        on_device = self.data.on_device and augment is None
+        if on_device and len(source) > 0:
+            size = len(source) * sum(value.nbytes for value in source[0].values())
+            sharding.require_room(size, key="data.on_device")
         return TrainBatches(
             source,
             batch_size=config.batch_size,
@@ -241,6 +250,7 @@ class Experiment:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_workers=self.data.num_workers,
+            on_device=on_device,
         )
 
     def init_batch(

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from jaxtyping import Bool, Int, UInt64
+from jaxtyping import Bool, Int, Shaped, UInt64
 
 from vqvae_jax.data.source import (
     Batch,
@@ -19,8 +20,10 @@ from vqvae_jax.data.source import (
     Source,
     permutation,
     read_many,
+    read_whole,
     stack,
 )
+from vqvae_jax.runtime.arrays import AnyArray
 from vqvae_jax.runtime.errors import UserError, require
 
 
@@ -46,6 +49,12 @@ class TrainBatches(Iterator[Batch]):
         process_index: index of this process.
         process_count: number of processes; divides `batch_size`.
         num_workers: number of processes that read and decode; 0 reads in threads.
+        on_device: read all examples now, for the caller to put on its devices. Batches
+            then have "index" int32 [b], and "flip" bool [b] with `random_flip`;
+            `gather` makes the same batches of them.
+
+    Attributes:
+        whole: all examples, stacked, if `on_device`; otherwise {}.
 
     Raises:
         UserError: the source is empty or a size is invalid.
@@ -62,6 +71,7 @@ class TrainBatches(Iterator[Batch]):
         process_index: int = 0,
         process_count: int = 1,
         num_workers: int = 0,
+        on_device: bool = False,
     ):
         check_sizes(batch_size, process_index, process_count)
         require(len(source) > 0, "cannot train on an empty split")
@@ -76,7 +86,7 @@ class TrainBatches(Iterator[Batch]):
         self._running: list[grain.DatasetIterator] = []
         # At interpreter exit, Grain's clean-up runs too late and prints errors.
         weakref.finalize(self, _close_all, self._running)
-        self._read = _ReadBatch(
+        read = _ReadBatch(
             source,
             batch_size=batch_size,
             seed=seed,
@@ -85,6 +95,13 @@ class TrainBatches(Iterator[Batch]):
             process_index=process_index,
             process_count=process_count,
         )
+        self.whole: Batch = {}
+        self._read: Callable[[int], Batch] = read
+        if on_device:
+            require(augment is None, "on_device=True allows no augmentation")
+            self.whole = read_whole(source)
+            # Indices are cheap, so worker processes would only delay them.
+            self._read, self._num_workers = read.without_examples, 0
 
     def __next__(self) -> Batch:
         if not self._running:
@@ -136,6 +153,23 @@ class TrainBatches(Iterator[Batch]):
             flags.FLAGS.mark_as_parsed()
         workers = grain.MultiprocessingOptions(num_workers=self._num_workers)
         return iter(batches.to_iter_dataset(ahead).mp_prefetch(workers))
+
+
+def gather(
+    batch: Mapping[str, Shaped[AnyArray, "..."]],
+    whole: Mapping[str, Shaped[AnyArray, "..."]],
+) -> dict[str, Shaped[AnyArray, "..."]]:
+    """Return the batch of `TrainBatches` from its indices and all examples.
+
+    A batch without "index" is returned as it is. Works under jit.
+    """
+    if "index" not in batch:
+        return dict(batch)
+    examples = {name: array[batch["index"]] for name, array in whole.items()}
+    if "flip" in batch and "image" in examples:
+        image, flip = examples["image"], batch["flip"][:, None, None, None]
+        examples["image"] = jnp.where(flip, image[:, :, ::-1], image)
+    return {"mask": batch["mask"], **examples}
 
 
 def eval_batches(
@@ -216,9 +250,20 @@ class _ReadBatch:
             ]
         batch = stack(examples)
         if self.random_flip and "image" in batch:
-            flip = numbers >> np.uint64(63) == 1
+            flip = self._flips(step)
             batch["image"][flip] = batch["image"][flip][:, :, ::-1]
         return {"mask": np.ones(len(examples), bool), **batch}
+
+    def without_examples(self, step: int) -> Batch:
+        """Return what `gather` needs for the batch of a step."""
+        index = np.array(self._indices(step), np.int32)
+        batch = {"index": index, "mask": np.ones(len(index), bool)}
+        if self.random_flip:
+            batch["flip"] = self._flips(step)
+        return batch
+
+    def _flips(self, step: int) -> Bool[np.ndarray, " b"]:
+        return self._random_numbers(step) >> np.uint64(63) == 1
 
     def _indices(self, step: int) -> list[int]:
         n = len(self.source)

@@ -30,6 +30,7 @@ class SourceConfig:
         examples: of `name`, for messages.
         files: of a folder, for messages.
         suffixes: of a folder's files.
+        on_device: whether training examples are kept on the devices.
 
     Raises:
         UserError: a value is invalid; the message names its key.
@@ -39,6 +40,7 @@ class SourceConfig:
     examples: ClassVar[str]
     files: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
+    on_device: ClassVar[bool] = False
 
     source: str = "tfds"
     name: str = ""
@@ -88,6 +90,9 @@ class DataConfig(SourceConfig):
         channels: 1 for grey, 3 for RGB; images are converted.
         random_flip: flip training images left to right at random; a second stage is
             trained on the codes of all images and of all flipped images.
+        on_device: copy the training images, and later their codes, to the memory of
+            each device before training, instead of a batch at a time; for sets that
+            fit. Changes no result.
     """
 
     sources = registry.IMAGE_SOURCES
@@ -98,6 +103,7 @@ class DataConfig(SourceConfig):
     image_size: Annotated[int, ">= 1", "<= 4096"] = 32
     channels: Literal[1, 3] = 3
     random_flip: bool = False
+    on_device: bool = False
 
     @property
     def given(self) -> dict[str, Any]:

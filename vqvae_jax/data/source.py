@@ -148,6 +148,17 @@ def read_columns(source: Source, *names: str) -> dict[str, Int[np.ndarray, " n"]
     return columns
 
 
+def read_whole(source: Source) -> Batch:
+    """Return all examples, stacked, read a few at a time."""
+    first = source[0]
+    whole = {k: np.empty((len(source), *v.shape), v.dtype) for k, v in first.items()}
+    for start in range(0, len(source), _READ_AT_ONCE):
+        indices = range(start, min(start + _READ_AT_ONCE, len(source)))
+        for key, values in stack(read_many(source, indices)).items():
+            whole[key][start : start + len(indices)] = values
+    return whole
+
+
 def stack(examples: Sequence[Example]) -> Batch:
     """Stack examples of equal keys and shapes along a new first dimension."""
     return {key: np.stack([e[key] for e in examples]) for key in examples[0]}

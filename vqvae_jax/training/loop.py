@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ import jax
 import numpy as np
 import optax
 import rich
+from jax import lax
 
 from vqvae_jax import metrics as metrics_lib
+from vqvae_jax.data.batches import gather
 from vqvae_jax.runtime import distributed, preemption
 from vqvae_jax.runtime.errors import DivergedError, UserError
 from vqvae_jax.training import early_stopping, sharding
@@ -20,7 +23,13 @@ from vqvae_jax.training.checkpoints import Checkpoints, on_devices
 from vqvae_jax.training.config import TrainingConfig, make_optimizer
 from vqvae_jax.training.logging import MetricsLog, Progress
 from vqvae_jax.training.profile import profiled, steps_to_profile
-from vqvae_jax.training.step import Model, TrainState, init_state, make_train_step
+from vqvae_jax.training.step import (
+    Model,
+    TrainState,
+    TrainStep,
+    init_state,
+    make_train_step,
+)
 
 HostBatch = dict[str, np.ndarray]
 Evaluation = Callable[[Any, Iterable[HostBatch]], metrics_lib.Metrics]
@@ -29,6 +38,10 @@ Evaluation = Callable[[Any, Iterable[HostBatch]], metrics_lib.Metrics]
 @runtime_checkable
 class DataIterator(Protocol):
     """An endless iterator over batches, with a state that JSON can hold."""
+
+    @property
+    def whole(self) -> HostBatch:
+        """All examples, if batches are indices that `data.batches.gather` needs."""
 
     def __next__(self) -> HostBatch:
         """Return this process's rows of the next global batch."""
@@ -93,23 +106,33 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
             return
 
         early_stopping.remove_mark(directory)
-        train_step = jax.jit(
-            make_train_step(
-                model,
-                optimizer,
-                params_ema_decay=config.params_ema_decay,
-                accumulate=config.accumulate,
-            ),
-            out_shardings=sharding.replicated(mesh),
-            donate_argnums=0,
+        train_step = make_train_step(
+            model,
+            optimizer,
+            params_ema_decay=config.params_ema_decay,
+            accumulate=config.accumulate,
         )
+        jitted = functools.partial(
+            jax.jit, out_shardings=sharding.replicated(mesh), donate_argnums=0
+        )
+        is_scanned = config.steps_per_call > 1 or bool(run.train.whole)
+        if is_scanned:
+            whole = sharding.put_replicated(run.train.whole, mesh)
+            train_step = functools.partial(jitted(_scanned(train_step)), whole=whole)
+        else:
+            train_step = jitted(train_step)
         evaluate = make_evaluation(model, mesh)
+        # The profiler counts calls.
+        several = config.steps_per_call
+        done = step // several
         to_profile = steps_to_profile(
-            config.profile_steps, done=step, total=config.steps
+            -(-config.profile_steps // several),
+            done=done,
+            total=config.steps // several,
         )
         with (
             preemption.deferred(),
-            profiled(train_step, profiles, steps=to_profile, done=step) as train_step,
+            profiled(train_step, profiles, steps=to_profile, done=done) as train_step,
             MetricsLog(run.workdir, run.stage, start_step=step) as log,
             Progress(run.stage, step, config.steps, config.batch_size) as progress,
         ):
@@ -125,19 +148,24 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
                     checkpoints.save(state, position, validation_loss=values["loss"])
 
             window: list[metrics_lib.Metrics] = []
-            position, batches = run.train.get_state(), _prefetch(run.train, mesh)
+            position = run.train.get_state()
+            sizes = _steps_of_calls(config, step) if is_scanned else None
+            batches = _prefetch(run.train, mesh, sizes=sizes)
             try:
                 if _lacks_validation(config, step, checkpoints):
                     validate(state, position, step)
                 while not _is_over(config, step, checkpoints):
-                    batch, position = next(batches)
+                    batch, count, position = next(batches)
                     state, metrics = train_step(state, batch)
                     window.append(metrics)
-                    step += 1
+                    step += count
                     is_due = _is_validation_due(config, step)
                     is_logged = is_due or step % config.log_every == 0
                     is_preempted = _is_preempted(is_logged=is_logged)
                     if is_logged or is_preempted:
+                        window = jax.device_get(window)
+                        if is_scanned:
+                            window = [each for call in window for each in _split(call)]
                         values = _window_values(window, step, run, checkpoints)
                         window = []
                         values["examples_per_second"] = progress.advance(step, values)
@@ -225,15 +253,63 @@ def _finish(config: TrainingConfig, run: Run, checkpoints: Checkpoints) -> None:
 
 
 def _prefetch(
-    iterator: DataIterator, mesh: jax.sharding.Mesh, *, ahead: int = 2
-) -> Iterator[tuple[Any, dict]]:
-    """Yield batches on devices, each with the position in the data after it."""
+    iterator: DataIterator,
+    mesh: jax.sharding.Mesh,
+    *,
+    sizes: Iterator[int] | None = None,
+    ahead: int = 2,
+) -> Iterator[tuple[Any, int, dict]]:
+    """Yield batches on devices, their number, and the position in the data after them.
+
+    With `sizes`, that many batches are stacked; otherwise a batch is not.
+    """
     queue = collections.deque()
     while True:
         while len(queue) <= ahead:
-            batch = sharding.put_batch(next(iterator), mesh)
-            queue.append((batch, iterator.get_state()))
+            if sizes is None:
+                count, batch = 1, sharding.put_batch(next(iterator), mesh)
+            else:
+                count = next(sizes)
+                batches = [next(iterator) for _ in range(count)]
+                batch = sharding.put_batches(batches, mesh)
+            queue.append((batch, count, iterator.get_state()))
         yield queue.popleft()
+
+
+def _scanned(train_step: TrainStep) -> Callable[..., tuple[TrainState, Any]]:
+    """Return (state, batches, whole) -> (state, metrics): a step for each batch.
+
+    The metrics of all steps are stacked.
+    """
+
+    def train_steps(state: TrainState, batches: Any, *, whole: Any):
+        return lax.scan(
+            lambda state, batch: train_step(state, gather(batch, whole)),
+            state,
+            batches,
+        )
+
+    return train_steps
+
+
+def _steps_of_calls(config: TrainingConfig, step: int) -> Iterator[int]:
+    """Yield the steps of each call: one where steps_per_call would pass the end.
+
+    After a resume, single steps come before the next multiple of steps_per_call, so
+    that calls end where logs and checkpoints are due.
+    """
+    several = config.steps_per_call
+    while True:
+        fits = step % several == 0 and step + several <= config.steps
+        count = several if fits else 1
+        yield count
+        step += count
+
+
+def _split(stacked: metrics_lib.Metrics) -> list[metrics_lib.Metrics]:
+    """Return the metrics of each step of a call."""
+    steps = len(jax.tree.leaves(stacked)[0])
+    return [jax.tree.map(lambda x: x[i], stacked) for i in range(steps)]
 
 
 def _is_finished(config: TrainingConfig, step: int, checkpoints: Checkpoints) -> bool:
@@ -278,8 +354,7 @@ def _is_preempted(*, is_logged: bool) -> bool:
 def _window_values(
     window: list[metrics_lib.Metrics], step: int, run: Run, checkpoints: Checkpoints
 ) -> dict[str, float]:
-    """Fetch the metrics since the last log, check those of each step and average."""
-    window = jax.device_get(window)
+    """Check the metrics of each step since the last log, and average them."""
     for number, metrics in enumerate(window, start=step - len(window) + 1):
         _require_finite(metrics_lib.compute(metrics), number, run, checkpoints)
     return metrics_lib.compute(metrics_lib.total(window))

@@ -1,5 +1,7 @@
 """A mesh with one axis, `data`: batches are split over it, the rest is replicated."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -39,6 +41,18 @@ def require_divisible(
     )
 
 
+def require_room(num_bytes: int, *, key: str) -> None:
+    """Raise UserError naming the config key unless half of each device has room."""
+    for device in jax.local_devices():
+        room = (device.memory_stats() or {}).get("bytes_limit", math.inf)
+        require(
+            num_bytes <= room / 2,
+            f"{key}=True keeps {num_bytes / 2**30:.1f} GiB in each device's memory of "
+            f"{room / 2**30:.1f} GiB, which leaves too little for training: set it to "
+            "False",
+        )
+
+
 def put_replicated(tree: Any, mesh: Mesh) -> Any:
     """Copy arrays that are equal in all processes to every device."""
     sharding = replicated(mesh)
@@ -49,8 +63,17 @@ def put_replicated(tree: Any, mesh: Mesh) -> Any:
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> Any:
     """Start to transfer this process's rows of a global batch to its devices."""
-    sharding = split_batch(mesh)
+    return _put(batch, split_batch(mesh))
+
+
+def put_batches(batches: Sequence[dict[str, np.ndarray]], mesh: Mesh) -> Any:
+    """Stack batches of equal shapes, and start to transfer them as `put_batch` does."""
+    stacked = {name: np.stack([b[name] for b in batches]) for name in batches[0]}
+    return _put(stacked, NamedSharding(mesh, PartitionSpec(None, "data")))
+
+
+def _put(arrays: dict[str, np.ndarray], sharding: NamedSharding) -> Any:
     return {
         name: jax.make_array_from_process_local_data(sharding, array)
-        for name, array in batch.items()
+        for name, array in arrays.items()
     }
