@@ -33,7 +33,9 @@ IMAGES = {
 }
 
 # Options of this machine that do not affect the results.
-_MACHINE_OPTIONS = frozenset({"data_dir", "num_workers", "profile_steps"})
+_MACHINE_OPTIONS = frozenset(
+    {"data_dir", "num_workers", "on_device", "profile_steps", "steps_per_call"}
+)
 # The format of config.json; version 0.1 wrote none.
 _FORMAT_KEY, _FORMAT = "format", 2
 

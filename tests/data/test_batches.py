@@ -4,6 +4,7 @@ import itertools
 import json
 from collections import Counter
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from vqvae_jax.data import (
     eval_batches,
     open_dataset,
 )
+from vqvae_jax.data.batches import gather
 from vqvae_jax.runtime.errors import UserError
 
 
@@ -273,3 +275,40 @@ def test_worker_processes_yield_the_batches_of_threads(tmp_path):
     workers = TrainBatches(digits.train, num_workers=2, **kwargs)
     workers.set_state(state)
     assert_equal_batches(expected, take(workers, 5))
+
+
+class TestOnDevice:
+    @pytest.mark.parametrize("random_flip", [False, True])
+    def test_gathered_batches_equal_read_ones(self, random_flip):
+        options = {"batch_size": 8, "seed": 3, "random_flip": random_flip}
+        expected = take(TrainBatches(Numbers(19), **options), 6)
+        batches = TrainBatches(Numbers(19), on_device=True, **options)
+        assert sorted(batches.whole) == ["image", "label"]
+        found = [jax.jit(gather)(batch, batches.whole) for batch in take(batches, 6)]
+        assert_equal_batches(found, expected)
+
+    def test_processes_read_their_rows(self):
+        options = {"batch_size": 8, "seed": 3, "on_device": True, "process_count": 2}
+        parts = [
+            take(TrainBatches(Numbers(19), process_index=i, **options), 3)
+            for i in range(2)
+        ]
+        one = TrainBatches(Numbers(19), batch_size=8, seed=3, on_device=True)
+        whole = take(one, 3)
+        for first, second, both in zip(*parts, whole, strict=True):
+            index = np.concatenate([first["index"], second["index"]])
+            np.testing.assert_array_equal(index, both["index"])
+
+    def test_a_read_batch_passes_unchanged(self):
+        (batch,) = take(TrainBatches(Numbers(5), batch_size=4, seed=0), 1)
+        assert gather(batch, {}) == batch
+
+    def test_augmentation_is_refused(self):
+        with pytest.raises(UserError, match="on_device=True allows no augmentation"):
+            TrainBatches(
+                Numbers(5),
+                batch_size=4,
+                seed=0,
+                augment=lambda example, number: example,
+                on_device=True,
+            )

@@ -211,3 +211,21 @@ def test_all_stages_of_a_model_without_second_stage(kind, tiny_config, tmp_path)
     assert model.sample(params, jax.random.key(0), num_samples=2).shape == (2, 8, 8, 1)
     with pytest.raises(UserError, match=f"'codes' does not exist.* {kind}, sa"):
         pipeline.run(config, str(tmp_path / "run"), ["codes"])
+
+
+@pytest.mark.slow
+def test_data_on_the_device_and_several_steps_per_call_change_no_result(
+    finished_run, tiny_config, tmp_path
+):
+    """Parameters of both models, and with them all results, are equal bit for bit."""
+    config = json.loads(json.dumps(tiny_config))
+    config["data"]["on_device"] = True
+    for section in ("training", "prior_training"):
+        config[section]["steps_per_call"] = 5
+    pipeline.run(config, str(tmp_path), ["vqvae", "codes", "prior"])
+    for name in (None, "prior"):
+        (_, found), (_, expected) = (
+            vqvae_jax.restore(workdir, *filter(None, [name]))
+            for workdir in (tmp_path, finished_run)
+        )
+        jax.tree.map(np.testing.assert_array_equal, found, expected)

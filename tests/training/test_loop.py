@@ -1,13 +1,19 @@
 """The loop with a tiny model: results, resuming, early stopping, faults, devices."""
 
+import itertools
 import json
 import re
 import shutil
+import signal
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
+from vqvae_jax.data.batches import TrainBatches
 from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.runtime.preemption import Preempted, handle_signals
+from vqvae_jax.training import loop
 from vqvae_jax.training.checkpoints import Manager
 from vqvae_jax.training.loop import checkpoint_directory, fit
 
@@ -26,6 +32,23 @@ def ten_steps(line, make_config, make_run, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("ten")
     fit(line(), make_config(steps=10), make_run(workdir))
     return workdir
+
+
+class Stopping:
+    """Batches of a process that receives a signal in the step after `after`."""
+
+    whole: ClassVar = {}
+
+    def __init__(self, batches, after):
+        self._batches, self._remaining = batches, after
+        self.get_state, self.set_state = batches.get_state, batches.set_state
+
+    def __next__(self):
+        # Three batches are read before the first step, then one before each.
+        self._remaining -= 1
+        if self._remaining == -3:
+            signal.raise_signal(signal.SIGTERM)
+        return next(self._batches)
 
 
 @pytest.fixture
@@ -74,6 +97,58 @@ def test_ten_and_ten_steps_equal_twenty(
         file.write(json.dumps(lost) + "\n" + '{"stage": "li')
     fit(line(), make_config(), make_run(half))
     assert_same_run(read_run, half, whole)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_several_steps_per_call_and_data_on_the_device_equal_single_steps(
+    on_device, whole, tmp_path, line, points, make_config, make_run, read_run
+):
+    """Bit for bit, and every step is logged and checked."""
+    run = make_run(tmp_path)
+    batches = TrainBatches(points(), batch_size=16, seed=1, on_device=on_device)
+    config = make_config(steps_per_call=5)
+    fit(line(), config, run._replace(train=batches))
+    assert_same_run(read_run, tmp_path, whole)
+
+
+def test_steps_per_call_may_change_when_a_run_resumes(
+    whole, tmp_path, line, points, make_config, make_run, read_run
+):
+    """From step 12, single steps lead to 15, then five are one call."""
+    run = make_run(tmp_path)
+    with pytest.raises(Preempted), handle_signals():
+        fit(line(), make_config(), run._replace(train=Stopping(run.train, after=12)))
+    batches = TrainBatches(points(), batch_size=16, seed=1, on_device=True)
+    config = make_config(steps_per_call=5)
+    fit(line(), config, make_run(tmp_path)._replace(train=batches))
+    _, params, log = read_run(tmp_path)
+    _, expected, expected_log = read_run(whole)
+    assert params["seen"] == 20
+    np.testing.assert_array_equal(params["w"], expected["w"])
+    assert log[-1]["loss"] == expected_log[-1]["loss"]
+
+
+def test_a_diverged_step_inside_a_call_is_named(tmp_path, line, make_config, make_run):
+    config = make_config(steps_per_call=5)
+    with pytest.raises(UserError, match=r"is nan at step 8; .*line/5"):
+        fit(line(fail_at=7), config, make_run(tmp_path))
+
+
+class TestCalls:
+    @pytest.mark.parametrize(
+        ("step", "expected"),
+        [(0, [5, 5, 5, 5, 1, 1]), (3, [1, 1, 5, 5, 5, 1, 1]), (21, [1, 1])],
+    )
+    def test_calls_end_at_multiples(self, make_config, step, expected):
+        config = make_config(steps=22, steps_per_call=5)
+        calls = itertools.islice(loop._steps_of_calls(config, step), len(expected))
+        assert list(calls) == expected
+
+    @pytest.mark.parametrize("name", ["log_every", "checkpoint_every"])
+    def test_logs_and_checkpoints_are_between_calls(self, make_config, name):
+        message = rf"{name}=7 must be a multiple of steps_per_call=5"
+        with pytest.raises(UserError, match=message):
+            make_config(**{name: 7}, steps_per_call=5)
 
 
 def test_a_damaged_checkpoint_does_not_change_the_results(

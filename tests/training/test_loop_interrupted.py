@@ -3,6 +3,7 @@
 import itertools
 import json
 import signal
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from vqvae_jax.training.loop import fit
 
 class Signalling:
     """Batches, before one of which the process sends itself a signal."""
+
+    whole: ClassVar = {}
 
     def __init__(self, batches, before):
         self._batches, self._remaining = batches, before

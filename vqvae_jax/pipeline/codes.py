@@ -113,6 +113,14 @@ def second_training_stages(
     }
 
 
+def start_from_codebook(model: Any, before: Any, params: Any) -> Any:
+    """Return a model of codes whose embeddings start from the VQ-VAE's codebooks."""
+    vectors = before.codebooks(params)
+    if vectors is None:
+        return model
+    return dataclasses.replace(model, code_vectors=np.asarray(vectors))
+
+
 def train_on_codes(context: Context, *, stage: str, second: SecondStage) -> None:
     """Fit a model of the second stage; its sizes come from the codes' metadata.
 

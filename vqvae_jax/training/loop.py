@@ -4,6 +4,7 @@ import collections
 import contextlib
 import functools
 import math
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -309,7 +310,7 @@ def _steps_of_calls(config: TrainingConfig, step: int) -> Iterator[int]:
 def _split(stacked: metrics_lib.Metrics) -> list[metrics_lib.Metrics]:
     """Return the metrics of each step of a call."""
     steps = len(jax.tree.leaves(stacked)[0])
-    return [jax.tree.map(lambda x: x[i], stacked) for i in range(steps)]
+    return [jax.tree.map(operator.itemgetter(i), stacked) for i in range(steps)]
 
 
 def _is_finished(config: TrainingConfig, step: int, checkpoints: Checkpoints) -> bool:

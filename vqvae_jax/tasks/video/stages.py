@@ -127,14 +127,6 @@ def clips(codes: CodesSource, model: Video, *, split: str) -> ClipsSource:
     return ClipsSource(codes, length=frames, stride=stride)
 
 
-def start_from_codebook(model: Video, before: Any, params: Any) -> Video:
-    """Return a model whose embeddings start from the VQ-VAE's codebooks."""
-    vectors = before.codebooks(params)
-    if vectors is None:
-        return model
-    return dataclasses.replace(model, code_vectors=np.asarray(vectors))
-
-
 VIDEO = SecondStage(
     sample=sample_video,
     evaluate=evaluate_video,
