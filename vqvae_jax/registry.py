@@ -72,6 +72,7 @@ MODELS: dict[str, ModelSpec] = {
             "decode",
             "reconstruct",
             "sample",
+            "evaluate",
             "interpolate",
             "compress",
             "decompress",
@@ -84,13 +85,13 @@ MODELS: dict[str, ModelSpec] = {
     "vae": ModelSpec(
         "vqvae_jax.models.vae:VAE",
         "VAE",
-        commands=("info", "reconstruct", "sample"),
+        commands=("info", "reconstruct", "sample", "evaluate"),
         coder="vqvae_jax.cli.coding:ImageCoder",
     ),
     "vimco": ModelSpec(
         "vqvae_jax.models.vimco:VIMCO",
         "VIMCO",
-        commands=("info", "reconstruct", "sample"),
+        commands=("info", "reconstruct", "sample", "evaluate"),
         coder="vqvae_jax.cli.coding:ImageCoder",
     ),
     "pixelcnn": ModelSpec("vqvae_jax.models.pixelcnn:PixelModel", "PixelCNN"),
@@ -226,6 +227,12 @@ COMMANDS: dict[str, CommandSpec] = {
         "vqvae_jax.cli.sample:sample",
         "draw new images or recordings",
         "runs/digits samples --num 20 --temperature 0.9",
+    ),
+    "evaluate": CommandSpec(
+        "vqvae_jax.cli.arguments:evaluate",
+        "vqvae_jax.cli.evaluate:evaluate",
+        "measure a model on its test split",
+        "runs/digits results.json",
     ),
     "interpolate": CommandSpec(
         "vqvae_jax.cli.arguments:interpolate",

@@ -14,6 +14,7 @@ COMMANDS = (
     "decode",
     "reconstruct",
     "sample",
+    "evaluate",
     "interpolate",
     "compress",
     "decompress",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import vqvae_jax
+from vqvae_jax.models.base import fingerprint
 from vqvae_jax.pretrained.loading import find
 from vqvae_jax.runtime.errors import UserError
 
@@ -52,6 +53,38 @@ def test_models_of_another_training_loop(finished_run, tmp_path):
     assert_same_restored(vqvae_jax.restore(path), pairs[0])
     with pytest.raises(UserError, match=r"no prior in .*one.*followed by nothing"):
         vqvae_jax.restore(path, "prior")
+
+
+def test_half_precision_halves_the_file_and_rounds_the_arrays(
+    finished_run, saved, tmp_path
+):
+    """The prior belongs to the rounded model, whose codes differ a little."""
+    path = vqvae_jax.save_pretrained(finished_run, tmp_path / "half", half=True)
+    numbers = 0
+    for stage in ("vqvae", "prior"):
+        (_, found), (_, params) = (
+            vqvae_jax.restore(source, stage) for source in (path, saved)
+        )
+        expected = jax.tree.map(
+            lambda x: np.asarray(x).astype("float16").astype("float32"), params
+        )
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        numbers += sum(x.size for x in jax.tree.leaves(expected))
+    # The names of types in the headers differ too.
+    saved_bytes = saved.stat().st_size - path.stat().st_size
+    assert saved_bytes == pytest.approx(2 * numbers, abs=100)
+    model, params = vqvae_jax.restore(path)
+    assert find(path).metadata.codes_of == fingerprint(model, params)
+
+
+def test_values_beyond_half_precision_are_refused(finished_run, tmp_path):
+    model, params = vqvae_jax.restore(finished_run)
+    large = jax.tree.map(lambda x: x + 1e5, params.encoder)
+    with pytest.raises(UserError, match=r"larger than float16 .* half=False"):
+        vqvae_jax.save_pretrained(
+            (model, params._replace(encoder=large)), tmp_path, half=True
+        )
+    assert not list(tmp_path.iterdir())
 
 
 class TestHub:

@@ -173,6 +173,21 @@ write each as .png or .wav."""
     add_batch_size(command)
 
 
+def evaluate(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of `evaluate`."""
+    command.description = """
+Measure a model of images on the test split of the data that it was trained on: quality
+of reconstructions, use of the codes, and bits per dimension, under the uniform prior
+and under the model's own. Write the results as JSON and print them."""
+    add_out(command, "the file of the results, such as results.json")
+    command.add_argument(
+        "--data_dir",
+        metavar="DIR",
+        help="where the data are; by default where they were in training",
+    )
+    add_batch_size(command)
+
+
 def interpolate(command: argparse.ArgumentParser) -> None:
     """Add the arguments of `interpolate`."""
     command.description = (

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import rich
@@ -82,7 +82,12 @@ def info(options: argparse.Namespace) -> None:
     _print_table(lines)
     if metadata.results:
         print()
-        _print_table({name: f"{value:.5g}" for name, value in metadata.results.items()})
+        print_results(metadata.results)
+
+
+def print_results(results: Mapping[str, float]) -> None:
+    """Print results as a table."""
+    _print_table({name: f"{value:.5g}" for name, value in results.items()})
 
 
 def _print_table(lines: dict[str, str]) -> None:

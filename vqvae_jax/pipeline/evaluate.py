@@ -1,16 +1,25 @@
 """Evaluate on the test split: the results of `results.json`."""
 
+import collections
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.data.codes import count_codes, marginal_bits_per_code
 from vqvae_jax.data.dataset import Dataset
-from vqvae_jax.data.source import Source, Subset, first_examples, permutation, read_many
+from vqvae_jax.data.source import (
+    Batch,
+    Source,
+    Subset,
+    first_examples,
+    permutation,
+    read_many,
+)
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.image_quality import MEASURES
 from vqvae_jax.pipeline.run import Context, SecondStage
@@ -71,9 +80,69 @@ def evaluate_coded_images(
         learned_rate=found.rate_bits,
     )
     results = _vqvae_results(model, values, found.results) | found.results
-    results |= _redundancy(context.workdir, model)
+    source = context.workdir.codes("test")
+    codes = np.stack([each["codes"] for each in read_many(source, range(len(source)))])
+    results |= _redundancy(codes, num_codes=model.num_codes)
     results["sample_temperature"] = context.experiment.samples.temperature
     return _with_common_results(context, model, results, bits), bits
+
+
+def evaluate_on(
+    model: Any,
+    params: Any,
+    batches: Callable[[], Iterator[Batch]],
+    *,
+    prior: tuple[Any, Any] | None = None,
+) -> Results:
+    """Evaluate a trained model of images, and a prior over its codes, on batches.
+
+    Returns a subset of the results of a run, by the same names.
+
+    Args:
+      model: a model of images.
+      params: its parameters.
+      batches: returns each example once.
+      prior: a prior and its parameters.
+    """
+    mesh = sharding.data_mesh()
+    params = sharding.put_replicated(params, mesh)
+    sums = make_evaluation(model, mesh)(params, batches())
+    values, bits = metrics_lib.compute(sums), metrics_lib.each(sums)
+    if not hasattr(model, "quantizer"):
+        results = {f"test_{name}": value for name, value in values.items()}
+        return results | _test_bits_per_dim(model, bits)
+    second, rate, codes = {}, None, []
+    encode = jax.jit(model.encode)
+
+    def grids():
+        for batch in batches():
+            found = np.asarray(encode(params, batch["image"]))
+            codes.append(found[batch["mask"]])
+            rest = {name: x for name, x in batch.items() if name != "image"}
+            yield {**rest, "codes": found}
+
+    if prior is None:
+        collections.deque(grids(), maxlen=0)
+    else:
+        of_codes, prior_params = prior
+        prior_params = sharding.put_replicated(prior_params, mesh)
+        sums = make_evaluation(of_codes, mesh)(prior_params, grids())
+        second["prior_bits_per_code"] = metrics_lib.compute(sums)["bits_per_code"]
+        rate = metrics_lib.each(sums)["bits"]
+    bits = rate_distortion(
+        bits.get("distortion_bits"),
+        num_latents=model.num_latents,
+        num_codes=model.num_codes,
+        learned_rate=rate,
+    )
+    results = _vqvae_results(model, values, second) | second
+    results |= _redundancy(np.concatenate(codes), num_codes=model.num_codes)
+    return results | _test_bits_per_dim(model, bits)
+
+
+def _test_bits_per_dim(model: Any, bits: Bits) -> Results:
+    per_dim = bits_per_dim(bits, num_dims=math.prod(model.image_shape))
+    return {f"test_{name}": value for name, value in per_dim.items()}
 
 
 def _evaluate_model(
@@ -95,8 +164,7 @@ def _with_common_results(
 ) -> Results:
     """Add bits/dim, and the results of samples and of training."""
     workdir, experiment, dataset = context
-    per_dim = bits_per_dim(bits, num_dims=math.prod(model.image_shape))
-    results |= {f"test_{name}": value for name, value in per_dim.items()}
+    results |= _test_bits_per_dim(model, bits)
     results |= sampling_speed(workdir)
     if experiment.evaluation.classify_samples:
         results |= _class_accuracies(workdir, dataset)
@@ -132,16 +200,13 @@ def _vqvae_results(model: Any, values: dict[str, float], second: Results) -> Res
     }
 
 
-def _redundancy(workdir: Workdir, model: Any) -> Results:
+def _redundancy(codes: Int[np.ndarray, "N h w C"], *, num_codes: int) -> Results:
     """Return the mutual information of pairs of codebooks; {} with one codebook."""
-    if model.grid[-1] == 1:
+    if codes.shape[-1] == 1:
         return {}
-    examples = read_many(workdir.codes("test"), range(len(workdir.codes("test"))))
-    codes = np.concatenate(
-        [example["codes"].reshape(-1, model.grid[-1]) for example in examples]
-    )
-    rows = permutation(len(codes), 0)[:_VECTORS]
-    shared = metrics_lib.mutual_information(codes[rows], num_codes=model.num_codes)
+    vectors = codes.reshape(-1, codes.shape[-1])
+    rows = permutation(len(vectors), 0)[:_VECTORS]
+    shared = metrics_lib.mutual_information(vectors[rows], num_codes=num_codes)
     return {
         "codebook_mutual_information_bits": float(shared.mean()),
         "codebook_mutual_information_bits_max": float(shared.max()),

@@ -8,7 +8,11 @@ from vqvae_jax import metrics as metrics_lib
 from vqvae_jax import registry
 from vqvae_jax.data.source import Source
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.pipeline.codes import encode_images, second_training_stages
+from vqvae_jax.pipeline.codes import (
+    encode_images,
+    second_training_stages,
+    start_from_codebook,
+)
 from vqvae_jax.pipeline.evaluate import (
     SecondResults,
     evaluate_coded_images,
@@ -135,5 +139,8 @@ def _build_page(context: Context, *, sections) -> str:
 
 
 PRIOR = SecondStage(
-    sample=sample_prior, evaluate=evaluate_prior, sections=prior_sections
+    sample=sample_prior,
+    evaluate=evaluate_prior,
+    sections=prior_sections,
+    start=start_from_codebook,
 )

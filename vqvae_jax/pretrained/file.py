@@ -28,7 +28,8 @@ from vqvae_jax.runtime.errors import UserError, one_line, require
 from vqvae_jax.runtime.safe_io import write_bytes
 
 _FORMAT, _VERSION = "vqvae_jax", "2"
-_DTYPES = {"float32": "F32", "int32": "I32"}
+# Types that arrays of a model may be stored as; those of half precision are widened.
+_DTYPES = {"float32": ("F32", "F16"), "int32": ("I32",)}
 
 
 def write(path: Path, metadata: Metadata, params: Mapping[str, Any]) -> None:
@@ -108,15 +109,18 @@ class File:
             for name, leaf in named_leaves(expected).items():
                 found, wanted = slices[name].get_dtype(), _DTYPES[str(leaf.dtype)]
                 require(
-                    found == wanted,
-                    f"{prefix}{name} is of type {found}, expected {wanted}",
+                    found in wanted,
+                    f"{prefix}{name} is of type {found}, expected {wanted[0]}",
                 )
             arrays = {name: file.get_tensor(prefix + name) for name in slices}
             require(
                 sha256_of_arrays(arrays) == self._hashes.get(stage),
                 f"the arrays of the {stage} are damaged; copy the file again",
             )
-        ordered = [jnp.asarray(arrays[name]) for name in named_leaves(expected)]
+        ordered = [
+            jnp.asarray(arrays[name], leaf.dtype)
+            for name, leaf in named_leaves(expected).items()
+        ]
         return jax.tree.unflatten(jax.tree.structure(expected), ordered)
 
     @contextlib.contextmanager

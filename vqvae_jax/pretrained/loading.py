@@ -6,6 +6,10 @@ import re
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from vqvae_jax import registry
 from vqvae_jax.models.base import fingerprint
 from vqvae_jax.pretrained import card
@@ -152,6 +156,7 @@ def save_pretrained(
     folder: str | os.PathLike,
     *,
     sample_rate: int | None = None,
+    half: bool = False,
 ) -> Path:
     """Write a trained model to `folder`, from which `restore` loads it.
 
@@ -164,6 +169,7 @@ def save_pretrained(
         prior_params), from your own training loop.
       folder: created if missing.
       sample_rate: Hz, for models of speech whose source does not record it.
+      half: store float16, half of the size; the model computes in float32 all the same.
 
     Returns the path of the file.
 
@@ -185,9 +191,39 @@ def save_pretrained(
             f"the {metadata.second_stage} of {source} was trained on the codes of "
             f"another model ({metadata.codes_of}, not {digest}): train it again first",
         )
+    if half:
+        params = jax.tree.map(_half, params)
+        if metadata.models:
+            widened = jax.tree.map(_widened, params[metadata.kind])
+            digest = fingerprint(metadata.model, widened)
+            metadata = metadata._replace(codes_of=digest)
     if sample_rate is not None:
         metadata = metadata._replace(sample_rate=sample_rate)
     path = Path(folder) / FILE
     write(path, metadata, params)
     write_bytes(path.with_name("README.md"), card.of(metadata, path.parent).encode())
     return path
+
+
+def _widened(array: np.ndarray) -> jax.Array:
+    """Return an array of `_half` as it is loaded."""
+    is_half = array.dtype == np.float16
+    return jnp.asarray(array, np.float32 if is_half else array.dtype)
+
+
+def _half(array: Any) -> np.ndarray:
+    """Return a float32 array as float16.
+
+    Raises:
+      UserError: a value is too large.
+    """
+    array = np.asarray(array)
+    if array.dtype != np.float32:
+        return array
+    with np.errstate(over="ignore"):
+        halved = array.astype(np.float16)
+    require(
+        bool(np.isfinite(halved).all()),
+        "a parameter is larger than float16 can hold: save with half=False",
+    )
+    return halved

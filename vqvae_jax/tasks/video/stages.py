@@ -1,8 +1,6 @@
 """Video as a second stage: continue test clips under different actions."""
 
-import dataclasses
 import time
-from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +8,7 @@ from jaxtyping import Int
 
 from vqvae_jax.data.codes import CodesSource
 from vqvae_jax.data.source import read_many, stack
+from vqvae_jax.pipeline.codes import start_from_codebook
 from vqvae_jax.pipeline.run import Context, SecondStage
 from vqvae_jax.pipeline.samples import rows_to_draw
 from vqvae_jax.tasks.video.clips import ClipsSource
