@@ -56,8 +56,8 @@ def test_a_file_has_named_arrays_and_json(parts):
             r"quantizer/embeddings has shape \(1, 8, 4\)",
         ),
         (
-            lambda a: a.update({NAME: a[NAME].astype("float16")}),
-            "quantizer/embeddings is of type F16, expected F32",
+            lambda a: a.update({NAME: a[NAME].astype("float64")}),
+            "quantizer/embeddings is of type F64, expected F32",
         ),
         (
             lambda a: a.update({NAME: a[NAME].view("int32")}),
@@ -65,7 +65,7 @@ def test_a_file_has_named_arrays_and_json(parts):
         ),
         (lambda a: a.update({NAME: a[NAME] + 1}), "arrays of the vqvae are damaged"),
     ],
-    ids=["missing", "surplus", "shape", "float16", "int32", "values"],
+    ids=["missing", "surplus", "shape", "float64", "int32", "values"],
 )
 def test_other_arrays_raise(parts, tmp_path, change, message):
     arrays, header = parts
