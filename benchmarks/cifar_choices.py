@@ -7,13 +7,14 @@ of steps, and evaluates the test split. A second call skips finished runs.
 """
 
 import argparse
+import importlib
 import json
 from pathlib import Path
 
 import numpy as np
-from vqvae_jax.experiments import cifar
 
 from vqvae_jax import metrics, pipeline
+from vqvae_jax.cli.train import import_experiments
 from vqvae_jax.data.dataset import open_dataset
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.metrics import mutual_information
@@ -53,7 +54,8 @@ def measure(changes: dict, workdir: Path, *, steps: int, seed: int) -> dict:
     done = workdir / "test.json"
     if done.exists():
         return json.loads(done.read_text())
-    config = cifar.get_config("small")
+    import_experiments()
+    config = importlib.import_module("vqvae_jax.experiments.cifar").get_config("small")
     steps = steps * config.training.batch_size
     config.update_from_flattened_dict(changes)
     config.seed = seed
