@@ -1,6 +1,6 @@
 """How much a VQ-VAE's results depend on its options; the paper: not on beta (3.2).
 
-One option of the model is changed at a time: beta from 0.1 to 2, the codes K and their
+One option of the model is changed at a time: beta from 0.05 to 2, the codes K and their
 size D, the codebook's loss or EMA, k-means or a uniform start. On scikit-learn's
 digits, three seeds each; set other values with --config.vary.quantizer.beta, other
 seeds with --config.seeds.
@@ -10,7 +10,7 @@ from vqvae_jax.experiments import base, digits
 
 VARY = {
     "quantizer": {
-        "beta": (0.1, 0.25, 0.5, 1.0, 2.0),
+        "beta": (0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
         "num_codes": (16, 64, 256),
         "dim": (4, 16, 64),
         "codebook_update": ("loss", "ema"),
