@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 from benchmarks import (
     command,
     growth,
+    likelihoods,
     pipeline,
     quantizer,
     sampling,
@@ -27,6 +28,7 @@ from benchmarks import (
 BENCHMARKS = (
     startup.BENCHMARK,
     quantizer.BENCHMARK,
+    likelihoods.BENCHMARK,
     training.BENCHMARK,
     pipeline.BENCHMARK,
     sampling.BENCHMARK,
