@@ -53,7 +53,7 @@ def changes(config) -> Iterator:
 
 def test_all_experiments_are_found():
     assert {"cifar", "comparison", "digits", "maze", "robustness", "speech"} < {*NAMES}
-    assert sum(len(load(name).VARIANTS) for name in NAMES) == 44
+    assert sum(len(load(name).VARIANTS) for name in NAMES) == 45
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,7 +14,6 @@ from vqvae_jax.data import (
     eval_batches,
     open_dataset,
 )
-from vqvae_jax.data.batches import gather
 from vqvae_jax.runtime.errors import UserError
 
 
@@ -284,7 +283,8 @@ class TestOnDevice:
         expected = take(TrainBatches(Numbers(19), **options), 6)
         batches = TrainBatches(Numbers(19), on_device=True, **options)
         assert sorted(batches.whole) == ["image", "label"]
-        found = [jax.jit(gather)(batch, batches.whole) for batch in take(batches, 6)]
+        gather = jax.jit(TrainBatches.gather)
+        found = [gather(batch, batches.whole) for batch in take(batches, 6)]
         assert_equal_batches(found, expected)
 
     def test_processes_read_their_rows(self):
@@ -301,7 +301,7 @@ class TestOnDevice:
 
     def test_a_read_batch_passes_unchanged(self):
         (batch,) = take(TrainBatches(Numbers(5), batch_size=4, seed=0), 1)
-        assert gather(batch, {}) == batch
+        assert TrainBatches.gather(batch, {}) == batch
 
     def test_augmentation_is_refused(self):
         with pytest.raises(UserError, match="on_device=True allows no augmentation"):

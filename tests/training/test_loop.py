@@ -38,6 +38,7 @@ class Stopping:
     """Batches of a process that receives a signal in the step after `after`."""
 
     whole: ClassVar = {}
+    gather = TrainBatches.gather
 
     def __init__(self, batches, after):
         self._batches, self._remaining = batches, after

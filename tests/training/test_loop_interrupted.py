@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from vqvae_jax.data.batches import TrainBatches
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.runtime.preemption import Preempted, handle_signals
 from vqvae_jax.training.checkpoints import Manager
@@ -18,6 +19,7 @@ class Signalling:
     """Batches, before one of which the process sends itself a signal."""
 
     whole: ClassVar = {}
+    gather = TrainBatches.gather
 
     def __init__(self, batches, before):
         self._batches, self._remaining = batches, before

@@ -142,6 +142,23 @@ class TrainBatches(Iterator[Batch]):
         """Stop the threads or processes that read ahead; they restart on use."""
         _close_all(self._running)
 
+    @staticmethod
+    def gather(
+        batch: Mapping[str, Shaped[AnyArray, "..."]],
+        whole: Mapping[str, Shaped[AnyArray, "..."]],
+    ) -> dict[str, Shaped[AnyArray, "..."]]:
+        """Return the batch that indices and all examples give.
+
+        A batch without "index" is returned as it is. Works under jit.
+        """
+        if "index" not in batch:
+            return dict(batch)
+        examples = {name: array[batch["index"]] for name, array in whole.items()}
+        if "flip" in batch and "image" in examples:
+            image, flip = examples["image"], batch["flip"][:, None, None, None]
+            examples["image"] = jnp.where(flip, image[:, :, ::-1], image)
+        return {"mask": batch["mask"], **examples}
+
     def _start(self) -> grain.DatasetIterator:
         steps = grain.MapDataset.range(self._next_batch, sys.maxsize)
         batches = steps.map(self._read)
@@ -153,23 +170,6 @@ class TrainBatches(Iterator[Batch]):
             flags.FLAGS.mark_as_parsed()
         workers = grain.MultiprocessingOptions(num_workers=self._num_workers)
         return iter(batches.to_iter_dataset(ahead).mp_prefetch(workers))
-
-
-def gather(
-    batch: Mapping[str, Shaped[AnyArray, "..."]],
-    whole: Mapping[str, Shaped[AnyArray, "..."]],
-) -> dict[str, Shaped[AnyArray, "..."]]:
-    """Return the batch of `TrainBatches` from its indices and all examples.
-
-    A batch without "index" is returned as it is. Works under jit.
-    """
-    if "index" not in batch:
-        return dict(batch)
-    examples = {name: array[batch["index"]] for name, array in whole.items()}
-    if "flip" in batch and "image" in examples:
-        image, flip = examples["image"], batch["flip"][:, None, None, None]
-        examples["image"] = jnp.where(flip, image[:, :, ::-1], image)
-    return {"mask": batch["mask"], **examples}
 
 
 def eval_batches(

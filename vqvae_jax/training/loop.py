@@ -16,7 +16,6 @@ import rich
 from jax import lax
 
 from vqvae_jax import metrics as metrics_lib
-from vqvae_jax.data.batches import gather
 from vqvae_jax.runtime import distributed, preemption
 from vqvae_jax.runtime.errors import DivergedError, UserError
 from vqvae_jax.training import early_stopping, sharding
@@ -42,7 +41,10 @@ class DataIterator(Protocol):
 
     @property
     def whole(self) -> HostBatch:
-        """All examples, if batches are indices that `data.batches.gather` needs."""
+        """All examples, if batches are their indices; otherwise {}."""
+
+    def gather(self, batch: Any, whole: Any) -> Any:
+        """Return a batch from indices and all examples, under jit."""
 
     def __next__(self) -> HostBatch:
         """Return this process's rows of the next global batch."""
@@ -119,7 +121,9 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
         is_scanned = config.steps_per_call > 1 or bool(run.train.whole)
         if is_scanned:
             whole = sharding.put_replicated(run.train.whole, mesh)
-            train_step = functools.partial(jitted(_scanned(train_step)), whole=whole)
+            train_step = functools.partial(
+                jitted(_scanned(train_step, run.train.gather)), whole=whole
+            )
         else:
             train_step = jitted(train_step)
         evaluate = make_evaluation(model, mesh)
@@ -277,7 +281,9 @@ def _prefetch(
         yield queue.popleft()
 
 
-def _scanned(train_step: TrainStep) -> Callable[..., tuple[TrainState, Any]]:
+def _scanned(
+    train_step: TrainStep, gather: Callable[[Any, Any], Any]
+) -> Callable[..., tuple[TrainState, Any]]:
     """Return (state, batches, whole) -> (state, metrics): a step for each batch.
 
     The metrics of all steps are stacked.
