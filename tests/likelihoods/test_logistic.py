@@ -32,7 +32,6 @@ def mixture_outputs():
     """Return moderate and extreme random outputs, some with an unused component."""
     rng = np.random.default_rng(0)
     outputs = rng.normal(size=(30, 9)) * [[1.0] * 3 + [0.8] * 3 + [1.5] * 3]
-    outputs[:, 6:] -= 2
     outputs[10:20, :3] *= 1e3
     outputs[15:20, 3:6] *= 1e3
     outputs[20:25, 6:] *= 20
@@ -46,7 +45,7 @@ def parameters(outputs, likelihood):
     count = likelihood.components
     mean = mean + (2 * np.arange(1, count + 1) / (count + 1) - 1)
     mean = np.clip(mean, *likelihood.mean_range)
-    log_scale = np.clip(log_scale, *likelihood.log_scale_range)
+    log_scale = np.clip(log_scale - 2, *likelihood.log_scale_range)
     log_pi = special.log_softmax(logits, axis=-1)
     return log_pi, (mean + 1) * 127.5, 127.5 * np.exp(log_scale)
 
@@ -105,7 +104,7 @@ def test_clipped_parameters_have_no_gradient(every_log_prob):
     _, slopes = every_log_prob(SINGLE, single_outputs())
     _, mean, log_scale = single_outputs().T
     assert not np.any(slopes[np.abs(mean) > 100, :, 1])
-    outside = (log_scale > 3) | (log_scale < -7)
+    outside = (log_scale - 2 > 3) | (log_scale - 2 < -7)
     assert not np.any(slopes[outside, :, 2])
     assert np.all(slopes[(np.abs(mean) < 100) & ~outside, 100, 1:])
     # The logit of a single component has no effect.
@@ -170,7 +169,6 @@ def coupled_outputs(count=12):
     """Return outputs [N, 20] of two components: moderate, sharp, far off and unused."""
     rng = np.random.default_rng(2)
     outputs = rng.normal(size=(count, 20)) * 0.8
-    outputs[:, 8:14] -= 2
     outputs[4:6, 8:14] -= 20
     outputs[6:8, 2:8] *= 30
     outputs[8:10, 14:] *= 50
@@ -184,7 +182,7 @@ def coupled_log_probs(outputs, pixels):
     each = outputs.reshape(len(outputs), 10, 2)
     log_pi = special.log_softmax(each[:, 0], axis=-1)
     mean = each[:, 1:4] + [-1 / 3, 1 / 3]
-    log_scale = np.clip(each[:, 4:7], -7, 3)
+    log_scale = np.clip(each[:, 4:7] - 2, -7, 3)
     a, b, c = np.tanh(each[:, 7:]).transpose(1, 0, 2)
     red, green = x[:, 0, None], x[:, 1, None]
     mean[:, 1] += a * red
@@ -274,7 +272,7 @@ def coupled_draws(rng, output, count):
     each = np.float64(output).reshape(10, 2)
     component = (rng.random(count) > special.softmax(each[0])[0]).astype(int)
     mean = (each[1:4] + np.array([-1 / 3, 1 / 3]))[:, component]
-    scale = np.exp(np.clip(each[4:7], -7, 3))[:, component]
+    scale = np.exp(np.clip(each[4:7] - 2, -7, 3))[:, component]
     a, b, c = np.tanh(each[7:])[:, component]
 
     def drawn(channel, shift):

@@ -25,6 +25,9 @@ from vqvae_jax.runtime.errors import require
 
 _LAST = NUM_VALUES - 1
 _HALF = _LAST / 2
+# At output 0, ten components of this log-scale cover the values evenly. Broader ones
+# overlap, and all of them learn the same at first.
+_LOG_SCALE_AT_0 = -2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +67,8 @@ class _Mixture:
 
     def _scales(self, log_scale):
         """Return clipped scales, in units of the values."""
-        log_scale = jnp.clip(log_scale, *self.log_scale_range) + math.log(_HALF)
-        return jnp.exp(log_scale)
+        log_scale = jnp.clip(log_scale + _LOG_SCALE_AT_0, *self.log_scale_range)
+        return jnp.exp(log_scale + math.log(_HALF))
 
 
 class LogisticMixture(_Mixture):
