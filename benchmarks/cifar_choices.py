@@ -28,9 +28,7 @@ ROWS = {
     "beta = 4, as a sum over D": {"model.quantizer.beta": 4.0},
     "beta = 1": {"model.quantizer.beta": 1.0},
     "beta = 0.06": {"model.quantizer.beta": 0.06},
-    "transposed convolution to the outputs": {
-        "model.decoder.full_resolution_layers": 0
-    },
+    "a layer at full resolution": {"model.decoder.full_resolution_layers": 1},
     "two layers at full resolution": {"model.decoder.full_resolution_layers": 2},
     "Gaussian": {"model.likelihood": "gaussian"},
     "logistics, channels independent": {"model.likelihood": "logistic_mixture"},

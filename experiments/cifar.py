@@ -111,6 +111,8 @@ PIXELCNN = OTHER | {
 GAN = OTHER | {"training.beta1": 0.5, "training.params_ema_decay": 0.999}
 
 SMALL = base.autoencoder(channels=32, residual_channels=32) | {
+    # Its 1x1 convolution would see 32 numbers of a pixel, the transposed one sees 128.
+    "model.decoder.full_resolution_layers": 0,
     "model.likelihood": "coupled_logistic_mixture",
     "training.steps": 2000,
     "training.batch_size": 32,
