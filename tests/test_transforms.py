@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
+from numeric_checks import assert_close as assert_close_arrays
+from tiny_models import results_of
 
 from vqvae_jax import quantizers
 from vqvae_jax.models.base import Carry
@@ -70,15 +72,7 @@ TRANSFORMS = {
 WITH_AXIS = ("vmap", "pmap", "shard_map")
 
 
-def assert_close(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-
-    def check(a, b):
-        # Sums that cancel are exact only relative to the largest term.
-        scale = max(1.0, np.abs(b).max(initial=0.0))
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * scale)
-
-    jax.tree.map(check, found, expected)
+assert_close = functools.partial(assert_close_arrays, is_scaled=True)
 
 
 # The quantizer. Each function takes one of two sets of rows, codes and padding.
@@ -217,20 +211,8 @@ ROUND_TRIP = {
 
 def all_of(name, model, params, batch):
     """Return the results of all methods of a model."""
-
-    def loss(params):
-        return model.loss(params, KEY, batch)
-
-    (value, (metrics, carry)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-    return {
-        "loss": value,
-        "metrics": metrics,
-        "carry": carry,
-        "gradient": gradient,
-        "update": model.update(params, KEY, carry),
-        "evaluate": model.evaluate(params, batch),
-        "round trip": ROUND_TRIP[name](model, params, batch),
-    }
+    round_trip = ROUND_TRIP[name](model, params, batch)
+    return results_of(model, params, KEY, batch) | {"round trip": round_trip}
 
 
 @pytest.fixture(scope="module")

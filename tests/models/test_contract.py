@@ -13,12 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numeric_checks import assert_close
 from tiny_models import (
     NUM_CODES,
     NUM_LABELS,
     every_model,
     given_of,
+    results_of,
     set_in_networks,
+    slow_but,
 )
 
 from vqvae_jax import metrics, options, registry
@@ -27,11 +30,7 @@ from vqvae_jax.training.step import Model
 KEY = jax.random.key(2)
 NAMES = tuple(every_model())
 # Tests that compile a second program run on the others with -m slow.
-QUICK = ("vqvae",)
-SLOW = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in NAMES
-]
+SLOW = slow_but(NAMES, "vqvae")
 # For each model that encodes: what it encodes, and the latents of an example.
 _CODING = {
     "vqvae": ("image", lambda model: model.grid, "int32"),
@@ -60,36 +59,14 @@ def assert_equal(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def assert_close(found, expected):
-    """Compare trees up to rounding."""
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-
-    def check(a, b):
-        # Sums that cancel are exact only relative to the largest term.
-        scale = max(1.0, np.abs(b).max(initial=0.0))
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * scale)
-
-    jax.tree.map(check, found, expected)
-
-
 def shapes_of(tree):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
 
 def everything_of(model, params, batch):
-    """Return the results of all methods that training calls, but `init`."""
-
-    def loss(params):
-        return model.loss(params, KEY, batch)
-
-    (value, (means, carry)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-    return {
-        "loss": value,
-        "metrics": means,
-        "gradient": gradient,
-        "updated": model.update(params, KEY, carry),
-        "evaluated": model.evaluate(params, batch),
-    }
+    """Return results except what `loss` hands to `update`, padding included."""
+    results = results_of(model, params, KEY, batch)
+    return {name: value for name, value in results.items() if name != "carry"}
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -204,7 +181,7 @@ class TestTraining:
 
         others = {name: change(name, x) for name, x in case.batch.items()}
         assert any((others[name] != x).any() for name, x in case.batch.items())
-        assert_close(compute(case.params, others), results)
+        assert_close(compute(case.params, others), results, is_scaled=True)
 
 
 class TestEvaluate:
@@ -245,7 +222,8 @@ class TestEvaluate:
 
 @pytest.mark.parametrize("name", SLOW, indirect=True)
 def test_eager_equals_jit(case, results):
-    assert_close(everything_of(case.model, case.params, case.batch), results)
+    found = everything_of(case.model, case.params, case.batch)
+    assert_close(found, results, is_scaled=True)
 
 
 def test_bfloat16_keeps_parameters_and_gradients_float32(case):

@@ -3,6 +3,7 @@
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
 
+import functools
 import math
 
 import jax
@@ -10,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from numeric_checks import assert_close as assert_close_arrays
 from sklearn.datasets import load_digits
-from tiny_models import changed, evaluate, random_params, step
+from tiny_models import changed, evaluate, image_batch, random_params, step
 
 from vqvae_jax import metrics
 from vqvae_jax.models import gan
@@ -33,9 +35,8 @@ PENALIZED = changed(MODEL, {"r1": 3.0})
 KEY = jax.random.key(0)
 
 
-def make_batch(mask=(True,) * 5):
-    images = np.random.default_rng(1).integers(256, size=(5, *SHAPE))
-    return {"image": jnp.asarray(images, "uint8"), "mask": jnp.array(mask)}
+def make_batch(*mask):
+    return image_batch(SHAPE, *mask)
 
 
 def with_bias(params, bias):
@@ -78,12 +79,7 @@ def norm(tree):
     return math.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(tree)))
 
 
-def assert_close(ours, expected):
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        ours,
-        expected,
-    )
+assert_close = functools.partial(assert_close_arrays, rtol=1e-4, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -185,13 +181,8 @@ class TestR1:
 def test_evaluate_has_no_objective(params):
     values = metrics.compute(evaluate(PENALIZED, params, make_batch()))
     assert values["loss"] == 0.0
-    assert set(values) == {
-        "generator",
-        "discriminator",
-        "real_accuracy",
-        "fake_accuracy",
-        "loss",
-    }
+    names = {"generator", "discriminator", "real_accuracy", "fake_accuracy"}
+    assert set(values) == names | {"loss"}
 
 
 def test_samples_are_images_of_the_generator(params):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_models import random_arrays
 
 from vqvae_jax.networks.gated_layer import GatedLayer
 
@@ -19,17 +20,12 @@ def both_stacks(layer, vertical, horizontal, vector, features):
 @pytest.fixture(scope="module")
 def case():
     rng = np.random.default_rng(0)
-
-    def normal(*shape):
-        return rng.normal(size=shape).astype("float32")
-
     sizes = (B, H, W, F), (B, H, W, F), (B, 5), (B, H, W, 2)
-    inputs = tuple(jnp.asarray(normal(*size)) for size in sizes)
+    inputs = tuple(jnp.asarray(rng.normal(size=size), "float32") for size in sizes)
     shapes = jax.eval_shape(
         lambda key: LAYER.init(key, *inputs, method=both_stacks), jax.random.key(0)
     )
-    params = jax.tree.map(lambda leaf: jnp.asarray(0.5 * normal(*leaf.shape)), shapes)
-    return params, inputs
+    return random_arrays(shapes, scale=0.5, seed=rng), inputs
 
 
 def gate(x):

@@ -7,7 +7,11 @@ from vqvae_jax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize(
-    "name", ["hf://", "hf://a", "hf://a/b@", "hf://a/../b", "hf:a/b"]
+    "name",
+    [
+        *("hf://", "hf://a", "hf://a/", "hf://a/b@", "hf://a/b/c", "hf://a/../b"),
+        "hf:a/b",
+    ],
 )
 def test_invalid_names_raise(name):
     with pytest.raises(

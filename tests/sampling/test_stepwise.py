@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_models import random_arrays
 
 from vqvae_jax import sampling
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
@@ -22,12 +23,7 @@ def build(grid, **options):
     labels = jnp.asarray(rng.integers(4, size=BATCH))
     condition = Condition(labels=labels, features=features)
     shapes = jax.eval_shape(network.init, jax.random.key(0), codes, condition)
-
-    def draw(leaf):
-        fan_in = max(2, np.prod(leaf.shape[:-1]))
-        return jnp.asarray(rng.normal(size=leaf.shape) * fan_in**-0.5, "float32")
-
-    return network, jax.tree.map(draw, shapes), condition, codes
+    return network, random_arrays(shapes, seed=rng), condition, codes
 
 
 def walk(network, params, condition, codes):
