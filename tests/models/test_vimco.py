@@ -284,7 +284,8 @@ class TestLoss:
 
 class TestEvaluate:
     @pytest.fixture(scope="class")
-    def exact(self, params):
+    @classmethod
+    def exact(cls, params):
         """log q and log p of the nine grids, and results with 2000 samples."""
         batch = make_batch()
         every = jax.jit(jax.vmap(enumerated, (None, 0)))(params, batch["image"])
