@@ -5,10 +5,18 @@ python launch.py --config experiments/cifar.py:small
 python launch.py --help
 """
 
-from absl import app
+import sys
 
-from vqvae_jax.cli import train
+from vqvae_jax.runtime import extras
 
 if __name__ == "__main__":
-    train.define_flags()
-    app.run(train.main, flags_parser=train.parse)
+    try:
+        from absl import app
+
+        from vqvae_jax.cli import train
+
+        train.define_flags()
+        app.run(train.main, flags_parser=train.parse)
+    except ModuleNotFoundError as error:
+        extras.report_missing(error)
+        sys.exit(2)

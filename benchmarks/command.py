@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from benchmarks import figure, machine, tables
+from benchmarks import report
 
 # Width in characters of output that is not shown in a terminal.
 _WIDTH = 110
@@ -26,7 +26,7 @@ class Benchmark(NamedTuple):
     """
 
     name: str
-    measure: Callable[[Any, int], Iterable[tables.Table]]
+    measure: Callable[[Any, int], Iterable[report.Table]]
     full: Any
     quick: Any
     rounds: int
@@ -47,27 +47,27 @@ def main(
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
-    report: dict[str, Any] = {"machine": machine.describe(), "benchmarks": {}}
-    console.print_json(json.dumps(report["machine"]))
+    measured: dict[str, Any] = {"machine": report.machine(), "benchmarks": {}}
+    console.print_json(json.dumps(measured["machine"]))
     for name in options.names or by_name:
         benchmark = by_name[name]
         sizes = benchmark.quick if options.quick else benchmark.full
         sizes = _override(sizes, options.set)
         rounds = options.rounds or benchmark.rounds
         console.rule(name)
-        measured: list[dict[str, Any]] = []
-        report["benchmarks"][name] = {
+        tables: list[dict[str, Any]] = []
+        measured["benchmarks"][name] = {
             "sizes": dataclasses.asdict(sizes),
-            "tables": measured,
+            "tables": tables,
         }
         for table in benchmark.measure(sizes, rounds):
-            tables.print_table(console, table)
-            measured.append(tables.as_json(table))
+            report.print_table(console, table)
+            tables.append(report.as_json(table))
             # Write after each table, so that an interrupted run keeps its results.
             if options.json:
-                options.json.write_text(json.dumps(report, indent=2) + "\n")
+                options.json.write_text(json.dumps(measured, indent=2) + "\n")
     if options.figure:
-        options.figure.write_bytes(figure.draw(report))
+        options.figure.write_bytes(report.figure(measured))
 
 
 def _parse(

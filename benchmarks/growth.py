@@ -17,7 +17,7 @@ import jax
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, paper_model, quantizer_steps, sampling, timing
-from benchmarks.tables import Outcome, Row, Table
+from benchmarks.report import Outcome, Row, Table
 
 # The measured sizes, each as factors whose product is the size.
 Factors = Sequence[tuple[int, ...]]

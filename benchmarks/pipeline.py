@@ -20,13 +20,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, paper_model, timing
 from benchmarks.paper_model import Architecture
-from benchmarks.tables import Outcome, Row, Table
-from vqvae_jax.data import TrainBatches, train_batches
+from benchmarks.report import Outcome, Row, Table
+from vqvae_jax.data import TrainBatches
 from vqvae_jax.data.source import Source, cached
 from vqvae_jax.data.tfds import open_tfds
 from vqvae_jax.training.config import TrainingConfig
-from vqvae_jax.training.evaluate import HostBatch
-from vqvae_jax.training.loop import Run, fit
+from vqvae_jax.training.loop import HostBatch, Run, fit
 
 # The loop requests three batches before its first step, which includes compilation.
 _SKIPPED = 3
@@ -98,7 +97,7 @@ def _is_prepared(name: str) -> bool:
 
 
 def _batches(sizes: Sizes, source: Source) -> TrainBatches:
-    return train_batches(source, batch_size=sizes.batch, seed=0)
+    return TrainBatches(source, batch_size=sizes.batch, seed=0)
 
 
 def _reading(sizes: Sizes, source: Source, rounds: int) -> Table:

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, peak_memory, peers, quantizer_steps, timing
-from benchmarks.tables import Outcome, Row, Table
+from benchmarks.report import Outcome, Row, Table
 
 OURS, TORCH, HAIKU = "vqvae_jax", "vector-quantize-pytorch", "dm-haiku"
 # Required modules, and the function in `quantizer_steps` that builds the step.

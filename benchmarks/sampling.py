@@ -20,7 +20,7 @@ import jax.numpy as jnp
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, timing
-from benchmarks.tables import Outcome, Row, Table
+from benchmarks.report import Outcome, Row, Table
 from vqvae_jax import sampling
 from vqvae_jax.networks.pixelcnn import PixelCNN
 

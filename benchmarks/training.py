@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, paper_model, peers, timing
 from benchmarks.paper_model import Architecture
-from benchmarks.tables import Outcome, Row, Table
+from benchmarks.report import Outcome, Row, Table
 
 OURS, OURS_BFLOAT16 = "vqvae_jax float32", "vqvae_jax bfloat16"
 OURS_BY_DTYPE = {OURS: "float32", OURS_BFLOAT16: "bfloat16"}

@@ -20,8 +20,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import command, timing
-from benchmarks.tables import Outcome, Row, Table
-from vqvae_jax.tasks.speech import queued_sampling
+from benchmarks.report import Outcome, Row, Table
+from vqvae_jax.tasks.speech import wavenet
 from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet
 
 SPEAKERS, FEATURES = 109, 64
@@ -74,7 +74,7 @@ def condition_of(batch: int, length: int) -> SequenceCondition:
 
 def queued(network: WaveNet, params: dict, batch: int, length: int) -> timing.Run:
     """Compile the queued sampler; return a function that draws one batch."""
-    draw = functools.partial(queued_sampling.queued, network, shape=(batch, length))
+    draw = functools.partial(wavenet.queued, network, shape=(batch, length))
     jitted = jax.jit(
         lambda params, key, condition: draw(params, key, condition=condition)
     )

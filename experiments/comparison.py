@@ -6,7 +6,7 @@ Variants:
   cifar   on CIFAR-10, 25 000 steps of 128 each; the VQ-VAE and its prior share them.
 """
 
-from vqvae_jax.experiments import base
+from vqvae_jax.experiments import base, digits
 
 
 def _training(section: str, steps: int, options: dict) -> dict:
@@ -61,17 +61,9 @@ def _suite(
 
 DIGITS = _suite(
     1500,
-    shared={
-        "data.name": "digits",
-        "data.image_size": 8,
-        "data.channels": 1,
-        "data.validation_fraction": 0.1,
-        "samples.num_samples": 600,
-        "samples.batch_size": 200,
-        "evaluation.batch_size": 120,
-    },
+    shared=digits.DATA | {"samples.num_samples": 600, "samples.batch_size": 200},
     training={"batch_size": 32, "learning_rate": 1e-3, "params_ema_decay": 0.99},
-    autoencoder=base.autoencoder(channels=64, num_downsamples=1, residual_channels=32),
+    autoencoder=digits.NETWORKS,
     pixelcnn={"layers": 4, "channels": 32, "kernel_size": 3, "dropout": 0.3},
     # With beta1 = 0.9 both players' steps overshoot, and the samples collapse.
     gan=base.change(

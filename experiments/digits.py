@@ -2,11 +2,17 @@
 
 from vqvae_jax.experiments import base
 
-DIGITS = base.autoencoder(channels=64, num_downsamples=1, residual_channels=32) | {
+DATA = {
     "data.name": "digits",
     "data.image_size": 8,
     "data.channels": 1,
     "data.validation_fraction": 0.1,
+    "evaluation.batch_size": 120,
+}
+NETWORKS = base.autoencoder(channels=64, num_downsamples=1, residual_channels=32)
+DIGITS = {
+    **DATA,
+    **NETWORKS,
     "model.quantizer.num_codes": 16,
     "model.quantizer.dim": 16,
     "model.quantizer.codebook_update": "ema",
@@ -31,7 +37,6 @@ DIGITS = base.autoencoder(channels=64, num_downsamples=1, residual_channels=32) 
     "samples.num_samples": 1000,
     "samples.batch_size": 500,
     "samples.temperature": 0.95,
-    "evaluation.batch_size": 120,
     "evaluation.classify_samples": True,
 }
 

@@ -6,7 +6,7 @@ digits, three seeds each; set other values with --config.vary.quantizer.beta, ot
 seeds with --config.seeds.
 """
 
-from vqvae_jax.experiments import base
+from vqvae_jax.experiments import base, digits
 
 VARY = {
     "quantizer": {
@@ -19,7 +19,8 @@ VARY = {
 }
 # No restarts of dead codes, as in the paper.
 DIGITS = (
-    base.autoencoder(channels=64, num_downsamples=1, residual_channels=32)
+    digits.DATA
+    | digits.NETWORKS
     | base.change(
         "training",
         "prior_training",
@@ -33,10 +34,6 @@ DIGITS = (
         init_batches=16,
     )
     | {
-        "data.name": "digits",
-        "data.image_size": 8,
-        "data.channels": 1,
-        "data.validation_fraction": 0.1,
         "model.quantizer.num_codes": 64,
         "model.quantizer.dim": 16,
         "model.likelihood": "gaussian",
@@ -47,7 +44,6 @@ DIGITS = (
         "prior.network.cell_layers": 0,
         "samples.num_samples": 1,
         "samples.batch_size": 1,
-        "evaluation.batch_size": 120,
     }
 )
 

@@ -34,7 +34,7 @@ def test_a_closed_pipe_ends_the_program_silently(tmp_path):
 # A command that prints before anything slow.
 _PRINTS = """
 import sys
-from vqvae_jax.cli import info, main
-info.info = lambda options: print("a line")
+from vqvae_jax.cli import loaded, main
+loaded.info = lambda options: print("a line")
 sys.exit(main.main(["info", "runs/digits"]))
 """

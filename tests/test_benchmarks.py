@@ -20,7 +20,7 @@ from benchmarks import (
     training,
 )
 from benchmarks.paper_model import TINY
-from benchmarks.tables import Outcome, Row, Table
+from benchmarks.report import Outcome, Row, Table
 
 
 @pytest.fixture

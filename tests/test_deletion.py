@@ -25,7 +25,7 @@ import sys
 import vqvae_jax
 from vqvae_jax.cli import train
 
-train._find_experiments_package()
+train.import_experiments()
 experiments = importlib.import_module("vqvae_jax.experiments")
 for package in (vqvae_jax, experiments):
     assert package.__file__.startswith(sys.argv[1]), package.__file__

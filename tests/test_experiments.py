@@ -22,7 +22,7 @@ NAMES = sorted(
 
 def load(name: str):
     """Import an experiment file, or `base`."""
-    train._find_experiments_package()
+    train.import_experiments()
     return importlib.import_module(f"vqvae_jax.experiments.{name}")
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from launch_checks import RUN_FILES
 
 from vqvae_jax.pipeline.samples import file_name
+from vqvae_jax.pretrained.card import summary
 from vqvae_jax.pretrained.loading import find
-from vqvae_jax.pretrained.summary import summary
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.logging import read_entries
 from vqvae_jax.workdir import SPLITS, Workdir

@@ -17,6 +17,7 @@ import pytest
 
 import vqvae_jax
 from vqvae_jax.cli import main
+from vqvae_jax.runtime import extras
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -109,18 +110,18 @@ class TestDependencies:
             assert {distribution(module) for module in modules} <= CORE, folder
 
     def test_errors_of_the_command_line_name_the_extra(self):
-        for module, extra in main.EXTRAS.items():
+        for module, extra in extras.EXTRAS.items():
             assert distribution(module) in EXTRAS[extra], module
         listed = EXTRAS["train"] | EXTRAS["codec"]
         modules = third_party(ROOT / "vqvae_jax")
         needed = {each for each in modules if distribution(each) in listed}
-        assert needed <= set(main.EXTRAS)
+        assert needed <= set(extras.EXTRAS)
 
     def test_requirements_install_the_checkout(self):
         text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
         (line,) = [each for each in text.splitlines() if not each.startswith("#")]
-        extras = re.fullmatch(r"-e \.\[([\w,]+)\]", line)[1].split(",")
-        assert set(EXTRAS) - set(extras) == {"hub", "cuda", "tpu"}
+        named = re.fullmatch(r"-e \.\[([\w,]+)\]", line)[1].split(",")
+        assert set(EXTRAS) - set(named) == {"hub", "cuda", "tpu"}
 
     def test_constraints_pin_every_package(self):
         text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
@@ -205,6 +206,21 @@ class TestMissingExtra:
         missing(module)
         assert main.main(["train"]) == 2
         assert capsys.readouterr().err == line
+
+    def test_launch_names_the_extra(self):
+        script = "import runpy, sys; sys.modules['grain'] = None; "
+        script += "runpy.run_path('launch.py', run_name='__main__')"
+        found = subprocess.run(
+            [sys.executable, "-c", script, "--config=digits"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert (found.returncode, found.stderr) == (
+            2,
+            "error: this command needs grain, which is not installed: "
+            "pip install 'vqvae_jax[train]'\n",
+        )
 
     @pytest.mark.parametrize("module", ["vqvae_jax.nosuch", "nosuch", None])
     def test_another_module_is_a_bug(self, missing, module):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
-from numeric_checks import assert_close as assert_close_arrays
 from tiny_models import results_of
+from tree_checks import assert_close
 
 from vqvae_jax import quantizers
 from vqvae_jax.models.base import Carry
@@ -70,9 +70,6 @@ TRANSFORMS = {
     "scan": scan,
 }
 WITH_AXIS = ("vmap", "pmap", "shard_map")
-
-
-assert_close = functools.partial(assert_close_arrays, is_scaled=True)
 
 
 # The quantizer. Each function takes one of two sets of rows, codes and padding.
@@ -159,14 +156,14 @@ def test_quantizers_under_every_transformation(name, codebook, rows):
     function = functools.partial((PER_ROW | OVER_ROWS)[name], codebook)
     expected = one_by_one(function)(rows)
     for transform in TRANSFORMS.values():
-        assert_close(transform(function)(rows), expected)
+        assert_close(transform(function)(rows), expected, scaled=True)
 
 
 @pytest.mark.parametrize("name", WITH_GRADIENT)
 def test_quantizers_under_checkpoint(name, codebook, rows):
     again = with_gradient(WITH_GRADIENT[name], jax.checkpoint)
     expected = PER_ROW[name](codebook, at(rows, 0))
-    assert_close(again(codebook, at(rows, 0)), expected)
+    assert_close(again(codebook, at(rows, 0)), expected, scaled=True)
 
 
 @pytest.mark.parametrize("name", OVER_ROWS)
@@ -178,7 +175,7 @@ def test_statistics_are_summed_over_the_axis(name, codebook, rows):
     for transform in WITH_AXIS:
         found = TRANSFORMS[transform](over_axis)(rows)
         for device in range(2):
-            assert_close(at(found, device), expected)
+            assert_close(at(found, device), expected, scaled=True)
 
 
 # The models. Each function takes a model, its parameters and a batch.
@@ -234,7 +231,7 @@ def test_models_under_every_transformation(name, two_batches):
     function = functools.partial(all_of, name, model, params)
     expected = one_by_one(jax.jit(function))(batches)
     for transform in ("vmap", "pmap", "shard_map", "scan"):
-        assert_close(TRANSFORMS[transform](function)(batches), expected)
+        assert_close(TRANSFORMS[transform](function)(batches), expected, scaled=True)
 
 
 @pytest.mark.slow
@@ -246,7 +243,7 @@ def test_models_under_checkpoint(name, two_batches):
         return model.loss(params, KEY, at(batches, 0))[0]
 
     expected = jax.jit(jax.grad(loss))(params)
-    assert_close(jax.jit(jax.grad(jax.checkpoint(loss)))(params), expected)
+    assert_close(jax.jit(jax.grad(jax.checkpoint(loss)))(params), expected, scaled=True)
 
 
 def test_a_model_updates_its_codebook_over_the_axis(two_batches):
@@ -267,4 +264,4 @@ def test_a_model_updates_its_codebook_over_the_axis(two_batches):
     for transform in WITH_AXIS:
         found = TRANSFORMS[transform](over_axis)(carry)
         for device in range(2):
-            assert_close(at(found, device), expected)
+            assert_close(at(found, device), expected, scaled=True)

@@ -14,7 +14,7 @@ from vqvae_jax.cli.main import main
 from vqvae_jax.models.base import fingerprint
 from vqvae_jax.runtime import compilation
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.workdir import Workdir
+from vqvae_jax.workdir import IMAGES, Workdir
 
 
 def test_restored_models_encode_decode_sample_and_score(finished_run):
@@ -28,6 +28,15 @@ def test_restored_models_encode_decode_sample_and_score(finished_run):
     drawn = prior.sample(prior_params, jax.random.key(0), labels=labels)
     assert drawn.shape == (3, 4, 4, 1)
     assert prior.log_prob(prior_params, drawn, labels=labels).shape == (3,)
+
+
+def test_samples_match_their_schema(finished_run):
+    workdir = Workdir(finished_run)
+    arrays = workdir.read_samples()
+    assert arrays["images"].shape == (40, 8, 8, 1)
+    assert len(arrays["class_names"]) == 10
+    with pytest.raises(UserError, match="codes is int32"):
+        workdir.read_samples(IMAGES | {"codes": "i clips rows frames h w g"})
 
 
 def test_restores_on_one_device_the_checkpoint_of_eight(finished_run):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vqvae_jax import options, registry
-from vqvae_jax.data.batches import TrainBatches, eval_batches, train_batches
+from vqvae_jax.data.batches import TrainBatches, eval_batches
 from vqvae_jax.data.source import Batch, Example, Source
 from vqvae_jax.models.base import second_models
 from vqvae_jax.options import require_choice, require_section, shown
@@ -232,7 +232,7 @@ class Experiment:
         augment: Callable[[Example, int], Example] | None = None,
     ) -> TrainBatches:
         """Return endless training batches: this process's rows of each batch."""
-        return train_batches(
+        return TrainBatches(
             source,
             batch_size=config.batch_size,
             seed=self.seed,
@@ -256,7 +256,7 @@ class Experiment:
         of them: with separate shares, the order of the rows, and with it the random
         numbers of each row, would depend on the number of processes.
         """
-        batches = train_batches(
+        batches = TrainBatches(
             source, batch_size=config.batch_size, seed=self.seed, augment=augment
         )
         first = [next(batches) for _ in range(config.init_batches)]

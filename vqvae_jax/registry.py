@@ -76,7 +76,7 @@ MODELS: dict[str, ModelSpec] = {
             "compress",
             "decompress",
         ),
-        coder="vqvae_jax.cli.coders:ImageCoder",
+        coder="vqvae_jax.cli.coding:ImageCoder",
         sampler="vqvae_jax.cli.sample:prior_sampler",
         example="codes = model.encode(params, images)  # uint8 [B, {shape}]\n"
         "images = model.decode(params, codes)",
@@ -85,20 +85,20 @@ MODELS: dict[str, ModelSpec] = {
         "vqvae_jax.models.vae:VAE",
         "VAE",
         commands=("info", "reconstruct", "sample"),
-        coder="vqvae_jax.cli.coders:ImageCoder",
+        coder="vqvae_jax.cli.coding:ImageCoder",
     ),
     "vimco": ModelSpec(
         "vqvae_jax.models.vimco:VIMCO",
         "VIMCO",
         commands=("info", "reconstruct", "sample"),
-        coder="vqvae_jax.cli.coders:ImageCoder",
+        coder="vqvae_jax.cli.coding:ImageCoder",
     ),
     "pixelcnn": ModelSpec("vqvae_jax.models.pixelcnn:PixelModel", "PixelCNN"),
     "gan": ModelSpec("vqvae_jax.models.gan:GAN", "GAN"),
     "speech": ModelSpec(
         "vqvae_jax.tasks.speech.model:SpeechVQVAE",
         "VQ-VAE of speech",
-        data="vqvae_jax.tasks.speech.data_config:SpeechDataConfig",
+        data="vqvae_jax.tasks.speech.dataset:SpeechDataConfig",
         open_data="vqvae_jax.tasks.speech.dataset:open_speech",
         stages="vqvae_jax.tasks.speech.stages:speech_stages",
         second_stages=("sequence_prior",),
@@ -113,7 +113,7 @@ MODELS: dict[str, ModelSpec] = {
 SECOND_STAGES: dict[str, SecondStageSpec] = {
     "prior": SecondStageSpec(
         "vqvae_jax.models.prior:Prior",
-        "vqvae_jax.pipeline.prior:PRIOR",
+        "vqvae_jax.pipeline.images:PRIOR",
         variants={"prior": ""},
         titles={"prior": "prior"},
     ),
@@ -199,7 +199,7 @@ class CommandSpec(NamedTuple):
 COMMANDS: dict[str, CommandSpec] = {
     "info": CommandSpec(
         "vqvae_jax.cli.arguments:info",
-        "vqvae_jax.cli.info:info",
+        "vqvae_jax.cli.loaded:info",
         "print what a model is",
         "runs/digits",
     ),

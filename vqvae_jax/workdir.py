@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import io
 import os
 import tempfile
 import uuid
@@ -18,12 +17,20 @@ from vqvae_jax.data.codes import CodesMetadata, CodesSource
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.base import fingerprint
 from vqvae_jax.options import shown
-from vqvae_jax.runtime import distributed, npz_schemas, safe_io
+from vqvae_jax.runtime import distributed, safe_io
 from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.training.checkpoints import on_devices, restore_params
 from vqvae_jax.training.loop import checkpoint_directory
 
 SPLITS = ("train", "validation", "test")
+
+# The arrays of `samples.npz`, as `safe_io.read_arrays` describes them.
+IMAGES = {
+    "images": "u N H W C",
+    "labels": "i N",
+    "class_names": "U K",
+    "samples_per_second": "f",
+}
 
 # Options of this machine that do not affect the results.
 _MACHINE_OPTIONS = frozenset({"data_dir", "num_workers", "profile_steps"})
@@ -268,26 +275,16 @@ class Workdir:
         """Read the results; UserError if they are missing or not numbers."""
         return safe_io.require_numbers(self.read_json(self.results), of=self.results)
 
-    def read_samples(
-        self, expected: safe_io.Schema = npz_schemas.IMAGES
-    ) -> dict[str, np.ndarray]:
+    def read_samples(self, expected: safe_io.Schema = IMAGES) -> dict[str, np.ndarray]:
         """Read the samples.
 
         Args:
-          expected: schema of images, clips or conversions, from `npz_schemas`.
+          expected: the required arrays, as in `safe_io.read_arrays`.
 
         Raises:
           UserError: the file is missing or damaged.
         """
         return safe_io.read_arrays(self.samples, expected)
-
-    def read_reconstructions(self) -> dict[str, np.ndarray]:
-        """Read the images decoded from global codes, and the indices of their frames.
-
-        Raises:
-          UserError: the file is missing or damaged.
-        """
-        return safe_io.read_arrays(self.reconstructions, npz_schemas.RECONSTRUCTIONS)
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write a JSON file atomically; only the first process writes."""
@@ -296,9 +293,7 @@ class Workdir:
 
     def write_arrays(self, path: Path, **arrays: Any) -> None:
         """Write an npz file of arrays atomically."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        self.write_bytes(path, buffer.getvalue())
+        self.write_bytes(path, safe_io.npz(**arrays))
 
     def write_bytes(self, path: Path, content: bytes) -> None:
         """Write a file atomically; only the first process writes.

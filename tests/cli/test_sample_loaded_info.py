@@ -11,8 +11,8 @@ import pytest
 import vqvae_jax
 from vqvae_jax.networks.autoencoder import Decoder, Encoder
 from vqvae_jax.networks.pixelcnn import PixelCNN
+from vqvae_jax.pretrained.card import summary
 from vqvae_jax.pretrained.loading import find
-from vqvae_jax.pretrained.summary import summary
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vqvae_jax.data import eval_batches, train_batches
+from vqvae_jax.data import TrainBatches, eval_batches
 from vqvae_jax.runtime.errors import UserError
 
 
@@ -46,7 +46,7 @@ def assert_equal_batches(left, right):
 
 
 def test_a_batch_stacks_all_keys_and_adds_a_mask():
-    (batch,) = take(train_batches(Numbers(10), batch_size=4, seed=0), 1)
+    (batch,) = take(TrainBatches(Numbers(10), batch_size=4, seed=0), 1)
     assert batch["image"].shape == (4, 1, 2, 1)
     assert batch["label"].dtype == np.int32
     assert batch["mask"].dtype == bool
@@ -54,7 +54,7 @@ def test_a_batch_stacks_all_keys_and_adds_a_mask():
 
 
 def test_each_epoch_is_a_new_permutation_of_all_examples():
-    got = labels(take(train_batches(Numbers(103), batch_size=10, seed=3), 31))
+    got = labels(take(TrainBatches(Numbers(103), batch_size=10, seed=3), 31))
     epochs = [got[i * 103 : (i + 1) * 103] for i in range(3)]
     for epoch in epochs:
         assert sorted(epoch) == list(range(103))
@@ -63,7 +63,7 @@ def test_each_epoch_is_a_new_permutation_of_all_examples():
 
 def test_seeds_have_different_orders():
     orders = [
-        labels(take(train_batches(Numbers(50), batch_size=50, seed=seed), 3))
+        labels(take(TrainBatches(Numbers(50), batch_size=50, seed=seed), 3))
         for seed in range(3)
     ]
     epochs = [tuple(o[i * 50 : (i + 1) * 50]) for o in orders for i in range(3)]
@@ -72,7 +72,7 @@ def test_seeds_have_different_orders():
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_source_smaller_than_a_batch(n):
-    (batch,) = take(train_batches(Numbers(n), batch_size=8, seed=0), 1)
+    (batch,) = take(TrainBatches(Numbers(n), batch_size=8, seed=0), 1)
     counts = Counter(batch["label"].tolist())
     assert set(counts) == set(range(n))
     assert max(counts.values()) - min(counts.values()) <= 1
@@ -80,7 +80,7 @@ def test_a_source_smaller_than_a_batch(n):
 
 def test_resuming_gives_the_same_batches():
     def start():
-        return train_batches(Numbers(103), batch_size=16, seed=5, random_flip=True)
+        return TrainBatches(Numbers(103), batch_size=16, seed=5, random_flip=True)
 
     unbroken = start()
     take_first = list(itertools.islice(unbroken, 7))
@@ -95,11 +95,11 @@ def test_resuming_gives_the_same_batches():
 
 
 def test_resuming_on_another_number_of_processes():
-    single = train_batches(Numbers(103), batch_size=16, seed=5)
+    single = TrainBatches(Numbers(103), batch_size=16, seed=5)
     take(single, 7)
     state = single.get_state()
     same = {"batch_size": 16, "seed": 5, "process_count": 2}
-    halves = [train_batches(Numbers(103), process_index=p, **same) for p in range(2)]
+    halves = [TrainBatches(Numbers(103), process_index=p, **same) for p in range(2)]
     for half in halves:
         half.set_state(state)
     together = labels([next(half) for half in halves])
@@ -114,15 +114,15 @@ def test_resuming_on_another_number_of_processes():
 def test_a_state_of_other_data_raises(change):
     same = {"source": Numbers(103), "batch_size": 16, "seed": 5}
     other = same | change
-    state = train_batches(same.pop("source"), **same).get_state()
-    resumed = train_batches(other.pop("source"), **other)
+    state = TrainBatches(same.pop("source"), **same).get_state()
+    resumed = TrainBatches(other.pop("source"), **other)
     with pytest.raises(UserError, match="resume with the same data"):
         resumed.set_state(state)
 
 
 def test_processes_split_each_global_batch():
     def start(**share):
-        return train_batches(
+        return TrainBatches(
             Numbers(103), batch_size=16, seed=2, random_flip=True, **share
         )
 
@@ -138,7 +138,7 @@ def test_processes_split_each_global_batch():
 def test_flips_are_fair_and_deterministic_and_do_not_change_labels():
     def draw(seed):
         return take(
-            train_batches(Numbers(64), batch_size=64, seed=seed, random_flip=True), 40
+            TrainBatches(Numbers(64), batch_size=64, seed=seed, random_flip=True), 40
         )
 
     batches = draw(0)
@@ -150,7 +150,7 @@ def test_flips_are_fair_and_deterministic_and_do_not_change_labels():
         np.testing.assert_array_equal(
             batch["image"].sum(axis=(1, 2, 3)), batch["label"] + 1
         )
-    plain = take(train_batches(Numbers(64), batch_size=64, seed=0), 40)
+    plain = take(TrainBatches(Numbers(64), batch_size=64, seed=0), 40)
     np.testing.assert_array_equal(labels(plain), labels(batches))
     assert all((b["image"][:, 0, 0, 0] > 0).all() for b in plain)
 
@@ -160,7 +160,7 @@ def test_sources_without_images_are_batched():
         def __getitem__(self, index):
             return {"codes": np.full((2, 3), index)}
 
-    (batch,) = take(train_batches(Codes(9), batch_size=4, seed=0, random_flip=True), 1)
+    (batch,) = take(TrainBatches(Codes(9), batch_size=4, seed=0, random_flip=True), 1)
     assert batch["codes"].shape == (4, 2, 3)
 
 
@@ -177,7 +177,7 @@ def test_sources_without_images_are_batched():
 def test_invalid_sizes_raise(change, match):
     kwargs = {"source": Numbers(10), "batch_size": 4, "seed": 0} | change
     with pytest.raises(UserError, match=match):
-        train_batches(kwargs.pop("source"), **kwargs)
+        TrainBatches(kwargs.pop("source"), **kwargs)
 
 
 @pytest.mark.parametrize("process_count", [1, 2, 64])
@@ -226,7 +226,7 @@ def test_errors_of_the_source_are_raised():
         def __getitem__(self, index):
             raise UserError("photo.jpg cannot be decoded")
 
-    batches = train_batches(Broken(10), batch_size=4, seed=0)
+    batches = TrainBatches(Broken(10), batch_size=4, seed=0)
     with pytest.raises(UserError, match=r"photo\.jpg"):
         next(batches)
     batches.close()
@@ -234,10 +234,10 @@ def test_errors_of_the_source_are_raised():
 
 def test_worker_processes_yield_the_batches_of_threads(tiny_dataset):
     kwargs = {"batch_size": 32, "seed": 1, "random_flip": True}
-    threads = train_batches(tiny_dataset.train, **kwargs)
+    threads = TrainBatches(tiny_dataset.train, **kwargs)
     take(threads, 3)
     state = threads.get_state()
     expected = take(threads, 5)
-    workers = train_batches(tiny_dataset.train, num_workers=2, **kwargs)
+    workers = TrainBatches(tiny_dataset.train, num_workers=2, **kwargs)
     workers.set_state(state)
     assert_equal_batches(expected, take(workers, 5))

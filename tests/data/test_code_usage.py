@@ -5,8 +5,13 @@ import re
 import numpy as np
 import pytest
 
-from vqvae_jax.data.code_usage import collapse, count_codes, marginal_bits_per_code
-from vqvae_jax.data.codes import CodesSource, write_codes
+from vqvae_jax.data.codes import (
+    CodesSource,
+    collapse,
+    count_codes,
+    marginal_bits_per_code,
+    write_codes,
+)
 from vqvae_jax.runtime.errors import UserError
 
 K = 11

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from launch_checks import python
 
-from vqvae_jax.data import eval_batches, first_examples, train_batches
+from vqvae_jax.data import TrainBatches, eval_batches, first_examples
 from vqvae_jax.data.codes import CodesSource, write_codes
 from vqvae_jax.runtime.errors import UserError
 
@@ -70,7 +70,7 @@ def test_codes_are_batched_and_pickled(tmp_path):
     source = pickle.loads(pickle.dumps(CodesSource(tmp_path / "codes")))
     got = [b["codes"][b["mask"]] for b in eval_batches(source, batch_size=32)]
     np.testing.assert_array_equal(np.concatenate(got), codes)
-    batches = train_batches(source, batch_size=8, seed=0)
+    batches = TrainBatches(source, batch_size=8, seed=0)
     assert next(batches)["codes"].shape == (8, 4, 5, 2)
     batches.close()
 

@@ -53,12 +53,12 @@ def test_preparation_needs_no_tensorflow_and_prints_nothing(tmp_path):
     # process that is not closed.
     script = """
 import sys
-from vqvae_jax.data import DataConfig, eval_batches, open_dataset, train_batches
+from vqvae_jax.data import DataConfig, eval_batches, open_dataset, TrainBatches
 for workers in (0, 1):
     dataset = open_dataset(
         DataConfig(source="tfds", name="digits", image_size=8, channels=1)
     )
-    batches = train_batches(dataset.train, batch_size=8, seed=0, num_workers=workers)
+    batches = TrainBatches(dataset.train, batch_size=8, seed=0, num_workers=workers)
     next(batches)
     assert sum(b["mask"].sum() for b in eval_batches(dataset.test, batch_size=8)) == 355
 assert "tensorflow" not in sys.modules

@@ -10,9 +10,9 @@ from PIL import Image
 
 from vqvae_jax.data import (
     DataConfig,
+    TrainBatches,
     first_examples,
     open_dataset,
-    train_batches,
 )
 from vqvae_jax.data.folder import open_folder
 from vqvae_jax.runtime.errors import UserError
@@ -209,7 +209,7 @@ def test_imagenet128():
     opened = dataset(IMAGENET128, image_size=64, validation_fraction=0.1)
     assert [len(s) for s in opened[:3]] == [900, 100, 200]
     assert len(opened.class_names) == 10
-    batches = train_batches(opened.train, batch_size=50, seed=0)
+    batches = TrainBatches(opened.train, batch_size=50, seed=0)
     batch = next(batches)
     batches.close()
     assert batch["image"].shape == (50, 64, 64, 3)

@@ -1,6 +1,7 @@
 """Frames of a world, compared with the engine under the recorded actions."""
 
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from vqvae_jax.data import (
 from vqvae_jax.runtime.errors import UserError
 
 has_vizdoom = pytest.mark.skipif(
-    not maze.is_available(), reason="vizdoom is not installed: pip install vizdoom"
+    find_spec("vizdoom") is None, reason="vizdoom is not installed: pip install vizdoom"
 )
 EPISODES = {"train": (3, 0), "validation": (2, 10**6), "test": (2, 2 * 10**6)}
 STEPS = 12

@@ -224,13 +224,13 @@ def test_a_pickled_source_reads_many_examples(cifar10):
 def test_reading_imports_no_tensorflow_and_prints_nothing():
     script = f"""
 import sys
-from vqvae_jax.data import DataConfig, open_dataset, train_batches
+from vqvae_jax.data import DataConfig, open_dataset, TrainBatches
 dataset = open_dataset(
     DataConfig(
         source="tfds", name="cifar10", data_dir={str(TFDS)!r}, image_size=32, channels=3
     )
 )
-batches = train_batches(dataset.train, batch_size=64, seed=0, random_flip=True)
+batches = TrainBatches(dataset.train, batch_size=64, seed=0, random_flip=True)
 for _ in range(3):
     next(batches)
 batches.close()

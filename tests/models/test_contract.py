@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numeric_checks import assert_close
 from tiny_models import (
     NUM_CODES,
     NUM_LABELS,
@@ -23,6 +22,7 @@ from tiny_models import (
     set_in_networks,
     slow_but,
 )
+from tree_checks import assert_close, assert_equal
 
 from vqvae_jax import metrics, options, registry
 from vqvae_jax.training.step import Model
@@ -52,11 +52,6 @@ UNUSED = {
 def is_available(row) -> bool:
     """Return whether the model of a row exists: tasks can be deleted."""
     return registry.is_available(row.model)
-
-
-def assert_equal(found, expected):
-    """Compare trees bit by bit."""
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def shapes_of(tree):
@@ -181,7 +176,7 @@ class TestTraining:
 
         others = {name: change(name, x) for name, x in case.batch.items()}
         assert any((others[name] != x).any() for name, x in case.batch.items())
-        assert_close(compute(case.params, others), results, is_scaled=True)
+        assert_close(compute(case.params, others), results, scaled=True)
 
 
 class TestEvaluate:
@@ -223,7 +218,7 @@ class TestEvaluate:
 @pytest.mark.parametrize("name", SLOW, indirect=True)
 def test_eager_equals_jit(case, results):
     found = everything_of(case.model, case.params, case.batch)
-    assert_close(found, results, is_scaled=True)
+    assert_close(found, results, scaled=True)
 
 
 def test_bfloat16_keeps_parameters_and_gradients_float32(case):

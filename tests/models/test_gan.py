@@ -3,7 +3,6 @@
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
 
-import functools
 import math
 
 import jax
@@ -11,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from numeric_checks import assert_close as assert_close_arrays
 from sklearn.datasets import load_digits
 from tiny_models import changed, evaluate, image_batch, random_params, step
+from tree_checks import assert_close
 
 from vqvae_jax import metrics
 from vqvae_jax.models import gan
@@ -33,6 +32,7 @@ MODEL = GAN(
 )
 PENALIZED = changed(MODEL, {"r1": 3.0})
 KEY = jax.random.key(0)
+ROUNDING = {"rtol": 1e-4, "atol": 1e-6}
 
 
 def make_batch(*mask):
@@ -79,9 +79,6 @@ def norm(tree):
     return math.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(tree)))
 
 
-assert_close = functools.partial(assert_close_arrays, rtol=1e-4, atol=1e-6)
-
-
 @pytest.fixture(scope="module")
 def params():
     return random_params(MODEL)
@@ -93,7 +90,7 @@ class TestLoss:
         _, gradient = step(MODEL, params, KEY, make_batch())
         expected = getattr(gradients_by_player(params, KEY, make_batch()), player)
         assert norm(expected) > 0.1
-        assert_close(getattr(gradient, player), expected)
+        assert_close(getattr(gradient, player), expected, **ROUNDING)
 
     def test_loss_and_metrics_equal_numpy(self, params):
         real, _ = logits_of(with_bias(params, 0.0), KEY, make_batch())
@@ -170,8 +167,8 @@ class TestR1:
     def test_has_no_gradient_for_the_generator(self, params):
         (_, (means, _)), gradient = step(PENALIZED, params, KEY, make_batch())
         (_, (others, _)), without = step(MODEL, params, KEY, make_batch())
-        assert_close(gradient.generator, without.generator)
-        assert_close(means, others)
+        assert_close(gradient.generator, without.generator, **ROUNDING)
+        assert_close(means, others, **ROUNDING)
         difference = jax.tree.map(
             jnp.subtract, gradient.discriminator, without.discriminator
         )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numeric_checks import assert_follow
+from frequency_checks import assert_follow
 from tiny_models import changed, random_params
 
 from vqvae_jax import metrics

@@ -5,8 +5,8 @@ This includes dropout: its keys must be the same where layers are recomputed.
 
 import jax
 import pytest
-from numeric_checks import assert_close
 from tiny_models import every_model, set_in_networks, slow_but
+from tree_checks import assert_close
 
 KEY = jax.random.key(2)
 # A GAN has no large network.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numeric_checks import assert_close, assert_follow
+from frequency_checks import assert_follow
 from scipy import special
 from tiny_models import (
     AUTOENCODER,
@@ -21,6 +21,7 @@ from tiny_models import (
     random_params,
     step,
 )
+from tree_checks import assert_close
 
 from vqvae_jax import metrics
 from vqvae_jax.models import vimco

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numeric_checks import assert_close
 from tiny_models import (
     AUTOENCODER,
     changed,
@@ -19,6 +18,7 @@ from tiny_models import (
     random_params,
     step,
 )
+from tree_checks import assert_close, assert_equal
 
 from vqvae_jax import metrics, quantizers
 from vqvae_jax.models.vqvae import VQVAE
@@ -66,10 +66,6 @@ def parts(model, params, images):
     )
     z_q = model.quantizer.lookup(params.quantizer, codes)
     return z_e, codes, model._decoder.apply(params.decoder, z_q)
-
-
-def assert_trees_equal(ours, expected):
-    jax.tree.map(np.testing.assert_array_equal, ours, expected)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +123,7 @@ class TestLoss:
         codebook_term = metrics.compute(means)["codebook"]
         assert float(loss - ema_loss) == pytest.approx(codebook_term, rel=1e-4)
         # Only the codebook's gradient differs.
-        assert_trees_equal(
+        assert_equal(
             ema_gradient.quantizer, jax.tree.map(jnp.zeros_like, params.quantizer)
         )
         assert_close(gradient[:2], ema_gradient[:2], rtol=1e-3)
@@ -159,7 +155,7 @@ class TestLoss:
         np.testing.assert_allclose(
             updated.quantizer.embeddings, moved, rtol=1e-4, atol=1e-5
         )
-        assert_trees_equal(updated[:2], params[:2])
+        assert_equal(updated[:2], params[:2])
 
 
 class TestEvaluate:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from vqvae_jax.pipeline.classifier import class_accuracy
+from vqvae_jax.pipeline.evaluate import class_accuracy
 
 
 @pytest.fixture(scope="module")

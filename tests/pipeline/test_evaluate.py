@@ -15,11 +15,11 @@ from vqvae_jax import metrics
 from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.data.source import first_examples
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.pipeline import evaluate, rate_distortion
-from vqvae_jax.pipeline.prior import evaluate_prior
+from vqvae_jax.pipeline import evaluate
+from vqvae_jax.pipeline.images import evaluate_prior
 from vqvae_jax.pipeline.run import Context
 from vqvae_jax.training import sharding
-from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.loop import make_evaluation
 from vqvae_jax.workdir import Workdir
 
 
@@ -199,7 +199,7 @@ def test_bits_of_a_discrete_likelihood(tiny_config):
     params, outputs = initialised(batch)
     sums = evaluation_sums(model, params, experiment.eval_batches(source))
     learned_rate = np.linspace(10, 70, 11)
-    found = rate_distortion.bounds(
+    found = evaluate.rate_distortion(
         metrics.each(sums)["distortion_bits"],
         num_latents=model.num_latents,
         num_codes=model.num_codes,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vqvae_jax.pipeline import rate_distortion
+from vqvae_jax.pipeline import evaluate
 
 CIFAR = {"num_latents": 8 * 8 * 10, "num_codes": 512}
 
@@ -11,14 +11,14 @@ CIFAR = {"num_latents": 8 * 8 * 10, "num_codes": 512}
 def test_uniform_prior_over_640_codes_of_512():
     """Section 4.1: of 4.67 bits per value, 5760 / 3072 = 1.875 are the codes'."""
     distortion = np.array([2.0, 2.795, 3.59]) * 3072
-    bits = rate_distortion.bounds(distortion, learned_rate=None, **CIFAR)
+    bits = evaluate.rate_distortion(distortion, learned_rate=None, **CIFAR)
     assert set(bits) == {
         "rate_bits_uniform_prior",
         "distortion_bits",
         "bits_uniform_prior",
     }
     np.testing.assert_array_equal(bits["rate_bits_uniform_prior"], [5760] * 3)
-    per_dim = rate_distortion.per_dim(bits, num_dims=3072)
+    per_dim = evaluate.bits_per_dim(bits, num_dims=3072)
     assert per_dim["rate_bits_per_dim_uniform_prior"] == 1.875
     assert per_dim["distortion_bits_per_dim"] == pytest.approx(2.795)
     assert per_dim["bits_per_dim_uniform_prior"] == pytest.approx(4.67)
@@ -26,23 +26,23 @@ def test_uniform_prior_over_640_codes_of_512():
 
 def test_a_learned_prior_has_one_rate_per_image():
     distortion, rate = np.array([3000.0, 5000.0]), np.array([4000.0, 1000.0])
-    bits = rate_distortion.bounds(distortion, learned_rate=rate, **CIFAR)
+    bits = evaluate.rate_distortion(distortion, learned_rate=rate, **CIFAR)
     np.testing.assert_array_equal(bits["bits_learned_prior"], [7000, 6000])
     np.testing.assert_array_equal(bits["bits_uniform_prior"], [8760, 10760])
-    per_dim = rate_distortion.per_dim(bits, num_dims=1000)
+    per_dim = evaluate.bits_per_dim(bits, num_dims=1000)
     assert per_dim["bits_per_dim_learned_prior"] == pytest.approx(6.5)
     assert per_dim["rate_bits_per_dim_learned_prior"] == pytest.approx(2.5)
 
 
 def test_a_density_has_rates_but_no_bound():
     """Section 4.2: 32x32 codes of 512 take 42.6 times less than 128x128x3 bytes."""
-    bits = rate_distortion.bounds(
+    bits = evaluate.rate_distortion(
         None, num_latents=32 * 32, num_codes=512, learned_rate=np.zeros(3)
     )
     assert set(bits) == {"rate_bits_uniform_prior", "rate_bits_learned_prior"}
-    rate = rate_distortion.per_dim(bits, num_dims=128 * 128 * 3)
+    rate = evaluate.bits_per_dim(bits, num_dims=128 * 128 * 3)
     assert 8 / rate["rate_bits_per_dim_uniform_prior"] == pytest.approx(42.6, abs=0.1)
 
 
 def test_no_results_without_distortion_and_learned_rate():
-    assert rate_distortion.bounds(None, learned_rate=None, **CIFAR) == {}
+    assert evaluate.rate_distortion(None, learned_rate=None, **CIFAR) == {}

@@ -72,6 +72,16 @@ class TestHub:
         file = "model.safetensors"
         assert calls == [("user/digits", file, None), ("user/digits", file, "v1.0")]
 
+    @pytest.mark.parametrize(
+        "name",
+        ["hf://", "hf://a", "hf://a/", "hf://a/b@", "hf://a/b/c", "hf://a/../b"],
+    )
+    def test_invalid_names_raise(self, calls, name):
+        message = "is not a name on the Hub: expected hf://user/name"
+        with pytest.raises(UserError, match=message):
+            vqvae_jax.restore(name)
+        assert not calls
+
     @pytest.mark.usefixtures("calls")
     def test_a_failed_download_raises(self):
         with pytest.raises(UserError, match=r"cannot be downloaded: 404 Client Error$"):
@@ -84,8 +94,11 @@ class TestHub:
 
 
 def test_missing_models_and_unknown_stages_raise(digits_file, tmp_path):
-    with pytest.raises(UserError, match=r"nowhere does not exist: expected a run's"):
-        vqvae_jax.restore(tmp_path / "nowhere")
+    for name in (tmp_path / "nowhere", "hf:a/b"):
+        with pytest.raises(
+            UserError, match=rf"{name} does not exist: expected a run's"
+        ):
+            vqvae_jax.restore(name)
     with pytest.raises(UserError, match=r"config\.json does not exist"):
         vqvae_jax.restore(tmp_path)
     with pytest.raises(UserError, match=r"no video in .*is followed by prior"):

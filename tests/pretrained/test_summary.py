@@ -6,9 +6,9 @@ import numpy as np
 import vqvae_jax
 from vqvae_jax.models.gan import GAN
 from vqvae_jax.networks.dcgan import Discriminator, Generator
+from vqvae_jax.pretrained.card import summary
 from vqvae_jax.pretrained.loading import find
 from vqvae_jax.pretrained.metadata import Metadata
-from vqvae_jax.pretrained.summary import summary
 
 
 def size(tree):

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 from tiny_models import Examples, every_model
 
-from vqvae_jax.data.batches import eval_batches, train_batches
+from vqvae_jax.data.batches import TrainBatches, eval_batches
 from vqvae_jax.runtime import distributed
 from vqvae_jax.training.config import TrainingConfig
 from vqvae_jax.training.loop import Run, fit
@@ -35,12 +35,12 @@ def train(name, model, workdir, steps):
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }
-    first = next(train_batches(source, batch_size=INIT_BATCHES * BATCH_SIZE, seed=1))
+    first = next(TrainBatches(source, batch_size=INIT_BATCHES * BATCH_SIZE, seed=1))
     run = Run(
         stage=name,
         workdir=workdir,
         seed=3,
-        train=train_batches(source, seed=1, **share),
+        train=TrainBatches(source, seed=1, **share),
         validation=lambda: eval_batches(source, **share),
         init_batch=jax.tree.map(distributed.own_rows, first),
     )

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tree_checks import assert_close, assert_equal
 
 from vqvae_jax import options, quantizers
-from vqvae_jax.quantizers.varying import vary_like
+from vqvae_jax.quantizers.primitives import vary_like
 
 KEY = jax.random.key(0)
 DTYPES = ("float32", "bfloat16", "float16")
@@ -30,17 +31,6 @@ def draw(quantizer, *shape, seed=0):
     """Return normal vectors of the quantizer's width."""
     rng = np.random.default_rng(seed)
     return jnp.asarray(rng.normal(size=(*shape, quantizer.features)), "float32")
-
-
-def assert_equal(actual, expected):
-    """Compare trees bit by bit."""
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
-
-
-def assert_close(actual, expected):
-    """Compare trees up to rounding."""
-    check = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
-    jax.tree.map(check, actual, expected)
 
 
 def assert_finite(tree):

@@ -10,6 +10,7 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
+from tree_checks import assert_close
 
 from vqvae_jax.quantizers import Codebook
 from vqvae_jax.quantizers.linen import Quantizer as LinenQuantizer
@@ -18,15 +19,6 @@ from vqvae_jax.quantizers.nnx import QuantizerState
 
 KEY = jax.random.key(0)
 SHAPE = (2, 5, 3)
-
-
-def assert_close(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-        actual,
-        expected,
-    )
 
 
 def split(quantizer, state):

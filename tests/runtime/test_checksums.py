@@ -1,13 +1,15 @@
-"""Hashes against hashlib and zlib; any changed bit is detected."""
+"""Hashes against hashlib and zlib; any changed bit is detected. Shapes of pytrees."""
 
 import hashlib
 import zlib
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vqvae_jax.runtime import checksums
+from vqvae_jax.runtime.errors import UserError
 
 
 def tree():
@@ -35,6 +37,14 @@ def test_sha256_of_arrays_reads_transposed_arrays_in_row_order():
     array = np.arange(6, dtype="<i4").reshape(2, 3)
     found = checksums.sha256_of_arrays({"x": array.T})
     assert found == hashlib.sha256(b"x" + array.T.copy().data).hexdigest()
+
+
+def test_sha256_of_tree_covers_paths_and_bytes():
+    tree = {"b": [jnp.ones((2,), jnp.bfloat16)], "a": np.zeros(3, "<f4")}
+    arrays = {"a": tree["a"], "b/0": np.asarray(tree["b"][0])}
+    expected = checksums.sha256_of_arrays(arrays)[:16]
+    assert checksums.sha256_of_tree(tree) == expected
+    assert checksums.sha256_of_tree(tree | {"c": tree["a"]}) != expected
 
 
 def test_sha256_of_leaves_covers_bytes_in_order():
@@ -120,3 +130,44 @@ def test_a_changed_iterator_state_is_detected():
     checksums.require_same({"seed": 0, "next_batch": 2}, expected)
     with pytest.raises(checksums.DamagedError, match="the data iterator's state"):
         checksums.require_same({"seed": 0, "next_batch": 6}, expected)
+
+
+class Pair(NamedTuple):
+    w: np.ndarray
+    rest: tuple
+
+
+def test_paths_are_the_same_for_structs_and_for_dicts():
+    """On disk a struct becomes a dict, and a tuple a list."""
+    table, scalar = np.zeros((2, 3)), np.zeros(())
+    in_memory = {"net": Pair(table, ({}, scalar, None))}
+    on_disk = {"net": {"w": table, "rest": [{}, scalar, None]}}
+    expected = {"net/w": (2, 3), "net/rest/1": ()}
+    assert checksums.shapes_of(in_memory) == checksums.shapes_of(on_disk) == expected
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (
+            {"a/w": (1, 5, 64), "b": (3,)},
+            r"a/w has shape \(1, 5, 64\) in the checkpoint, expected \(1, 4, 64\): the",
+        ),
+        ({"a/w": (1, 4, 64)}, r"b of shape \(3,\) is missing in the checkpoint: the"),
+        (
+            {"a/w": (1, 4, 64), "b": (3,), "c": (7,)},
+            r"c of shape \(7,\) in the checkpoint is not expected: the",
+        ),
+        (
+            {"a/w": (1, 5, 64), "c": (7,)},
+            r"a/w has shape .*, expected \(1, 4, 64\), and 2 more differ: the",
+        ),
+    ],
+)
+def test_the_first_difference_is_reported(stored, message):
+    expected = {"a/w": (1, 4, 64), "b": (3,)}
+    with pytest.raises(UserError, match=f"^runs/x: {message} model's sizes differ"):
+        checksums.require_same_shapes(stored, expected, where="runs/x")
+    checksums.require_same_shapes(
+        expected, dict(reversed(expected.items())), where="runs/x"
+    )

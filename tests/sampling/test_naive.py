@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numeric_checks import assert_follow
+from frequency_checks import assert_follow
 from scipy import special
 
 from vqvae_jax import sampling

@@ -1,4 +1,4 @@
-"""The cached sampler against the naive one, with the same keys."""
+"""The cached sampler against the naive one, and the stepwise one against the logits."""
 
 import functools
 import itertools
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from frequency_checks import assert_follow
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from numeric_checks import assert_follow
 from tiny_models import random_arrays
 
 from vqvae_jax import sampling
@@ -249,3 +249,55 @@ def test_a_condition_of_another_grid_is_rejected():
         sampling.cached(
             network, params, jax.random.key(0), shape=codes.shape, condition=turned
         )
+
+
+STEPWISE = ("labels", "features")
+
+
+def walk_stepwise(network, params, condition, codes):
+    """Respond with the given codes; return the codes and logits of `stepwise`."""
+    responses = iter(np.moveaxis(codes, 0, -1).reshape(-1, BATCH))
+    seen = []
+
+    def respond(logits):
+        seen.append(logits)
+        return next(responses)
+
+    found = sampling.stepwise(
+        network, params, respond, shape=codes.shape, condition=condition
+    )
+    return found, np.stack(seen, axis=1).reshape(*codes.shape, K)
+
+
+@pytest.mark.parametrize(
+    ("grid", "options"),
+    [((4, 3, 1), {}), ((2, 3, 3), {"kernel_size": 3, "cell_layers": 2})],
+    ids=str,
+)
+def test_stepwise_logits_equal_those_of_the_whole_grid(grid, options):
+    network, params, condition, codes = build(grid, condition=STEPWISE, **options)
+    whole = jax.jit(network.apply)(params, codes, condition)
+    found, logits = walk_stepwise(network, params, condition, codes)
+    np.testing.assert_array_equal(found, codes)
+    assert np.std(whole) > 0.1
+    np.testing.assert_allclose(logits, whole, atol=1e-5)
+
+
+def test_stepwise_logits_are_bit_identical_given_the_same_earlier_codes():
+    """Later codes do not change them."""
+    network, params, condition, codes = build((3, 2, 2), condition=STEPWISE)
+    _, logits = walk_stepwise(network, params, condition, codes)
+    codes = np.asarray(codes)
+    other = codes.copy()
+    other[:, 1, 1, 1:] = (codes[:, 1, 1, 1:] + 1) % K
+    other[:, 2] = (codes[:, 2] + 2) % K
+    _, again = walk_stepwise(network, params, condition, other)
+    np.testing.assert_array_equal(again[:, 0], logits[:, 0])
+    np.testing.assert_array_equal(again[:, 1, :, 0], logits[:, 1, :, 0])
+    assert (again[:, 2] != logits[:, 2]).any()
+
+
+def test_stepwise_rejects_a_missing_condition():
+    network, params, condition, codes = build((3, 2, 1), condition=STEPWISE)
+    with pytest.raises(UserError, match=r"labels of shape \[3\] are needed"):
+        walk_stepwise(network, params, condition._replace(labels=None), codes)

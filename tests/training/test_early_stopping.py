@@ -45,12 +45,12 @@ def test_the_mark_stores_the_last_and_the_best_step(tmp_path):
 
 
 def test_the_mark_is_written_atomically(tmp_path, monkeypatch):
-    def full(self, content, **_):
-        with self.open("w") as file:
+    def full(self, content):
+        with self.open("wb") as file:
             file.write(content[:3])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(UserError, match=r"cannot write .*finished.json: No space left"):
         early_stopping.write_mark(tmp_path, last_step=15, best_step=5)
     assert not early_stopping.is_marked(tmp_path)

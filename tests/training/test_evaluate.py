@@ -8,7 +8,7 @@ from line_runs import Line, Points
 from vqvae_jax import metrics
 from vqvae_jax.data.batches import eval_batches
 from vqvae_jax.training import sharding
-from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.loop import make_evaluation
 
 EXAMPLES, BATCH, CODES = 1003, 64, 11
 

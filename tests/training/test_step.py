@@ -9,8 +9,8 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 from line_runs import Line, Points
-from numeric_checks import assert_close
 from tiny_models import set_in_networks, slow_but
+from tree_checks import assert_close
 
 from vqvae_jax import metrics
 from vqvae_jax.models.vqvae import VQVAE

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vqvae_jax.cli.batches import make_files
-from vqvae_jax.cli.coders import ImageCoder, each_image, require_images
+from vqvae_jax.cli.coding import ImageCoder, each_image, require_images
 from vqvae_jax.cli.inputs import files_of
 from vqvae_jax.cli.loaded import Loaded, load
-from vqvae_jax.cli.outputs import png
+from vqvae_jax.cli.outputs import make_files, png
 from vqvae_jax.report import image_grid
 from vqvae_jax.runtime.errors import require
 

@@ -1,14 +1,21 @@
-"""The trained model of a command, and whether it supports the command."""
+"""The trained model of a command: whether it supports the command, and `info`."""
 
+import argparse
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import rich
+import rich.table
+from rich.markup import escape
+
 from vqvae_jax import registry
 from vqvae_jax.models import base
-from vqvae_jax.pretrained.file import hash_of
+from vqvae_jax.pretrained.card import summary
 from vqvae_jax.pretrained.loading import TrainedModel, find
 from vqvae_jax.pretrained.metadata import Metadata
 from vqvae_jax.registry import ModelSpec
+from vqvae_jax.runtime.checksums import sha256_of_tree
 from vqvae_jax.runtime.errors import require
 
 
@@ -48,7 +55,7 @@ class Loaded(NamedTuple):
     @property
     def digest(self) -> str:
         """A hash of all arrays, the decoder's too."""
-        return digest_of(self.params)
+        return sha256_of_tree(self.params)
 
     @property
     def sample_rate(self) -> int:
@@ -63,6 +70,28 @@ class Loaded(NamedTuple):
             "the model's sample rate is unknown: pass sample_rate to save_pretrained",
         )
         return rate
+
+
+def info(options: argparse.Namespace) -> None:
+    """Print a summary of a model and its results, as a table or as JSON."""
+    metadata = find(options.model).metadata
+    lines = summary(metadata)
+    if options.json:
+        print(json.dumps({**lines, "results": dict(metadata.results)}, indent=2))
+        return
+    _print_table(lines)
+    if metadata.results:
+        print()
+        _print_table({name: f"{value:.5g}" for name, value in metadata.results.items()})
+
+
+def _print_table(lines: dict[str, str]) -> None:
+    table = rich.table.Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in lines.items():
+        table.add_row(name, escape(value))
+    rich.print(table)
 
 
 def load(source: str, command: str) -> Loaded:
@@ -80,11 +109,6 @@ def load(source: str, command: str) -> Loaded:
         f"{kind}",
     )
     return Loaded(source, found, found.params(kind))
-
-
-def digest_of(params: Any) -> str:
-    """Return a short hash of all arrays of a model."""
-    return hash_of(params)[:16]
 
 
 def load_prior(loaded: Loaded, stage: str) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from vqvae_jax import registry
 from vqvae_jax.cli.arguments import make_parser
+from vqvae_jax.runtime import extras
 from vqvae_jax.runtime.errors import UserError, report
 
 _ERROR = 2
@@ -15,40 +16,13 @@ _INTERRUPTED = 130
 # And this one for a program whose reader, such as head, closed the pipe.
 _BROKEN_PIPE = 141
 
-# The extras of pyproject.toml that commands need, by the module that is imported.
-EXTRAS = {"constriction": "codec", "tensorflow": "prepare"} | dict.fromkeys(
-    (
-        "PIL",
-        "absl",
-        "array_record",
-        "filelock",
-        "grain",
-        "importlib_resources",
-        "matplotlib",
-        "ml_collections",
-        "orbax",
-        "rich",
-        "scipy",
-        "sklearn",
-        "tensorboardX",
-        "tensorflow_datasets",
-    ),
-    "train",
-)
-
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command line and return the exit code."""
     try:
         return _run(arguments)
     except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module not in EXTRAS:
-            raise
-        report(
-            f"this command needs {module}, which is not installed: "
-            f"pip install 'vqvae_jax[{EXTRAS[module]}]'"
-        )
+        extras.report_missing(error)
         return _ERROR
 
 

@@ -1,11 +1,15 @@
-"""The output folder of a command: its results and a record of their origin."""
+"""The results of a command: made batch by batch, with a record of their origin."""
 
+import argparse
+import contextlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import rich
+import rich.progress
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -13,6 +17,9 @@ from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.runtime.safe_io import read_json, write_bytes, write_json
 
 _MADE_BY = "made_by.json"
+
+# The sources of a batch and its number -> the content of a file for each.
+Make = Callable[[Sequence[str], int], list[bytes]]
 
 
 class Record(NamedTuple):
@@ -117,11 +124,64 @@ class Outputs:
         print(f"{self._folder}: {total} files{existed}")
 
 
-def npz(**arrays: Any) -> bytes:
-    """Return an .npz file of arrays."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
+def make_files(
+    options: argparse.Namespace,
+    sources: Mapping[str, str],
+    make: Make,
+    *,
+    made_by: Mapping[str, Any],
+    suffix: str,
+    reads: Iterable[str] = (),
+) -> None:
+    """Make the missing files of a folder.
+
+    Batches, and their random numbers, do not depend on which files are missing.
+
+    Args:
+      options: with `out`, the folder, `force` and `batch_size`.
+      sources: the source of each result, by its name.
+      make: makes a batch of results.
+      made_by: what determines the results.
+      suffix: of the files.
+      reads: input files.
+
+    Raises:
+      UserError: the folder has other files, or a file cannot be written.
+    """
+    outputs = Outputs(
+        options.out,
+        made_by=made_by,
+        sources=sources,
+        suffix=suffix,
+        force=options.force,
+        reads=reads,
+    )
+    names = list(sources)
+    with progress(options.command, len(names)) as advance:
+        for number, start in enumerate(range(0, len(names), options.batch_size)):
+            batch = names[start : start + options.batch_size]
+            if not outputs.missing.isdisjoint(batch):
+                contents = make([sources[name] for name in batch], number)
+                for name, content in zip(batch, contents, strict=True):
+                    outputs.write(name, content)
+            advance(len(batch))
+    outputs.print_summary()
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar; yield the function that advances it."""
+    console = rich.get_console()
+    columns = (
+        rich.progress.TextColumn("[bold]{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
+    bar = rich.progress.Progress(*columns, disable=not console.is_terminal)
+    task = bar.add_task(what, total=total)
+    with bar:
+        yield lambda more: bar.advance(task, more)
 
 
 def png(image: UInt8[np.ndarray, "h w c"]) -> bytes:

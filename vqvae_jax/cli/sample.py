@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Int
 
 from vqvae_jax import registry
-from vqvae_jax.cli.batches import make_files
-from vqvae_jax.cli.coders import ImageCoder
-from vqvae_jax.cli.loaded import Loaded, digest_of, label_of, load, load_prior
-from vqvae_jax.cli.outputs import png
+from vqvae_jax.cli.coding import ImageCoder
+from vqvae_jax.cli.loaded import Loaded, label_of, load, load_prior
+from vqvae_jax.cli.outputs import make_files, png
 from vqvae_jax.pipeline.samples import file_name
+from vqvae_jax.runtime.checksums import sha256_of_tree
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.sampling import require_drawable
 
@@ -120,4 +120,4 @@ def prior_sampler(
         )
         return coder.decode(list(np.asarray(codes)), batch)
 
-    return Sampler(draw, prior.class_names, ".png", digest_of(prior_params))
+    return Sampler(draw, prior.class_names, ".png", sha256_of_tree(prior_params))

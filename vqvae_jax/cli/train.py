@@ -19,6 +19,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vqvae_jax.options import flatten
+from vqvae_jax.runtime import extras
 from vqvae_jax.runtime.errors import report
 
 _ROOT = Path(__file__).parents[2]
@@ -99,7 +100,7 @@ def parse(argv: list[str]) -> list[str]:
         with contextlib.suppress(BrokenPipeError):
             print(help_text(argv[0]))
         sys.exit(0)
-    _find_experiments_package()
+    import_experiments()
     try:
         rest = flags.FLAGS(with_config_found(argv))
         if not flags.FLAGS["config"].present:
@@ -110,6 +111,8 @@ def parse(argv: list[str]) -> list[str]:
     # ml_collections raises these for an unknown key, and for an unknown section.
     except (AttributeError, KeyError) as error:
         fail(_describe_unknown_key(error, argv))
+    except ModuleNotFoundError as error:
+        fail(extras.advice(error) or error)
     except Exception as error:
         fail(error)
     return rest
@@ -142,6 +145,25 @@ def experiments_directory() -> Path:
     """Return the directory of the experiments, of the package or of a checkout."""
     installed = _ROOT / "vqvae_jax" / "experiments"
     return installed if installed.is_dir() else _ROOT / "experiments"
+
+
+def import_experiments() -> None:
+    """Import the experiments beside this package as a part of it.
+
+    In a checkout they are another folder, and an installed checkout may be another one.
+    """
+    name = "vqvae_jax.experiments"
+    if name in sys.modules:
+        return
+    directory = experiments_directory()
+    spec = importlib.util.spec_from_file_location(
+        name,
+        directory / "__init__.py",
+        submodule_search_locations=[str(directory)],
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
 
 
 def with_config_found(argv: list[str]) -> list[str]:
@@ -314,25 +336,6 @@ def _find_config(given: str) -> str:
         f"--config={given}: there is no such file or experiment{hint}; there are "
         f"{', '.join(experiments())}"
     )
-
-
-def _find_experiments_package() -> None:
-    """Make the experiments beside this package importable as a part of it.
-
-    In a checkout they are another folder, and an installed checkout may be another one.
-    """
-    name = "vqvae_jax.experiments"
-    if name in sys.modules:
-        return
-    directory = experiments_directory()
-    spec = importlib.util.spec_from_file_location(
-        name,
-        directory / "__init__.py",
-        submodule_search_locations=[str(directory)],
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
 
 
 def _paragraph(name: str, text: str, *, indent: int) -> list[str]:

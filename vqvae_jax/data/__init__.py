@@ -1,6 +1,6 @@
 """Images from TFDS and folders as resumable batches of NumPy arrays."""
 
-from vqvae_jax.data.batches import TrainBatches, eval_batches, train_batches
+from vqvae_jax.data.batches import TrainBatches, eval_batches
 from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.data.source import (
@@ -20,5 +20,4 @@ __all__ = [
     "eval_batches",
     "first_examples",
     "open_dataset",
-    "train_batches",
 ]

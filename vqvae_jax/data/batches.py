@@ -24,18 +24,8 @@ from vqvae_jax.data.source import (
 from vqvae_jax.runtime.errors import UserError, require
 
 
-def train_batches(
-    source: Source,
-    *,
-    batch_size: int,
-    seed: int,
-    random_flip: bool = False,
-    augment: Callable[[Example, int], Example] | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
-    num_workers: int = 0,
-) -> "TrainBatches":
-    """Iterate over `source` endlessly, in a new order each epoch.
+class TrainBatches(Iterator[Batch]):
+    """Batches of `source`, endlessly and in a new order each epoch; resumable.
 
     Batches cross epoch boundaries, so no example is dropped and a source can be smaller
     than a batch. Each batch stacks the arrays of its examples and adds
@@ -60,20 +50,6 @@ def train_batches(
     Raises:
         UserError: the source is empty or a size is invalid.
     """
-    return TrainBatches(
-        source,
-        batch_size=batch_size,
-        seed=seed,
-        random_flip=random_flip,
-        augment=augment,
-        process_index=process_index,
-        process_count=process_count,
-        num_workers=num_workers,
-    )
-
-
-class TrainBatches(Iterator[Batch]):
-    """The endless iterator that `train_batches` returns."""
 
     def __init__(
         self,
@@ -81,11 +57,11 @@ class TrainBatches(Iterator[Batch]):
         *,
         batch_size: int,
         seed: int,
-        random_flip: bool,
-        augment: Callable[[Example, int], Example] | None,
-        process_index: int,
-        process_count: int,
-        num_workers: int,
+        random_flip: bool = False,
+        augment: Callable[[Example, int], Example] | None = None,
+        process_index: int = 0,
+        process_count: int = 1,
+        num_workers: int = 0,
     ):
         check_sizes(batch_size, process_index, process_count)
         require(len(source) > 0, "cannot train on an empty split")

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from vqvae_jax.data import images
 from vqvae_jax.data.config import SUFFIXES, DataConfig
 from vqvae_jax.data.source import Example, Splits
-from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.errors import UserError, one_line, require
 
 _SPLIT_FOLDERS = {
     "train": ("train",),
@@ -232,7 +232,7 @@ def _problem(file: str, decode: bool) -> str:
                 image.load()
             images.require_convertible(image)
     except Exception as error:
-        return " ".join(str(error).split()) or type(error).__name__
+        return one_line(error)
     return ""
 
 

@@ -11,11 +11,9 @@ written as single examples.
 
 import contextlib
 import dataclasses
-import importlib.util
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +21,8 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.errors import require
+from vqvae_jax.runtime.extras import imported
 
 ACTIONS = ("forward", "left", "right")
 FORWARD, LEFT, RIGHT = range(3)
@@ -159,7 +158,7 @@ class World:
         Raises:
           UserError: ViZDoom is not installed, or ships no such scenario.
         """
-        vizdoom = require_vizdoom()
+        vizdoom = imported("vizdoom", purpose="for data.name='maze'", extra="worlds")
         settings = Path(vizdoom.scenarios_path) / f"{scenario}.cfg"
         require(
             settings.is_file(),
@@ -257,27 +256,6 @@ def play(
         actions.append(walker.choose(frame.depth))
         world.act(actions[-1])
     return images, actions
-
-
-def require_vizdoom() -> ModuleType:
-    """Import the engine.
-
-    Raises:
-      UserError: ViZDoom is not installed.
-    """
-    try:
-        import vizdoom
-    except ImportError as error:
-        raise UserError(
-            "data.name='maze' needs ViZDoom, which is not installed: "
-            "pip install 'vqvae_jax[worlds]', or pip install vizdoom"
-        ) from error
-    return vizdoom
-
-
-def is_available() -> bool:
-    """Return whether the engine is installed."""
-    return importlib.util.find_spec("vizdoom") is not None
 
 
 def _distances(depth: UInt8[np.ndarray, "H W"]) -> Float[np.ndarray, "3"]:

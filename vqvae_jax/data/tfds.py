@@ -19,7 +19,7 @@ from vqvae_jax.data import images
 from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.source import FRAME_COLUMNS, Example, Source, Splits
 from vqvae_jax.registry import EMBEDDED_SETS, load
-from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.errors import UserError, one_line, require
 
 _SPLIT_NAMES = {
     "train": ("train",),
@@ -161,8 +161,8 @@ def prepared_builder(
                 raise UserError(
                     f"the TFDS set {builder.info.full_name} is not in "
                     f"{builder.data_path} and cannot be prepared there "
-                    f"({one_line(error)}); prepare it on a machine with network and "
-                    "TensorFlow (pip install 'vqvae_jax[prepare]') as "
+                    f"({one_line(error, limit=400)}); prepare it on a machine with "
+                    "network and TensorFlow (pip install 'vqvae_jax[prepare]') as "
                     "file_format='array_record' and point data.data_dir or "
                     "TFDS_DATA_DIR to the folder that holds "
                     f"{builder.name}/, or {instead}, which needs neither"
@@ -200,7 +200,7 @@ def _builder(name: str, data_dir: str) -> Any:
         reason = (
             "TFDS has no set of that name"
             if isinstance(error, tfds.core.DatasetNotFoundError)
-            else one_line(error)
+            else one_line(error, limit=400)
         )
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise UserError(f"data.name={name!r}: {reason}{hint}") from error
@@ -271,8 +271,8 @@ def readable(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(
-            f"{name} cannot be read ({one_line(error)}); delete that folder to "
-            "prepare the set again"
+            f"{name} cannot be read ({one_line(error, limit=400)}); delete that "
+            "folder to prepare the set again"
         ) from error
 
 
@@ -317,9 +317,3 @@ def _label_key(builder: Any) -> str | None:
     features = builder.info.features
     keys = [k for k in features if isinstance(features[k], tfds.features.ClassLabel)]
     return min(keys, key=lambda key: key != "label", default=None)
-
-
-def one_line(error: Exception) -> str:
-    """Return the message of an exception as one line of at most 400 characters."""
-    text = " ".join(str(error).split())
-    return text[:400] or type(error).__name__

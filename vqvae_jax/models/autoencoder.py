@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Integer, Key, UInt8
+from jaxtyping import Array, Float, Integer, Key, Shaped, UInt8
 
 from vqvae_jax import image_quality, likelihoods, metrics, options
 from vqvae_jax.models.base import (
@@ -65,9 +65,20 @@ class ImageAutoencoder(TrainedByGradient):
         """Number of values of one image, the divisor of bits/dim."""
         return math.prod(self.image_shape)
 
+    @property
+    def num_latents(self) -> int:
+        """Codes or numbers in z of one image; of codes, N of equation 3."""
+        return math.prod(self.grid)
+
     def init_batch(self) -> Shapes:
         """Return the shapes of a batch that `init` accepts."""
         return image_batch(self.image_shape)
+
+    def reconstruct(
+        self, params: Any, images: UInt8[AnyArray, "B H W C"]
+    ) -> UInt8[Array, "B H W C"]:
+        """Return `decode(encode(images))`."""
+        return self.decode(params, self.encode(params, images))
 
     @property
     def _cells(self) -> tuple[int, int]:
@@ -88,9 +99,7 @@ class ImageAutoencoder(TrainedByGradient):
         return self.decoder.clone(out_channels=channels)
 
     def _as_input(self, images) -> Float[Array, "B H W C"]:
-        require_shape("images", images, "B", *self.image_shape)
-        likelihoods.require_uint8(images)
-        return likelihoods.scaled(jnp.asarray(images, jnp.float32))
+        return scaled_images(images, self.image_shape)
 
     def _log_p(self, decoder_params, z, images) -> Float[Array, " B"]:
         """Return log p(x|z) of each example, in nats."""
@@ -121,6 +130,19 @@ class ImageAutoencoder(TrainedByGradient):
             name: metrics.of_each(nats * to_bits, mask)
             for name, nats in nats_per_dim.items()
         }
+
+
+def scaled_images(
+    images: Shaped[AnyArray, "..."], image_shape: tuple[int, int, int]
+) -> Float[Array, "B H W C"]:
+    """Map images to -1 ... 1.
+
+    Raises:
+      UserError: the images are not uint8 of image_shape.
+    """
+    require_shape("images", images, "B", *image_shape)
+    likelihoods.require_uint8(images)
+    return likelihoods.scaled(jnp.asarray(images, jnp.float32))
 
 
 def quality(

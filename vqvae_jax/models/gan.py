@@ -27,7 +27,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from vqvae_jax import likelihoods, metrics, options
-from vqvae_jax.models.autoencoder import keys_of, sum_of_each
+from vqvae_jax.models.autoencoder import keys_of, scaled_images, sum_of_each
 from vqvae_jax.models.base import (
     Shapes,
     TrainedByGradient,
@@ -38,7 +38,6 @@ from vqvae_jax.models.base import (
 )
 from vqvae_jax.networks.dcgan import Discriminator, Generator
 from vqvae_jax.options import GIVEN
-from vqvae_jax.runtime.arrays import require_shape
 from vqvae_jax.runtime.errors import require
 
 
@@ -180,9 +179,7 @@ class GAN(TrainedByGradient):
         return self.generator.clone(image_shape=self.image_shape)
 
     def _as_input(self, images) -> Float[Array, "B H W C"]:
-        require_shape("images", images, "B", *self.image_shape)
-        likelihoods.require_uint8(images)
-        return likelihoods.scaled(jnp.asarray(images, jnp.float32))
+        return scaled_images(images, self.image_shape)
 
     def _logits(self, params, z, images) -> Logits:
         generated = self._generator.apply(params.generator, z)

@@ -15,7 +15,6 @@ padding examples.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -89,11 +88,6 @@ class VAE(ImageAutoencoder):
         """The shape `(h, w, latent_dim)` of an image's latents."""
         return *self._cells, self.latent_dim
 
-    @property
-    def num_latents(self) -> int:
-        """Numbers in z."""
-        return math.prod(self.grid)
-
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
         """Initialise the networks at random; the batch gives the shapes."""
         encoder_key, decoder_key = jax.random.split(key)
@@ -159,12 +153,6 @@ class VAE(ImageAutoencoder):
         """
         require_shape("z", z, "B", *self.grid)
         return self._decode(params.decoder, jnp.asarray(z))
-
-    def reconstruct(
-        self, params: Params, images: UInt8[AnyArray, "B H W C"]
-    ) -> UInt8[Array, "B H W C"]:
-        """Return `decode(encode(images))`."""
-        return self.decode(params, self.encode(params, images))
 
     def sample(
         self, params: Params, key: PRNGKeyArray, *, num_samples: int

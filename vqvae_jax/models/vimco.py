@@ -99,11 +99,6 @@ class VIMCO(ImageAutoencoder):
         """The shape `(h, w, G)` of an image's codes."""
         return *self._cells, self.num_codebooks
 
-    @property
-    def num_latents(self) -> int:
-        """Codes of one image."""
-        return math.prod(self.grid)
-
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
         """Initialise everything at random; the batch gives the shapes."""
         encoder_key, decoder_key, tables_key = jax.random.split(key, 3)
@@ -181,12 +176,6 @@ class VIMCO(ImageAutoencoder):
         require_shape("codes", codes, "B", *self.grid)
         require_range("codes", codes, 0, self.num_codes)
         return self._decode(params.decoder, self._embedded(params, jnp.asarray(codes)))
-
-    def reconstruct(
-        self, params: Params, images: UInt8[AnyArray, "B H W C"]
-    ) -> UInt8[Array, "B H W C"]:
-        """Return `decode(encode(images))`."""
-        return self.decode(params, self.encode(params, images))
 
     def sample(
         self, params: Params, key: PRNGKeyArray, *, num_samples: int

@@ -76,11 +76,6 @@ class VQVAE(TrainedWithQuantizer, ImageAutoencoder):
         """The shape `(h, w, C)` of an image's codes."""
         return *self._cells, self.quantizer.codes_per_vector
 
-    @property
-    def num_latents(self) -> int:
-        """N of equation 3, the number of codes of one image."""
-        return math.prod(self.grid)
-
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
         """Initialise the networks at random, and the quantizer from the batch's z_e."""
         encoder_key, decoder_key, codebook_key, kmeans_key = jax.random.split(key, 4)
@@ -165,12 +160,6 @@ class VQVAE(TrainedWithQuantizer, ImageAutoencoder):
         require_range("codes", codes, 0, self.num_codes)
         z_q = self.quantizer.lookup(params.quantizer, jnp.asarray(codes))
         return self._decode(params.decoder, z_q)
-
-    def reconstruct(
-        self, params: Params, images: UInt8[AnyArray, "B H W C"]
-    ) -> UInt8[Array, "B H W C"]:
-        """Return `decode(encode(images))`."""
-        return self.decode(params, self.encode(params, images))
 
     def codebooks(self, params: Params) -> Float[Array, "C K D"] | None:
         """Return the vector of each code; None where the quantizer has no table."""

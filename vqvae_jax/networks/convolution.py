@@ -19,7 +19,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from vqvae_jax.quantizers.platforms import for_platform
+from vqvae_jax.quantizers.primitives import for_platform
 from vqvae_jax.runtime.errors import require
 
 Pads = tuple[tuple[int, int], tuple[int, int]]

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from vqvae_jax.data import code_usage
 from vqvae_jax.data import codes as codes_lib
 from vqvae_jax.data.source import Batch, Source
 from vqvae_jax.experiment import Experiment
@@ -131,8 +130,8 @@ def train_on_codes(context: Context, *, stage: str, second: SecondStage) -> None
             f"VQ-VAE ({kept}, now {metadata['fingerprint']}): remove it and "
             f"{path} to train a {experiment.second_stage} for this one",
         )
-    collapse = code_usage.collapse(
-        code_usage.count_codes(codes, num_codes=metadata["num_codes"])
+    collapse = codes_lib.collapse(
+        codes_lib.count_codes(codes, num_codes=metadata["num_codes"])
     )
     if collapse:
         warnings.warn(collapse, stacklevel=2)

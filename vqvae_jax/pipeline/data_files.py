@@ -77,22 +77,12 @@ def keep(workdir: Workdir, facts: Facts | None) -> None:
 def _facts_of_split(path: Path, suffixes: Sequence[str], *, in_folders: bool) -> Facts:
     digest, count = hashlib.sha256(), 0
     for parent in folder.subfolders(path) if in_folders else [path]:
-        for name, size in _files(parent, tuple(suffixes)):
+        for file in folder.files_in(parent, tuple(suffixes)):
+            name, size = os.path.basename(file), os.stat(file).st_size
             relative = os.path.join(parent.name, name) if in_folders else name
             digest.update(os.fsencode(relative) + f"\0{size}\0".encode())
             count += 1
     return {"files": count, "hash": digest.hexdigest()[:16]}
-
-
-def _files(path: Path, suffixes: tuple[str, ...]) -> list[tuple[str, int]]:
-    with os.scandir(path) as entries:
-        return sorted(
-            (entry.name, entry.stat().st_size)
-            for entry in entries
-            if entry.name.lower().endswith(suffixes)
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        )
 
 
 def _difference(before: Facts, now: Facts) -> str:

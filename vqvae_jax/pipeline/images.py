@@ -1,13 +1,20 @@
-"""The stages of models of images."""
+"""The stages of models of images, and the prior as a second stage."""
 
 import functools
 
 import jax
 
+from vqvae_jax import metrics as metrics_lib
 from vqvae_jax import registry
+from vqvae_jax.data.source import Source
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.pipeline.codes import encode_images, second_training_stages
-from vqvae_jax.pipeline.evaluate import evaluate_coded_images, evaluate_images
+from vqvae_jax.pipeline.evaluate import (
+    SecondResults,
+    evaluate_coded_images,
+    evaluate_images,
+    evaluate_prior_bits,
+)
 from vqvae_jax.pipeline.run import (
     Context,
     SecondStage,
@@ -20,7 +27,9 @@ from vqvae_jax.pipeline.run import (
 from vqvae_jax.pipeline.samples import draw_samples
 from vqvae_jax.report.build import build_page, samples_section
 from vqvae_jax.report.page import Section
-from vqvae_jax.workdir import Workdir
+from vqvae_jax.runtime import distributed
+from vqvae_jax.training import sharding
+from vqvae_jax.workdir import SPLITS, Workdir
 
 
 def image_stages(experiment: Experiment) -> dict[str, Stage]:
@@ -56,29 +65,65 @@ def coded_image_stages(experiment: Experiment) -> dict[str, Stage]:
 def sample_images(context: Context) -> None:
     """Draw images from a model without second stage, and write them."""
     model, params = context.workdir.restore()
-    if model.traits.draws_logits:
-        options = context.experiment.samples.draw_options_without_labels
+    draws_logits = model.traits.draws_logits
+    shaping = context.experiment.samples.draw_options_without_labels
+    # Models that draw pixel by pixel compile their own loop, and report its rows.
+    sample = model.sample
+    if not draws_logits:
+        sample = jax.jit(sample, static_argnames="num_samples")
 
-        def draw(key, labels, progress):
-            images = model.sample(
-                params,
-                key,
-                num_samples=len(labels),
-                progress=progress,
-                **options,
-            )
-            return {"images": jax.device_get(images)}
+    def draw(key, labels, progress):
+        options = {"progress": progress, **shaping} if draws_logits else {}
+        images = sample(params, key, num_samples=len(labels), **options)
+        return {"images": jax.device_get(images)}
 
-        draw_samples(context, draw, classes=0, rows=model.image_shape[0])
-        return
+    rows = model.image_shape[0] if draws_logits else 1
+    draw_samples(context, draw, classes=0, rows=rows)
 
-    sample = jax.jit(model.sample, static_argnames="num_samples")
 
-    def draw_at_once(key, labels, progress):
-        images = jax.device_get(sample(params, key, num_samples=len(labels)))
-        return {"images": images}
+def sample_prior(context: Context) -> None:
+    """Draw class-conditional codes from the prior, decode them, and write both."""
+    workdir, config = context.workdir, context.experiment.samples
+    model, params = workdir.restore()
+    prior, prior_params = workdir.restore("prior")
+    workdir.require_same_codebook(model, params)
+    mesh = sharding.data_mesh()
+    splits_evenly = config.batch_size % mesh.size == 0
+    params, prior_params = sharding.put_replicated((params, prior_params), mesh)
+    decode = jax.jit(model.decode)
 
-    draw_samples(context, draw_at_once, classes=0, rows=1)
+    def draw(key, labels, progress):
+        if splits_evenly:
+            rows = {"label": distributed.own_rows(labels)}
+            labels = sharding.put_batch(rows, mesh)["label"]
+        codes = prior.sample(
+            prior_params,
+            key,
+            labels=labels if prior.num_classes else None,
+            num_samples=config.batch_size,
+            progress=progress,
+            **config.draw_options,
+        )
+        return distributed.whole({"images": decode(params, codes), "codes": codes})
+
+    draw_samples(context, draw, classes=prior.num_classes, rows=prior.grid[0])
+
+
+def evaluate_prior(context: Context) -> SecondResults:
+    """Evaluate the prior on the codes of every split."""
+    workdir, experiment, _ = context
+    prior, params = workdir.restore("prior")
+    params = sharding.put_replicated(params, sharding.data_mesh())
+    sources: dict[str, Source] = {split: workdir.codes(split) for split in SPLITS}
+    results, test_sums = evaluate_prior_bits(
+        prior, params, sources, workdir, experiment
+    )
+    return SecondResults(results, metrics_lib.each(test_sums)["bits"])
+
+
+def prior_sections(context: Context) -> list[Section]:
+    """Return the report's section of samples."""
+    return [samples_section(context.workdir, "Codes drawn from the prior, decoded.")]
 
 
 def _sections(context: Context) -> list[Section]:
@@ -87,3 +132,8 @@ def _sections(context: Context) -> list[Section]:
 
 def _build_page(context: Context, *, sections) -> str:
     return build_page(*context, sections=sections(context))
+
+
+PRIOR = SecondStage(
+    sample=sample_prior, evaluate=evaluate_prior, sections=prior_sections
+)

@@ -9,11 +9,9 @@ atomically. Finished stages are skipped.
 """
 
 import functools
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import rich
 from rich.markup import escape
 
@@ -210,9 +208,7 @@ def _write_results(context: Context, *, evaluate) -> None:
     workdir = context.workdir
     results, bits = evaluate(context)
     if bits:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **bits)
-        workdir.write_bytes(workdir.test_bits, buffer.getvalue())
+        workdir.write_arrays(workdir.test_bits, **bits)
     # Written last, because the results mark the stage as finished.
     workdir.write_json(workdir.results, results)
 

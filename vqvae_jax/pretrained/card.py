@@ -1,17 +1,50 @@
-"""The card of a model: a README.md with the header that the Hub reads."""
+"""Descriptions of a trained model for people: a summary, and its card.
+
+The card is a README.md with the header that the Hub reads.
+"""
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from vqvae_jax import registry
 from vqvae_jax.pretrained.metadata import Metadata
-from vqvae_jax.pretrained.summary import summary
 
+# Names shown in one line.
+_SHOWN = 10
 _PAPER = "https://arxiv.org/abs/1711.00937"
 _PRIOR_EXAMPLE = """
 prior, prior_params = vqvae_jax.restore("hf://USER/NAME", "prior")
 drawn = prior.sample(prior_params, key, {arguments})  # codes
 """
+
+
+def summary(metadata: Metadata) -> dict[str, str]:
+    """Return the kind, sizes, parameters, codes and bits of a model, line by line."""
+    model = metadata.model
+    lines = {"kind": f"{metadata.kind} ({type(model).__name__})"}
+    if hasattr(model, "image_shape"):
+        lines["images"] = _sides(model.image_shape)
+    if hasattr(model, "summary"):
+        lines |= model.summary(metadata.sample_rate)
+    elif hasattr(model, "quantizer"):
+        lines |= _image_codes(model, metadata.results)
+    if getattr(model, "speaker_names", ()):
+        lines["speakers"] = _listed(model.speaker_names)
+    lines["parameters"] = _parameters(metadata, metadata.kind)
+    lines["second stage"] = _second_stage(metadata)
+    for stage, second in metadata.models.items():
+        lines[f"{stage}: parameters"] = _parameters(metadata, stage)
+        if getattr(second, "class_names", ()):
+            lines[f"{stage}: classes"] = _listed(second.class_names)
+    if "prior_bits_per_code" in metadata.results:
+        bits = metadata.results["prior_bits_per_code"]
+        lines["prior: bits per code, test split"] = f"{bits:.3g}"
+    return lines
 
 
 def of(metadata: Metadata, folder: Path) -> str:
@@ -72,3 +105,55 @@ def _use(metadata: Metadata) -> str:
 def _table(head: tuple[str, str], rows: dict[str, str]) -> str:
     lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
     return "\n".join([*lines, *(f"| {key} | {value} |" for key, value in rows.items())])
+
+
+def _image_codes(model: Any, results: Mapping[str, float]) -> dict[str, str]:
+    pixels = 8 * model.num_dims
+    bits = model.num_latents * math.log2(model.num_codes)
+    lines = {
+        "codes of an image": f"{_sides(model.grid)} of K = {model.num_codes}",
+        "likelihood": model.likelihood,
+        "bits of an image": f"{pixels:,}",
+        "bits of its codes": f"{bits:,.0f}, {pixels / bits:.3g} times fewer",
+    }
+    if results.get("code_bits_learned_prior", 0) > 0:
+        learned = results["code_bits_learned_prior"]
+        lines["... with the learned prior"] = (
+            f"{learned:,.0f}, {pixels / learned:.3g} times fewer"
+        )
+    return lines
+
+
+def _second_stage(metadata: Metadata) -> str:
+    if metadata.second_stage is None:
+        return "none"
+    name = metadata.second_stage
+    return name if metadata.models else f"{name}, not trained yet"
+
+
+def _parameters(metadata: Metadata, stage: str) -> str:
+    """Return the number of parameters, and those of each part."""
+    tree = metadata.abstract_params(stage)
+    if not hasattr(tree, "_asdict"):
+        return f"{_size(tree):,}"
+    model = metadata.model if stage == metadata.kind else metadata.models[stage]
+    parts = {name: part for name, part in tree._asdict().items() if part is not None}
+    if "quantizer" in parts:
+        # Usage counts and EMA sums are not parameters.
+        inference_state = model.quantizer.inference_state
+        parts["quantizer"] = jax.eval_shape(inference_state, parts["quantizer"])
+    whole = f"{sum(map(_size, parts.values())):,}"
+    return f"{whole} ({', '.join(f'{k} {_size(v):,}' for k, v in parts.items())})"
+
+
+def _size(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", ... ({len(names)})" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

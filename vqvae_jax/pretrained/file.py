@@ -18,10 +18,14 @@ import safetensors
 import safetensors.numpy
 
 from vqvae_jax.pretrained.metadata import Metadata, from_json, to_json
-from vqvae_jax.runtime.checksums import sha256_of_arrays
-from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.checksums import (
+    named_leaves,
+    require_same_shapes,
+    sha256_of_arrays,
+    shapes_of,
+)
+from vqvae_jax.runtime.errors import UserError, one_line, require
 from vqvae_jax.runtime.safe_io import write_bytes
-from vqvae_jax.runtime.tree_utils import require_same_shapes, shapes_of
 
 _FORMAT, _VERSION = "vqvae_jax", "2"
 _DTYPES = {"float32": "F32", "int32": "I32"}
@@ -38,7 +42,10 @@ def write(path: Path, metadata: Metadata, params: Mapping[str, Any]) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    arrays = {stage: _named(tree) for stage, tree in params.items()}
+    arrays = {
+        stage: {name: np.ascontiguousarray(x) for name, x in named_leaves(tree).items()}
+        for stage, tree in params.items()
+    }
     hashes = {stage: sha256_of_arrays(x) for stage, x in arrays.items()}
     header = {
         "format": _FORMAT,
@@ -98,7 +105,7 @@ class File:
             slices = {name.removeprefix(prefix): file.get_slice(name) for name in names}
             shapes = {name: tuple(x.get_shape()) for name, x in slices.items()}
             require_same_shapes(shapes, shapes_of(expected), where=stage)
-            for name, leaf in _named_leaves(expected).items():
+            for name, leaf in named_leaves(expected).items():
                 found, wanted = slices[name].get_dtype(), _DTYPES[str(leaf.dtype)]
                 require(
                     found == wanted,
@@ -109,10 +116,8 @@ class File:
                 sha256_of_arrays(arrays) == self._hashes.get(stage),
                 f"the arrays of the {stage} are damaged; copy the file again",
             )
-        leaves, structure = jax.tree.flatten(expected)
-        del leaves
-        ordered = [jnp.asarray(arrays[name]) for name in _named_leaves(expected)]
-        return jax.tree.unflatten(structure, ordered)
+        ordered = [jnp.asarray(arrays[name]) for name in named_leaves(expected)]
+        return jax.tree.unflatten(jax.tree.structure(expected), ordered)
 
     @contextlib.contextmanager
     def _read(self):
@@ -121,29 +126,9 @@ class File:
             with safetensors.safe_open(self._path, framework="numpy") as file:
                 yield file
         except (UserError, OSError, KeyError, ValueError, TypeError) as error:
-            raise UserError(f"{self._path}: {_one_line(error)}") from error
+            raise UserError(f"{self._path}: {one_line(error)}") from error
         except safetensors.SafetensorError as error:
             raise UserError(
                 f"{self._path} is not a safetensors file, damaged or truncated "
-                f"({_one_line(error)}): copy it again"
+                f"({one_line(error)}): copy it again"
             ) from error
-
-
-def hash_of(tree: Any) -> str:
-    """Return a hash of the names and values of all arrays of a pytree."""
-    return sha256_of_arrays(_named(tree))
-
-
-def _named(tree: Any) -> dict[str, np.ndarray]:
-    return {
-        name: np.ascontiguousarray(leaf) for name, leaf in _named_leaves(tree).items()
-    }
-
-
-def _named_leaves(tree: Any) -> dict[str, Any]:
-    """Return leaves in tree order, under the names that `shapes_of` gives them."""
-    return dict(zip(shapes_of(tree), jax.tree.leaves(tree), strict=True))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

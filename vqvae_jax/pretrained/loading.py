@@ -1,17 +1,22 @@
-"""Trained models from a workdir, a file, a folder with one, or the Hub."""
+"""Trained models: from a workdir, a file, a folder or the Hub, and to a folder."""
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from vqvae_jax import registry
-from vqvae_jax.pretrained import hub
-from vqvae_jax.pretrained.file import File
-from vqvae_jax.pretrained.metadata import Metadata
-from vqvae_jax.runtime.errors import require
+from vqvae_jax.models.base import fingerprint
+from vqvae_jax.pretrained import card
+from vqvae_jax.pretrained.file import File, write
+from vqvae_jax.pretrained.metadata import Metadata, metadata_of
+from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.extras import imported
+from vqvae_jax.runtime.safe_io import write_bytes
 
 FILE = "model.safetensors"
+HUB = "hf://"
 
 
 @runtime_checkable
@@ -69,8 +74,8 @@ def find(source: str | os.PathLike) -> TrainedModel:
     Raises:
       UserError: there is no trained model.
     """
-    if str(source).startswith(hub.PREFIX):
-        return File(hub.download(str(source), FILE))
+    if str(source).startswith(HUB):
+        return File(download(str(source), FILE))
     path = Path(source)
     require(
         path.exists(),
@@ -81,6 +86,31 @@ def find(source: str | os.PathLike) -> TrainedModel:
     if (path / FILE).is_file() and not (path / "config.json").exists():
         return File(path / FILE)
     return Run(path)
+
+
+def download(name: str, filename: str) -> Path:
+    """Return the local path of a file of a Hub repository; download it if necessary.
+
+    Raises:
+      UserError: the name is invalid, huggingface_hub is not installed, or the file
+        cannot be downloaded.
+    """
+    found = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name[len(HUB) :])
+    require(
+        found is not None,
+        f"{name} is not a name on the Hub: expected {HUB}user/name",
+    )
+    repository, revision = found.groups()
+    hub = imported("huggingface_hub", purpose=f"to read {name}", extra="hub")
+    try:
+        path = hub.hf_hub_download(repository, filename, revision=revision)
+    # Its errors come from several HTTP libraries, depending on its version.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{filename} of {name} cannot be downloaded: {reason}"
+        ) from error
+    return Path(path)
 
 
 def restore(source: str | os.PathLike, stage: str | None = None) -> tuple[Any, Any]:
@@ -114,5 +144,50 @@ def restore(source: str | os.PathLike, stage: str | None = None) -> tuple[Any, A
         stage in metadata.models,
         f"there is no {stage} in {source} yet: train it first",
     )
-    params = found.params(stage)
-    return metadata.models[stage], params
+    return metadata.models[stage], found.params(stage)
+
+
+def save_pretrained(
+    source: str | os.PathLike | tuple[Any, ...],
+    folder: str | os.PathLike,
+    *,
+    sample_rate: int | None = None,
+) -> Path:
+    """Write a trained model to `folder`, from which `restore` loads it.
+
+    `model.safetensors` holds the arrays of the best checkpoints, those of the second
+    stage too, with options, class names, config and results. `README.md` is its card.
+    Existing files are replaced.
+
+    Args:
+      source: a source of `restore`; or (model, params), or (model, params, prior,
+        prior_params), from your own training loop.
+      folder: created if missing.
+      sample_rate: Hz, for models of speech whose source does not record it.
+
+    Returns the path of the file.
+
+    Raises:
+      UserError: there is no trained model, its prior was trained on the codes of
+        another one, or the folder cannot be written to.
+    """
+    if isinstance(source, tuple):
+        metadata, params = metadata_of(*source)
+    else:
+        found = find(source)
+        metadata = found.metadata
+        stages = (metadata.kind, *metadata.models)
+        params = {stage: found.params(stage) for stage in stages}
+    if metadata.models:
+        digest = fingerprint(metadata.model, params[metadata.kind])
+        require(
+            metadata.codes_of == digest,
+            f"the {metadata.second_stage} of {source} was trained on the codes of "
+            f"another model ({metadata.codes_of}, not {digest}): train it again first",
+        )
+    if sample_rate is not None:
+        metadata = metadata._replace(sample_rate=sample_rate)
+    path = Path(folder) / FILE
+    write(path, metadata, params)
+    write_bytes(path.with_name("README.md"), card.of(metadata, path.parent).encode())
+    return path

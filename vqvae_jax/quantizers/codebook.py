@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from vqvae_jax.quantizers.segment_sum import sum_by_code
-from vqvae_jax.quantizers.varying import vary_like
+from vqvae_jax.quantizers.primitives import sum_by_code, vary_like
 
 
 class Codebook(NamedTuple):

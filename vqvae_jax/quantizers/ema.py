@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vqvae_jax.quantizers.base import AxisName
 from vqvae_jax.quantizers.codebook import Codebook, require_mask, split_groups
-from vqvae_jax.quantizers.segment_sum import sum_by_code
+from vqvae_jax.quantizers.primitives import sum_by_code
 
 # A smaller EMA count means thousands of updates without use; m / N would divide two
 # numbers that are about to underflow.

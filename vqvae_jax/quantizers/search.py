@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from vqvae_jax.quantizers.platforms import for_platform
+from vqvae_jax.quantizers.primitives import for_platform
 
 
 class _Tile(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vqvae_jax.data.code_usage import count_codes
+from vqvae_jax.data.codes import count_codes
 from vqvae_jax.report import figures
 from vqvae_jax.report.page import Picture, Section
 from vqvae_jax.workdir import Workdir

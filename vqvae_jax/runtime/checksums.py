@@ -1,7 +1,8 @@
-"""Hashes: CRC-32 records that detect damaged arrays, and SHA-256 fingerprints.
+"""Shapes, CRC-32 records and SHA-256 fingerprints of pytrees of arrays.
 
-A record is JSON: the shape and the CRC-32 of every array, and the CRC-32 of all that.
-Any error within 32 successive bits, including a flipped byte, changes a CRC-32.
+A record, which detects damage, is JSON: the shape and the CRC-32 of every array, and
+the CRC-32 of all that. Any error within 32 successive bits, including a flipped byte,
+changes a CRC-32.
 """
 
 import hashlib
@@ -13,9 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from vqvae_jax.runtime.tree_utils import Shapes, shapes_of
+from vqvae_jax.runtime.errors import UserError
 
 Record = Mapping[str, Any]
+Shapes = dict[str, tuple[int, ...]]
 
 # Hex digits of a shortened SHA-256, 64 bits: enough to tell files and models apart.
 _SHORT_DIGITS = 16
@@ -25,6 +27,51 @@ class DamagedError(ValueError):
     """The data that was read differs from the data that was written."""
 
 
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Return leaves, in tree order, by their path, such as "encoder/params/kernel"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in leaves
+    }
+
+
+def shapes_of(tree: Any) -> Shapes:
+    """Return the shape of every leaf by its path."""
+    return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}
+
+
+def require_same_shapes(stored: Shapes, expected: Shapes, *, where: str) -> None:
+    """Raise UserError unless the stored shapes are those the model expects.
+
+    Raises:
+      UserError: a shape differs, or an array is missing or unexpected; the message
+        names the first and counts the rest.
+    """
+    shared = stored.keys() & expected.keys()
+    differing = [
+        f"{name} has shape {stored[name]} in the checkpoint, expected {expected[name]}"
+        for name in sorted(shared)
+        if stored[name] != expected[name]
+    ]
+    missing = [
+        f"{name} of shape {expected[name]} is missing in the checkpoint"
+        for name in sorted(expected.keys() - shared)
+    ]
+    surplus = [
+        f"{name} of shape {stored[name]} in the checkpoint is not expected"
+        for name in sorted(stored.keys() - shared)
+    ]
+    problems = differing + missing + surplus
+    if not problems:
+        return
+    more = f", and {len(problems) - 1} more differ" if len(problems) > 1 else ""
+    raise UserError(
+        f"{where}: {problems[0]}{more}: the model's sizes differ from those it was "
+        "trained with"
+    )
+
+
 def sha256_of_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     """Return the SHA-256 of names and bytes of arrays, sorted by name, in hex."""
     digest = hashlib.sha256()
@@ -32,6 +79,12 @@ def sha256_of_arrays(arrays: Mapping[str, np.ndarray]) -> str:
         digest.update(name.encode())
         digest.update(arrays[name].tobytes())
     return digest.hexdigest()
+
+
+def sha256_of_tree(tree: Any) -> str:
+    """Return 16 hex digits of the SHA-256 of paths and bytes of a pytree's arrays."""
+    arrays = {name: np.ascontiguousarray(x) for name, x in named_leaves(tree).items()}
+    return sha256_of_arrays(arrays)[:_SHORT_DIGITS]
 
 
 def sha256_of_leaves(*leaves: Any) -> str:
@@ -67,10 +120,8 @@ def checksum(values: Any) -> int:
 def record_of(tree: Any) -> Record:
     """Return the record of a pytree of arrays; this process must hold them whole."""
     arrays = {
-        name: [list(shape), _crc_of_array(leaf)]
-        for (name, shape), leaf in zip(
-            shapes_of(tree).items(), jax.tree.leaves(tree), strict=True
-        )
+        name: [list(leaf.shape), _crc_of_array(leaf)]
+        for name, leaf in named_leaves(tree).items()
     }
     return {"arrays": arrays, "checksum": checksum(arrays)}
 
@@ -94,7 +145,7 @@ def require_intact(tree: Any, record: Record) -> None:
     Raises:
       DamagedError: a checksum differs; the message names the first array.
     """
-    for name, leaf in zip(shapes_of(tree), jax.tree.leaves(tree), strict=True):
+    for name, leaf in named_leaves(tree).items():
         if _crc_of_array(leaf) != record["arrays"][name][1]:
             raise DamagedError(f"{name} differs from what was written")
 

@@ -22,7 +22,7 @@ import rich
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.errors import UserError, one_line, require
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ def start(
         "with a different --process_id and all with the --coordinator of process 0",
     )
     if failures:
-        reason = " ".join(str(failures[0]).split())[:300]
+        reason = one_line(failures[0], limit=300)
         raise UserError(
             f"cannot start {several} ({reason}): set --coordinator, --num_processes "
             "and --process_id unless the cluster provides them"

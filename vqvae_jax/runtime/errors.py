@@ -26,9 +26,14 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+def one_line(error: Exception | str, *, limit: int | None = None) -> str:
+    """Return the message of an error in one line, cut to `limit`; its type if empty."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__
+
+
 def report(error: Exception | str) -> None:
     """Print an error to stderr in one line."""
     text = str(error).strip()
     if "Traceback" in text:  # ml_collections includes the one of a failed config file.
         text = re.sub(r"^\w+: ", "", text.splitlines()[-1])
-    print("error:", " ".join(text.split()), file=sys.stderr, flush=True)
+    print("error:", one_line(text), file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ checked before use, and the memory allocated is bounded by the size on disk.
 """
 
 import contextlib
+import io
 import json
 import math
 import zipfile
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.errors import UserError, one_line, require
 
 # A config takes hundreds of bytes, the metadata of codes with 10 000 class names less
 # than a million.
@@ -89,7 +90,7 @@ def read_arrays(path: Path, schema: Schema) -> dict[str, np.ndarray]:
     except UserError:
         raise
     except Exception as error:  # A dozen types, depending on the damage.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, limit=200)
         raise UserError(f"{path} is damaged: {reason}; remove it") from error
     sizes: dict[str, int] = {}
     for name, expected in schema.items():
@@ -129,6 +130,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def npz(**arrays: Any) -> bytes:
+    """Return an npz file of arrays."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def _is_within_depth(value: Any, levels: int) -> bool:

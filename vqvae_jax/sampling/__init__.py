@@ -9,9 +9,7 @@ from vqvae_jax.sampling.categorical import (
     require_drawable,
     truncated,
 )
-from vqvae_jax.sampling.naive import ancestral
-from vqvae_jax.sampling.raster import cached
-from vqvae_jax.sampling.stepwise import stepwise
+from vqvae_jax.sampling.raster import ancestral, cached, stepwise
 
 __all__ = [
     "FREE",

@@ -19,8 +19,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vqvae_jax.runtime import checksums
+from vqvae_jax.runtime.checksums import require_same_shapes, shapes_of
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.runtime.tree_utils import require_same_shapes, shapes_of
 from vqvae_jax.training.step import TrainState
 
 _CENTURY = 100 * 365 * 86_400  # Seconds.
@@ -224,10 +224,9 @@ class Manager(ocp.CheckpointManager):
             found = super().metrics(step)
         except ValueError:
             return None
-        if found is None or "checksum" not in found:
-            return found  # Earlier versions stored no checksum.
-        is_intact = found == _metrics(found.get("validation_loss"))
-        return found if is_intact else None
+        if isinstance(found, dict) and found == _metrics(found.get("validation_loss")):
+            return found
+        return None
 
     def best_first(self) -> list[int]:
         """Return the steps by validation loss; of equal losses the newest is first."""
@@ -278,24 +277,18 @@ class Manager(ocp.CheckpointManager):
     def _read(self, step: int, **abstract: Any) -> dict[str, Any]:
         metadata = self.item_metadata(step)
         notes = {name: metadata[name].custom_metadata for name in abstract}
+        where = str(self.directory / str(step))
         for name, note in notes.items():
-            # Earlier versions stored no record; use the shapes that Orbax stores.
-            stored = (
-                shapes_of(metadata[name].tree)
-                if note is None
-                else checksums.shapes_in(note["record"])
-            )
-            where = str(self.directory / str(step))
+            stored = checksums.shapes_in(note["record"])
             require_same_shapes(stored, shapes_of(abstract[name]), where=where)
         items = {name: _restore_args(tree) for name, tree in abstract.items()}
         if "training" in abstract:
             items["data"] = ocp.args.JsonRestore()
         found = self.restore(step, args=ocp.args.Composite(**items))
         for name, note in notes.items():
-            if note is not None:
-                checksums.require_intact(found[name], note["record"])
-                if "data_checksum" in note:
-                    checksums.require_same(found["data"], note["data_checksum"])
+            checksums.require_intact(found[name], note["record"])
+        if "training" in notes:
+            checksums.require_same(found["data"], notes["training"]["data_checksum"])
         return {name: found[name] for name in items}
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vqvae_jax.runtime import distributed
 from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.runtime.safe_io import write_bytes
 from vqvae_jax.training.config import TrainingConfig
 
 _MARK = "finished.json"
@@ -38,16 +39,11 @@ def write_mark(directory: Path, *, last_step: int, best_step: int | None) -> Non
     """
     if not distributed.is_first():
         return
-    path = Path(directory) / _MARK
-    steps = {"last_step": last_step, "best_step": best_step}
-    temporary = path.with_name(f".{_MARK}.tmp")
+    steps = json.dumps({"last_step": last_step, "best_step": best_step}) + "\n"
     try:
-        temporary.write_text(json.dumps(steps) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; rerun the same command to write it"
-        ) from error
+        write_bytes(Path(directory) / _MARK, steps.encode())
+    except UserError as error:
+        raise UserError(f"{error}; rerun the same command to write it") from error
 
 
 def remove_mark(directory: Path) -> None:

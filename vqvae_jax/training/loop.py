@@ -1,4 +1,4 @@
-"""The training loop, the same for every model."""
+"""The training loop and exact evaluation, the same for every model."""
 
 import collections
 import contextlib
@@ -18,10 +18,12 @@ from vqvae_jax.runtime.errors import DivergedError, UserError
 from vqvae_jax.training import early_stopping, sharding
 from vqvae_jax.training.checkpoints import Checkpoints, on_devices
 from vqvae_jax.training.config import TrainingConfig, make_optimizer
-from vqvae_jax.training.evaluate import HostBatch, make_evaluation
 from vqvae_jax.training.logging import MetricsLog, Progress
 from vqvae_jax.training.profile import profiled, steps_to_profile
 from vqvae_jax.training.step import Model, TrainState, init_state, make_train_step
+
+HostBatch = dict[str, np.ndarray]
+Evaluation = Callable[[Any, Iterable[HostBatch]], metrics_lib.Metrics]
 
 
 @runtime_checkable
@@ -152,6 +154,21 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
                     f"{run.stage} is saved at step {step} of {config.steps}"
                 ) from error
         _finish(config, run, checkpoints)
+
+
+def make_evaluation(model: Model, mesh: jax.sharding.Mesh) -> Evaluation:
+    """Return the function (params, batches) -> metrics summed over all batches.
+
+    Every example has the same weight and masked examples have none, whatever the size
+    of the last batch.
+    """
+    evaluate = jax.jit(model.evaluate, out_shardings=sharding.replicated(mesh))
+
+    def evaluation(params: Any, batches: Iterable[HostBatch]) -> metrics_lib.Metrics:
+        on_devices = (sharding.put_batch(batch, mesh) for batch in batches)
+        return metrics_lib.total(evaluate(params, batch) for batch in on_devices)
+
+    return evaluation
 
 
 def _init_or_restore(

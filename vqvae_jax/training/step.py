@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vqvae_jax import metrics as metrics_lib
-from vqvae_jax.quantizers.varying import vary_like
+from vqvae_jax.quantizers.primitives import vary_like
 
 Batch = Mapping[str, Any]
 Loss = Callable[[Any, PRNGKeyArray, Batch], tuple[Float[Array, ""], tuple]]

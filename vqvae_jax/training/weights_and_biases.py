@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vqvae_jax.runtime import distributed
-from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.errors import UserError, one_line, require
 
 
 def require_available() -> None:
@@ -60,7 +60,7 @@ class WandbRun:
             )
         except wandb.Error as error:
             raise UserError(
-                f"wandb cannot open a run ({' '.join(str(error).split())}): try wandb "
+                f"wandb cannot open a run ({one_line(error)}): try wandb "
                 "login or WANDB_MODE=offline, or unset WANDB_PROJECT"
             ) from error
 

@@ -6,6 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from tiny_models import random_params
 
 from vqvae_jax.contrib.codec.grids import Codec, container
 from vqvae_jax.models.prior import Prior
@@ -20,12 +21,7 @@ def make_codec(seed=0, **options) -> Codec:
     """Return a codec with a random, non-uniform prior."""
     network = PixelCNN(layers=1, channels=8, kernel_size=3)
     prior = Prior(**SIZES, network=network, **options)
-    shapes = jax.eval_shape(prior.init, jax.random.key(0), prior.init_batch())
-    rng = np.random.default_rng(seed)
-    params = jax.tree.map(
-        lambda leaf: jax.numpy.asarray(0.3 * rng.normal(size=leaf.shape), "float32"),
-        shapes,
-    )
+    params = random_params(prior, scale=0.3, seed=seed)
     return Codec(**SIZES, fingerprint="a", prior=prior, prior_params=params)
 
 

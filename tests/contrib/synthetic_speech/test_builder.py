@@ -23,8 +23,7 @@ SIZES = {"train": 9, "validation": 3, "test": 6}
 
 
 def prepared(data_dir, **changes):
-    from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
-    from vqvae_jax.tasks.speech.dataset import open_speech
+    from vqvae_jax.tasks.speech.dataset import SpeechDataConfig, open_speech
 
     options = {"source": "tfds", "name": "speech/tiny", "crop_samples": 4_000}
     return open_speech(SpeechDataConfig(**options | changes, data_dir=str(data_dir)))

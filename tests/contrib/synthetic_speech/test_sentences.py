@@ -1,6 +1,6 @@
 import re
 
-from vqvae_jax.contrib.synthetic_speech.sentences import sentences
+from vqvae_jax.contrib.synthetic_speech.builder import sentences
 
 
 def test_sentences_are_distinct_and_shorter_lists_are_prefixes():

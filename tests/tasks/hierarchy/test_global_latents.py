@@ -1,4 +1,4 @@
-"""p(codes | latents): its probabilities, and draws that follow them."""
+"""Codes to latents and back: networks, probabilities, and draws that follow them."""
 
 import itertools
 
@@ -12,8 +12,8 @@ from vqvae_jax.models.prior import Prior
 from vqvae_jax.networks.pixelcnn import PixelCNN
 from vqvae_jax.quantizers import VQ
 from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.tasks.hierarchy.global_latents import GlobalDecoder, GlobalEncoder
 from vqvae_jax.tasks.hierarchy.model import Hierarchy
-from vqvae_jax.tasks.hierarchy.networks import GlobalDecoder, GlobalEncoder
 
 SMALL = {"channels": 8, "num_downsamples": 0, "residual_blocks": 0}
 NETWORKS = {
@@ -100,3 +100,41 @@ def test_arrays_of_other_models_raise(trained):
         model.log_prob(params, every, np.zeros((9, 3), int))
     with pytest.raises(UserError, match=r"global codes must be in 0 ... 3"):
         model.decode(params, jax.random.key(0), np.array([[0, 4]]))
+
+
+SIZES = {
+    "channels": 4,
+    "num_downsamples": 2,
+    "residual_blocks": 0,
+    "residual_channels": 3,
+}
+
+
+def applied(network, x):
+    """Return the outputs of an initialised network."""
+    initialise_and_apply = jax.jit(lambda key, x: network.init_with_output(key, x)[0])
+    return np.asarray(initialise_and_apply(jax.random.key(0), x))
+
+
+def test_every_code_of_every_cell_reaches_the_latents():
+    """Change one code at a time; the two codes of a cell have different tables."""
+    network = GlobalEncoder(out_features=6, num_codes=2, codes_per_cell=2, **SIZES)
+    one_changed = jnp.eye(3 * 5 * 2, dtype=int).reshape(-1, 3, 5, 2)
+    none = jnp.zeros((1, 3, 5, 2), int)
+    z_e = applied(network, jnp.concatenate([none, one_changed]))
+    assert z_e.shape == (31, 6)
+    assert z_e.dtype == jnp.float32
+    distances = np.abs(z_e[:, None] - z_e[None]).max(axis=-1) + np.eye(31)
+    assert distances.min() > 1e-4
+
+
+def test_every_latent_reaches_every_cell_of_the_map():
+    network = GlobalDecoder((5, 7), out_channels=3, **SIZES)
+    z = 3 * jnp.concatenate([jnp.zeros((1, 6)), jnp.eye(6), -jnp.eye(6)])
+    features = applied(network, z)
+    assert features.shape == (13, 5, 7, 3)
+    # A ReLU may be off for one of +z and -z.
+    moved = np.abs(features[1:] - features[:1]).max(axis=-1).reshape(2, 6, 5, 7)
+    assert moved.max(axis=0).min() > 1e-3
+    # The map starts far from zero: the PixelCNN would ignore a map near zero.
+    assert np.std(features[1:]) > 0.2

@@ -12,8 +12,8 @@ from tiny_models import changed
 from vqvae_jax.networks.pixelcnn import PixelCNN
 from vqvae_jax.quantizers import VQ
 from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.tasks.hierarchy.global_latents import GlobalDecoder, GlobalEncoder
 from vqvae_jax.tasks.hierarchy.model import Hierarchy
-from vqvae_jax.tasks.hierarchy.networks import GlobalDecoder, GlobalEncoder
 from vqvae_jax.training.step import init_state, make_train_step
 
 SMALL = {

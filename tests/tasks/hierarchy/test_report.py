@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from page_checks import PLAYGROUNDS, assert_accessible
 
 from vqvae_jax.data.dataset import open_dataset
 from vqvae_jax.report import image_grid
@@ -59,3 +60,12 @@ def test_page_shows_frames_and_their_reconstructions(hierarchy_run):
         assert base64.b64decode(pictures[picture]) == expected
     assert "Learning curves of the second VQ-VAE" in page
     assert "Are the latents used?" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_page_is_self_contained_responsive_and_accessible(
+    hierarchy_run, open_page, barriers, theme
+):
+    report = hierarchy_run / "report.html"
+    assert_accessible(open_page, barriers, report, theme=theme, playgrounds=PLAYGROUNDS)

@@ -1,4 +1,4 @@
-"""The stages of a second VQ-VAE, and their errors."""
+"""The stages of a second VQ-VAE, their errors, and its portable file."""
 
 import functools
 import json
@@ -7,8 +7,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from run_comparison import assert_same_run, run_in_two_processes
 
+import vqvae_jax
 from vqvae_jax import pipeline
+from vqvae_jax.pretrained.loading import find
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.hierarchy.stages import frequencies
 from vqvae_jax.workdir import Workdir
@@ -106,3 +109,32 @@ def test_two_second_stages_raise(hierarchy_config, tiny_config, tmp_path):
 def test_frequencies_of_each_latent():
     found = frequencies(np.array([[0, 2], [0, 1], [1, 2], [0, 2]]), num_codes=3)
     np.testing.assert_array_equal(found, [[0.75, 0.25, 0], [0, 0.25, 0.75]])
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(
+    hierarchy_config, hierarchy_run, run_processes, tmp_path
+):
+    workdir = tmp_path / "run"
+    # The VQ-VAE and its codes are those of another run.
+    for part in ("codes", "checkpoints/vqvae"):
+        shutil.copytree(hierarchy_run / part, workdir / part)
+    lines = (hierarchy_run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (workdir / "metrics.jsonl").write_text(
+        "".join(line for line in lines if json.loads(line)["stage"] == "vqvae")
+    )
+    run_in_two_processes(run_processes, hierarchy_config, workdir)
+    assert_same_run(workdir, hierarchy_run)
+
+
+@pytest.mark.slow
+def test_a_file_has_all_three_models(hierarchy_run, tmp_path):
+    path = vqvae_jax.save_pretrained(hierarchy_run, tmp_path)
+    stages = ("hierarchy", "hierarchy_vae", "hierarchy_without_latents")
+    for stage in stages:
+        model, params = vqvae_jax.restore(path, stage)
+        expected, expected_params = vqvae_jax.restore(hierarchy_run, stage)
+        assert model == expected
+        assert jax.tree.structure(params) == jax.tree.structure(expected_params)
+        jax.tree.map(np.testing.assert_array_equal, params, expected_params)
+    assert tuple(find(path).metadata.models) == stages

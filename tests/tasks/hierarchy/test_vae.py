@@ -10,9 +10,8 @@ import pytest
 from vqvae_jax.networks.pixelcnn import PixelCNN
 from vqvae_jax.quantizers import VQ
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.tasks.hierarchy.model import Hierarchy
-from vqvae_jax.tasks.hierarchy.networks import GlobalDecoder, GlobalEncoder
-from vqvae_jax.tasks.hierarchy.vae import HierarchyVAE
+from vqvae_jax.tasks.hierarchy.global_latents import GlobalDecoder, GlobalEncoder
+from vqvae_jax.tasks.hierarchy.model import Hierarchy, HierarchyVAE
 
 SMALL = {"channels": 8, "num_downsamples": 1, "residual_blocks": 0}
 SHARED = {

@@ -1,7 +1,12 @@
+"""Recordings are read, resampled and written; any file is read or raises an error."""
+
+import io
 import sys
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.speech import audio
@@ -130,3 +135,116 @@ def test_missing_package_raises(monkeypatch):
         audio.resample(np.zeros(99), from_rate=8_000, to_rate=16_000)
     # Without resampling the package is not needed.
     assert len(audio.resample(np.zeros(99), from_rate=8_000, to_rate=8_000)) == 99
+
+
+soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
+pytest.importorskip("soxr", reason="soxr is not installed")
+
+RATE = 8_000
+
+
+def encoded(form: str, subtype: str, channels: int = 1) -> bytes:
+    """A quarter of a second of noise."""
+    noise = np.random.default_rng(0).normal(size=(RATE // 4, channels)) * 0.1
+    stream = io.BytesIO()
+    soundfile.write(stream, noise, RATE, format=form, subtype=subtype)
+    return stream.getvalue()
+
+
+RECORDINGS = [
+    ("wav", encoded("WAV", "PCM_16")),
+    ("wav", encoded("WAV", "FLOAT")),
+    ("wav", encoded("WAV", "ULAW")),
+    ("wav", encoded("WAV", "PCM_24", 2)),
+    ("flac", encoded("FLAC", "PCM_16")),
+    ("flac", encoded("FLAC", "PCM_24")),
+]
+
+
+def outcome(folder, suffix: str, content: bytes) -> str:
+    """Inspect and read a recording; return the error message, or ""."""
+    path = str(folder / f"x.{suffix}")
+    with open(path, "wb") as file:
+        file.write(content)
+    try:
+        length = audio.inspect(path, rate=16_000)
+        samples = audio.read(path, rate=16_000)
+    except UserError as error:
+        message = str(error)
+    else:
+        assert samples.dtype == np.int16
+        assert samples.shape == (length,)
+        return ""
+    assert path in message
+    return message
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder for one recording at a time."""
+    return tmp_path_factory.mktemp("recordings")
+
+
+def test_only_stereo_is_refused(folder):
+    messages = [outcome(folder, *recording) for recording in RECORDINGS]
+    assert "has 2 channels" in messages.pop(3)
+    assert messages == [""] * 5
+
+
+@given(
+    st.sampled_from(range(len(RECORDINGS))),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 255)), max_size=8),
+    st.integers(0, 3_000),
+)
+@example(0, [], 10_000)
+def test_corrupted_and_truncated_files_are_read_or_raise(
+    folder, number, flips, missing
+):
+    suffix, content = RECORDINGS[number]
+    content = bytearray(content)
+    for position, bits in flips:
+        content[position % (60 if position % 2 else len(content))] ^= bits
+    message = outcome(folder, suffix, bytes(content[: max(0, len(content) - missing)]))
+    assert len(message.splitlines()) <= 1
+
+
+@given(st.sampled_from(["wav", "flac"]), st.binary(max_size=200))
+@example("wav", b"")
+@example("wav", b"RIFF\xff\xff\xff\xffWAVEfmt ")
+def test_other_bytes_raise(folder, suffix, content):
+    message = outcome(folder, suffix, content)
+    assert message
+    assert len(message.splitlines()) == 1
+
+
+def test_huge_claimed_length_raises_before_allocating(folder):
+    content = bytearray(RECORDINGS[4][1])
+    # The last 36 bits before the checksum of STREAMINFO are the number of samples.
+    assert content[:4] == b"fLaC"
+    content[8 + 13] |= 0x0F
+    content[8 + 14 : 8 + 18] = b"\xff\xff\xff\xff"
+    message = outcome(folder, "flac", bytes(content))
+    assert "claims 68719476735 samples" in message
+
+
+class TestWav:
+    @pytest.mark.parametrize("rate", [8000, 16_000, 22_050])
+    def test_round_trip_is_lossless(self, rate):
+        """Including extreme values and odd lengths, as mono 16-bit PCM."""
+        rng = np.random.default_rng(0)
+        samples = rng.integers(-(2**15), 2**15, size=1001).astype(np.int16)
+        samples[:2] = -(2**15), 2**15 - 1
+        content = audio.wav(samples, rate=rate)
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            assert (file.format, file.subtype) == ("WAV", "PCM_16")
+            assert (file.samplerate, file.channels) == (rate, 1)
+            np.testing.assert_array_equal(file.read(dtype="int16"), samples)
+
+    def test_empty_clip(self):
+        content = audio.wav(np.zeros(0, np.int16), rate=16_000)
+        assert len(soundfile.read(io.BytesIO(content))[0]) == 0
+
+    def test_missing_package_raises(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "soundfile", None)
+        with pytest.raises(UserError, match="soundfile is needed to write recordings"):
+            audio.wav(np.zeros(8, np.int16), rate=16_000)

@@ -1,13 +1,57 @@
-"""The splits of a data set are completed to three splits of utterances."""
+"""The `data` section, its files, and its splits, completed to three."""
 
 import numpy as np
 import pytest
 
+from vqvae_jax.pipeline import data_files
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.speech import folder, tfds
-from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
-from vqvae_jax.tasks.speech.dataset import open_speech
+from vqvae_jax.tasks.speech.dataset import SpeechDataConfig, open_speech
 from vqvae_jax.tasks.speech.utterances import SpeechSplits, Utterances
+
+GOOD = {"source": "tfds", "name": "speech", "crop_samples": 4_000}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("source", "csv", "must be one of tfds, folder, got 'csv'"),
+        ("name", "", "is empty"),
+        ("crop_samples", 0, "must be >= 1 and <= 16777216, got 0"),
+        ("sample_rate", 3_999, "must be >= 4000 and <= 48000, got 3999"),
+        ("sample_rate", 48_001, "must be >= 4000 and <= 48000, got 48001"),
+        ("validation_fraction", 0.0, "must be > 0 and < 0.5, got 0.0"),
+        ("validation_fraction", 0.5, "must be > 0 and < 0.5, got 0.5"),
+        ("num_workers", -1, "must be >= 0 and <= 1024, got -1"),
+    ],
+)
+def test_invalid_values_raise_with_their_key(key, value, message):
+    assert SpeechDataConfig(**GOOD).sample_rate == 16_000
+    with pytest.raises(UserError, match=f"^{key} {message}") as caught:
+        SpeechDataConfig(**{**GOOD, key: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_requires_data_dir_and_no_name():
+    SpeechDataConfig(source="folder", data_dir="speech", crop_samples=1)
+    with pytest.raises(UserError, match=r"^data_dir is empty"):
+        SpeechDataConfig(source="folder", crop_samples=1)
+
+
+def facts_of(folder):
+    data = SpeechDataConfig(source="folder", data_dir=str(folder), crop_samples=512)
+    return data_files.facts_of(data)
+
+
+def test_recordings_and_their_phones_count(tmp_path):
+    folder = tmp_path / "train" / "ann"
+    folder.mkdir(parents=True)
+    for name in ("0.wav", "0.tsv", "1.flac", "1.txt"):
+        (folder / name).write_text("x")
+    facts = facts_of(tmp_path)
+    assert (facts["class_names"], facts["splits"]["train"]["files"]) == (["ann"], 3)
+    (folder / "0.tsv").write_text("longer")
+    assert facts_of(tmp_path) != facts
 
 
 class Silent:

@@ -4,13 +4,15 @@ import itertools
 import os
 import pathlib
 import pickle
+import random
+import shutil
 
 import numpy as np
 import pytest
+from launch_checks import assert_one_error, launch
 
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
-from vqvae_jax.tasks.speech.dataset import open_speech
+from vqvae_jax.tasks.speech.dataset import SpeechDataConfig, open_speech
 from vqvae_jax.tasks.speech.folder import open_speech_folder
 from vqvae_jax.tasks.speech.utterances import utterance_batches
 
@@ -215,3 +217,20 @@ def test_an4():
         total += batch["mask"].sum()
     # The aligner labels nearly all frames.
     assert 0.95 < labelled * 640 / total < 1.01
+
+
+RECORDINGS = {
+    "empty": b"",
+    "noise": random.Random(0).randbytes(300),
+    "header": b"RIFF\xff\xff\xff\xffWAVEfmt ",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", RECORDINGS.values(), ids=list(RECORDINGS))
+def test_unusable_recordings_are_named(content, speech_dir, tmp_path):
+    data = shutil.copytree(speech_dir, tmp_path / "data")
+    (data / "train" / "bob" / "1.wav").write_bytes(content)
+    config = "experiments/an4.py:small"
+    changes = {"data.data_dir": data, "evaluation.batch_size": 8}
+    assert_one_error(*launch(config, tmp_path / "run", **changes), named="1.wav")

@@ -12,9 +12,8 @@ from vqvae_jax import metrics, quantizers
 from vqvae_jax.options import build
 from vqvae_jax.quantizers import VQ
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.tasks.speech.decoder import companded, values_of
-from vqvae_jax.tasks.speech.encoder import SpeechEncoder
 from vqvae_jax.tasks.speech.model import SpeechVQVAE
+from vqvae_jax.tasks.speech.networks import SpeechEncoder, companded, values_of
 from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet
 
 KEY = jax.random.key(0)

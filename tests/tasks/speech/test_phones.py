@@ -1,8 +1,11 @@
+"""Tables of phones, and phonemes from codes on small sequences counted by hand."""
+
 import numpy as np
 import pytest
 
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.speech import phones
+from vqvae_jax.tasks.speech.phones import Frames, score
 
 GOOD = "0.000\t0.280\tSIL\t<sil>\t0.9\n0.280\t0.370\tG\tgo\t1\n\n0.400\t0.690\tOW\n"
 
@@ -81,3 +84,118 @@ def test_frames_get_the_phone_at_their_middle(frame):
 def test_frames_without_phones():
     got = phones.on_frames(phones.none(), num_frames=4, frame=10)
     assert got.tolist() == [phones.NO_PHONE] * 4
+
+
+def frames(codes, phones):
+    return Frames(np.array(codes, np.int32), np.array(phones, np.int32))
+
+
+def random_frames(rng, n, *, num_codes=8, num_phones=5, unknown=0.2):
+    """Codes independent of phones, of which a fraction is unknown."""
+    phones = rng.integers(num_phones, size=n)
+    phones[rng.random(n) < unknown] = -1
+    return frames(rng.integers(num_codes, size=n), phones)
+
+
+# Code 0 occurs twice with phone 2 and once with phone 0, code 1 once with phone 1 and
+# once with phone 3, code 3 only with unknown phones, and code 2 never. Phones 0 and 1
+# occur once, phone 2 three times and phone 3 twice, over both utterances together.
+TRAIN = [
+    frames([0, 0, 1, 1, 3, 3], [2, 0, 3, 1, -1, -1]),
+    frames([0, 4, 4], [2, 2, 3]),
+]
+
+
+def test_codes_get_their_most_frequent_phone():
+    phone_of = phones._likeliest(phones._counts(TRAIN, 6, 5))
+    # Ties go to the lower phone; codes without phones get the most frequent one.
+    assert phone_of.tolist() == [2, 1, 2, 2, 2, 2]
+
+
+def test_utterances_from_an_iterator():
+    once = score(iter(TRAIN), iter(TRAIN), num_codes=6, num_phones=5)
+    again = score(TRAIN, TRAIN, num_codes=6, num_phones=5)
+    assert once[:4] == again[:4]
+
+
+def test_score_against_hand_counted_frames():
+    test = [
+        frames([0, 0, 1, 5], [2, 0, 1, 4]),
+        frames([0, 2, 4, 1], [-1, 2, 3, -1]),
+    ]
+    found = score(TRAIN, test, num_codes=6, num_phones=5)
+    # True 2, 0, 1, 4, 2, 3; predicted 2, 2, 1, 2, 2, 2.
+    assert found.frames == 6
+    assert found.accuracy == 3 / 6
+    assert found.chance == 2 / 6
+    expected = np.zeros((5, 5), int)
+    for true, predicted in [(2, 2), (0, 2), (1, 1), (4, 2), (2, 2), (3, 2)]:
+        expected[true, predicted] += 1
+    np.testing.assert_array_equal(found.confusion, expected)
+
+
+def test_chance_uses_the_most_frequent_phone_of_train():
+    """Not the most frequent phone of test."""
+    train = [frames([0, 1, 1], [0, 1, 1])]
+    test = [frames([0, 0, 0, 1], [0, 0, 0, 1])]
+    found = score(train, test, num_codes=2, num_phones=2)
+    assert (found.accuracy, found.chance) == (1.0, 0.25)
+
+
+def test_codes_that_determine_phones():
+    """With phone = code // 2, accuracy is 1, and shuffled codes are at chance."""
+    rng = np.random.default_rng(0)
+    utterances = [frames(codes, codes // 2) for codes in rng.integers(8, size=(9, 300))]
+    found = score(utterances[:5], utterances[5:], num_codes=8, num_phones=4)
+    assert found.accuracy == 1
+    assert found.shuffled == pytest.approx(1 / 4, abs=0.05)
+    assert found.chance == pytest.approx(1 / 4, abs=0.05)
+    assert np.count_nonzero(found.confusion) == 4
+
+
+def test_codes_independent_of_phones_are_at_chance():
+    rng = np.random.default_rng(0)
+    train, test = ([random_frames(rng, 2_000) for _ in range(5)] for _ in "ab")
+    found = score(train, test, num_codes=8, num_phones=5)
+    for value in (found.accuracy, found.shuffled, found.chance):
+        assert value == pytest.approx(1 / 5, abs=0.03)
+
+
+def test_codes_are_shuffled_within_an_utterance():
+    """Each utterance has a single phone, so that shuffling within it changes nothing.
+
+    Codes of frames without a phone must be excluded before shuffling.
+    """
+    utterances = [frames([0] * 50 + [1] * 9, [0] * 50 + [-1] * 9)]
+    utterances += [frames([1] * 50, [1] * 50), frames([2] * 40, [2] * 40)]
+    found = score(utterances, utterances, num_codes=3, num_phones=3)
+    assert found.shuffled == 1
+    assert found.frames == 140
+    joined = [frames(*map(np.concatenate, zip(*utterances, strict=True)))]
+    found = score(utterances, joined, num_codes=3, num_phones=3)
+    assert found.accuracy == 1
+    assert found.shuffled < 0.6
+
+
+def test_seed_determines_the_shuffling():
+    rng = np.random.default_rng(0)
+    codes = rng.integers(8, size=200)
+    utterances = [frames(codes, codes // 2)]
+
+    def shuffled(seed):
+        sizes = {"num_codes": 8, "num_phones": 4}
+        return score(utterances, utterances, seed=seed, **sizes).shuffled
+
+    assert shuffled(1) == shuffled(1)
+    assert len({shuffled(seed) for seed in range(6)}) > 1
+
+
+@pytest.mark.parametrize("unknown", [[], [frames([0, 1], [-1, -1])], [frames([], [])]])
+def test_no_known_phones_raises(unknown):
+    sizes = {"num_codes": 6, "num_phones": 5}
+    for split, train, test in (("train", unknown, TRAIN), ("test", TRAIN, unknown)):
+        with pytest.raises(
+            UserError, match=f"no {split} frame has a known phone"
+        ) as caught:
+            score(train, test, **sizes)
+        assert "\n" not in str(caught.value)

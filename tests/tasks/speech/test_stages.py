@@ -1,22 +1,31 @@
-"""Run a tiny model of speech and its prior through all stages."""
+"""Run a tiny model of speech and its prior through all stages; keep it in a file."""
 
 import json
 import re
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import soundfile
+from run_comparison import assert_same_run, run_in_two_processes
 
+import vqvae_jax
 from vqvae_jax import pipeline
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.runtime import npz_schemas
+from vqvae_jax.pretrained.card import summary
+from vqvae_jax.pretrained.loading import find
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.speech.dataset import open_speech
+from vqvae_jax.tasks.speech.evaluation import CONVERSIONS
 from vqvae_jax.tasks.speech.model import SpeechVQVAE
 from vqvae_jax.tasks.speech.prior import SequencePrior
-from vqvae_jax.tasks.speech.stages import speech_stages
+from vqvae_jax.tasks.speech.stages import (
+    choose_utterances,
+    speech_stages,
+    synthesise_all,
+)
 from vqvae_jax.tasks.speech.utterances import utterance_batches
 from vqvae_jax.workdir import Workdir
 
@@ -108,7 +117,7 @@ class TestRun:
         assert found == pytest.approx(nats / samples / np.log(2), rel=1e-4)
 
     def test_samples_match_their_schema(self, run):
-        arrays = run.read_samples(npz_schemas.CONVERSIONS)
+        arrays = run.read_samples(CONVERSIONS)
         assert arrays["audio"].shape[:2] == (len(arrays["index"]), 2)
 
     def test_sounds_are_written_and_in_the_report(self, run, dataset):
@@ -149,3 +158,111 @@ class TestRun:
         changed["prior"] = {}
         with pytest.raises(UserError, match="prior is not a section of a speech's"):
             Experiment.from_config(changed)
+
+
+# (speaker, sentence, index): speakers 0 and 1 share sentences 5 and 6, speaker 2 shares
+# none, and speaker -1 is not in train. They are not in the order of the split.
+ROWS = [(0, 5, 3), (1, 6, 0), (2, 7, 1), (1, 5, 2), (-1, 5, 4), (0, 6, 5)]
+
+
+def codes_of(rows):
+    return [
+        {"speaker": np.array(s), "sentence": np.array(t), "index": np.array(i)}
+        for s, t, i in rows
+    ]
+
+
+def test_utterances_of_shared_sentences_are_converted_to_the_other_speaker():
+    chosen = choose_utterances(codes_of(ROWS), 10, num_speakers=3)
+    # In the order of the split.
+    assert chosen.rows.tolist() == [1, 3, 0, 5]
+    assert chosen.voices.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+
+
+def test_fewer_are_spread_over_the_split():
+    chosen = choose_utterances(codes_of(ROWS), 2, num_speakers=3)
+    assert chosen.rows.tolist() == [1, 5]
+
+
+def test_without_shared_sentences_any_other_speaker_is_the_voice():
+    rows = [(0, 1, 0), (1, 2, 1), (2, 3, 2)]
+    chosen = choose_utterances(codes_of(rows), 3, num_speakers=3)
+    assert chosen.voices[:, 0].tolist() == [0, 1, 2]
+    assert (chosen.voices[:, 0] != chosen.voices[:, 1]).all()
+
+
+def test_speakers_unknown_to_train_get_two_voices_of_train():
+    chosen = choose_utterances(
+        codes_of([(-1, -1, n) for n in range(4)]), 4, num_speakers=3
+    )
+    assert chosen.voices.min() >= 0
+    assert (chosen.voices[:, 0] != chosen.voices[:, 1]).all()
+
+
+def test_a_single_speaker_is_both_voices():
+    chosen = choose_utterances(codes_of([(0, 1, 0)]), 4, num_speakers=1)
+    assert chosen.voices.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 9])
+def test_each_utterance_is_synthesised_once_in_batches_of_one_size(batch_size):
+    codes = np.arange(15).reshape(5, 3)
+    lengths, speakers = np.arange(5) + 1, np.arange(5) * 7
+    sizes = []
+
+    def synthesise(key, codes, lengths, speakers):
+        sizes.append(len(codes))
+        return np.stack([codes[:, 0], lengths, speakers], axis=1).astype(np.int16)
+
+    audio, _ = synthesise_all(
+        synthesise, jax.random.key(0), codes, lengths, speakers, batch_size=batch_size
+    )
+    np.testing.assert_array_equal(audio, np.stack([codes[:, 0], lengths, speakers], 1))
+    assert set(sizes) == {min(batch_size, 5)}
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(speech_config, speech_run, run_processes, tmp_path):
+    run_in_two_processes(run_processes, speech_config, tmp_path / "run")
+    assert_same_run(tmp_path / "run", speech_run)
+
+
+@pytest.mark.slow
+def test_a_file_has_both_models_the_speakers_and_the_rate(speech_run, tmp_path):
+    path = vqvae_jax.save_pretrained(speech_run, tmp_path)
+    for stage in (None, "sequence_prior"):
+        model, params = vqvae_jax.restore(path, stage)
+        expected, expected_params = vqvae_jax.restore(speech_run, stage)
+        assert model == expected
+        jax.tree.map(np.testing.assert_array_equal, params, expected_params)
+    assert vqvae_jax.restore(path)[0].speaker_names == ("ann", "bob", "cy")
+    assert find(path).metadata.sample_rate == 16_000
+
+
+@pytest.mark.slow
+def test_the_rate_of_models_without_a_run_can_be_given(speech_run, tmp_path):
+    pair = vqvae_jax.restore(speech_run)
+    path = vqvae_jax.save_pretrained(pair, tmp_path, sample_rate=8_000)
+    assert find(path).metadata.sample_rate == 8_000
+
+
+@pytest.mark.slow
+def test_summary(speech_run):
+    lines = summary(find(speech_run).metadata)
+    assert lines["speakers"] == "ann, bob, cy"
+    # K = 16: 4 bits for 128 samples at 16 kHz.
+    assert lines["codes"] == "one of K = 16 for 128 samples"
+    assert lines["bits of a second's codes"] == "500"
+    assert lines["second stage"] == "sequence_prior"
+
+
+def test_a_model_of_speech_has_the_speakers_of_its_run(make_config, tmp_path):
+    workdir = Workdir(tmp_path)
+    workdir.begin(make_config("speech:small", {}))
+    with pytest.raises(UserError, match=r"given\.json is missing or damaged"):
+        workdir.experiment()
+    workdir.keep_given({"speaker_names": ["ann", "bob"]})
+    assert workdir.experiment().model.speaker_names == ("ann", "bob")
+    workdir.given.write_text('{"speaker_names": [3]}')
+    with pytest.raises(UserError, match=r"given\.json is damaged: speaker_names is"):
+        workdir.experiment()

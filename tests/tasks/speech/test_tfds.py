@@ -12,8 +12,7 @@ from tensorflow_datasets.core import registered
 from tensorflow_datasets.proto import tf_example_pb2
 
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
-from vqvae_jax.tasks.speech.dataset import open_speech
+from vqvae_jax.tasks.speech.dataset import SpeechDataConfig, open_speech
 from vqvae_jax.tasks.speech.tfds import SpeechTfdsSource, open_speech_tfds
 
 pytest.importorskip("soxr", reason="soxr is not installed")

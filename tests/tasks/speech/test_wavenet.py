@@ -1,35 +1,45 @@
-"""WaveNet against loops in NumPy, its dependencies, and its step-by-step form."""
+"""WaveNet against loops in NumPy, its dependencies, step-by-step form and samples."""
+
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special, stats
 
+from vqvae_jax import sampling
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.tasks.speech import queued_sampling, wavenet
-from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet
+from vqvae_jax.tasks.speech import wavenet
+from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet, queued, walk
 
 K, B = 5, 2
 SMALL = {"num_values": K, "stacks": 2, "layers": 2, "channels": 4, "skip_channels": 6}
+LARGER = {"num_values": 6, "layers": 3, "skip_channels": 16}
 CONDITIONED = {"num_classes": 3, "feature_channels": 2, "steps_per_feature": 3}
 
 
-def build(length, seed=0, **options):
+def build(length, *, batch=B, **options):
     """A network with random parameters, values, and a matching condition."""
     network = WaveNet(**(SMALL | options))
-    rng = np.random.default_rng(seed)
-    values = jnp.asarray(rng.integers(network.num_values, size=(B, length)), jnp.int32)
-    labels = jnp.asarray([0, 2]) if network.num_classes else None
+    rng = np.random.default_rng(0)
+    values = jnp.asarray(
+        rng.integers(network.num_values, size=(batch, length)), jnp.int32
+    )
+    labels = 2 * jnp.arange(batch) % 3 if network.num_classes else None
     features = None
     if network.feature_channels:
         count = -(-length // network.steps_per_feature)
-        features = rng.normal(size=(B, count, network.feature_channels))
+        features = rng.normal(size=(batch, count, network.feature_channels))
         features = jnp.asarray(features, jnp.float32)
     condition = SequenceCondition(labels, features)
     shapes = jax.eval_shape(network.init, jax.random.key(0), values, condition)
-    params = jax.tree.map(
-        lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), jnp.float32), shapes
-    )
+
+    def draw(leaf):
+        scale = 1.3 / np.sqrt(leaf.shape[0])
+        return jnp.asarray(scale * rng.normal(size=leaf.shape), jnp.float32)
+
+    params = jax.tree.map(draw, shapes)
     return network, params, values, condition
 
 
@@ -129,7 +139,7 @@ def test_step_by_step_logits_match_the_whole_sequence(length, options):
         def step(logits, given):
             return given, logits
 
-        return queued_sampling.walk(
+        return walk(
             network, params, step, values.T, shape=values.shape, condition=condition
         )
 
@@ -190,3 +200,81 @@ class TestWaves:
 
         assert np.mean(np.square(table(ordered=True))) > 0.5
         assert np.mean(np.square(table())) < 0.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_classes": 3},
+        {"num_classes": 3, "feature_channels": 3, "steps_per_feature": 4},
+    ],
+)
+# The last feature covers one step of four, so the keys of the others are padding.
+@pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey])
+def test_queued_samples_equal_ancestral_samples(options, make_key):
+    shape = (3, 21)
+    network, params, _, condition = build(21, batch=3, **LARGER, **options)
+
+    def adjust(logits):
+        return sampling.truncated(logits, temperature=1.2)
+
+    @jax.jit
+    def both(key):
+        ours = queued(
+            network, params, key, shape=shape, condition=condition, adjust=adjust
+        )
+        naive = sampling.ancestral(
+            lambda grid: network.apply(params, grid[..., 0, 0], condition)[
+                :, :, None, None
+            ],
+            key,
+            shape=(*shape, 1, 1),
+            adjust=adjust,
+        )[..., 0, 0]
+        return ours, naive
+
+    for key in jax.random.split(make_key(0), 3):
+        ours, naive = both(key)
+        np.testing.assert_array_equal(ours, naive)
+    assert len(np.unique(ours)) > 3
+
+
+def test_frequencies_match_the_models_probabilities():
+    """All 27 sequences of three values, over 20 000 samples."""
+    network, params, *_ = build(3, num_values=3, stacks=1)
+    every = np.array(list(itertools.product(range(3), repeat=3)))
+    logits = np.float64(jax.jit(network.apply)(params, jnp.asarray(every, jnp.int32)))
+    log_p = np.take_along_axis(
+        special.log_softmax(logits, axis=-1), every[..., None], axis=-1
+    ).sum(axis=(1, 2))
+    assert np.exp(log_p).sum() == pytest.approx(1, abs=1e-5)
+    draw = jax.jit(lambda key: queued(network, params, key, shape=(20_000, 3)))
+    drawn = np.asarray(draw(jax.random.key(7))) @ [9, 3, 1]
+    counts = np.bincount(drawn, minlength=27)
+    expected = 20_000 * np.exp(log_p)
+    frequent = expected > 5
+    observed = np.append(counts[frequent], counts[~frequent].sum())
+    expected = np.append(expected[frequent], expected[~frequent].sum())
+    keep = expected > 5
+    observed, expected = observed[keep], expected[keep]
+    expected *= observed.sum() / expected.sum()
+    assert stats.chisquare(observed, expected).pvalue > 1e-3
+
+
+def test_given_values_are_kept_and_condition_later_ones():
+    network, params, *_ = build(12, **LARGER)
+    given = np.full((32, 12), -1)
+    given[:, :5] = np.random.default_rng(0).integers(6, size=(32, 5))
+    given[0, 9] = 3
+
+    @jax.jit
+    def draw(given):
+        return queued(network, params, jax.random.key(7), shape=(32, 12), given=given)
+
+    drawn = np.asarray(draw(jnp.asarray(given)))
+    kept = given >= 0
+    np.testing.assert_array_equal(drawn[kept], given[kept])
+    other = given.copy()
+    other[:, :5] = (other[:, :5] + 1) % 6
+    assert (np.asarray(draw(jnp.asarray(other)))[:, 5:] != drawn[:, 5:]).any()

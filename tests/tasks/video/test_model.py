@@ -11,8 +11,10 @@ import pytest
 from scipy import stats
 
 from vqvae_jax import metrics, sampling
+from vqvae_jax.models.vqvae import VQVAE
 from vqvae_jax.networks.pixelcnn import Condition, PixelCNN
 from vqvae_jax.options import build
+from vqvae_jax.pretrained.metadata import Metadata, from_json, to_json
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.video.frame_context import FrameContext
 from vqvae_jax.tasks.video.model import Video
@@ -360,3 +362,18 @@ def test_invalid_options_raise(name, value):
 def test_a_codebook_without_codes_raises():
     with pytest.raises(UserError, match=r"^num_codes must be >= 1, got 0"):
         Video(grid=GRID, num_codes=0)
+
+
+def test_vectors_that_training_starts_from_are_left_out():
+    video = Video(
+        grid=(4, 4, 1),
+        num_codes=8,
+        action_names=("left", "right"),
+        code_vectors=np.zeros((1, 8, 3), np.float32),
+    )
+    model = VQVAE(image_shape=(8, 8, 1))
+    metadata = Metadata("vqvae", model, "video", {"video": video}, codes_of="ab")
+    found = from_json(to_json(metadata))
+    assert found.models["video"].code_vectors is None
+    assert found.models["video"] == dataclasses.replace(video, code_vectors=None)
+    assert found.codes_of == "ab"

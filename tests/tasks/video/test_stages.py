@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 from PIL import Image
+from run_comparison import assert_same_run, run_in_two_processes
 
 import vqvae_jax
 from vqvae_jax import pipeline
@@ -84,7 +86,7 @@ def test_training_without_codes_raises(video_config, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not maze.is_available(), reason="vizdoom is not installed")
+@pytest.mark.skipif(find_spec("vizdoom") is None, reason="vizdoom is not installed")
 class TestRun:
     @pytest.fixture
     def run(self, video_run):
@@ -167,3 +169,10 @@ class TestRun:
         )
         with pytest.raises(UserError, match="no column action and no column episode"):
             ClipsSource(CodesSource(tmp_path / "codes"), length=4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("vizdoom") is None, reason="vizdoom is not installed")
+def test_two_processes_equal_one(video_config, video_run, run_processes, tmp_path):
+    run_in_two_processes(run_processes, video_config, tmp_path / "run")
+    assert_same_run(tmp_path / "run", video_run)

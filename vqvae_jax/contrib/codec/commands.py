@@ -10,13 +10,10 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from vqvae_jax.cli import progress
-from vqvae_jax.cli.batches import make_files
-from vqvae_jax.cli.coders import ImageCoder, require_images
-from vqvae_jax.cli.coding import codes_file
+from vqvae_jax.cli.coding import ImageCoder, codes_file, require_images
 from vqvae_jax.cli.inputs import Input, files_of
 from vqvae_jax.cli.loaded import Loaded, label_of, load, load_prior
-from vqvae_jax.cli.outputs import require_apart, require_new
+from vqvae_jax.cli.outputs import make_files, progress, require_apart, require_new
 from vqvae_jax.contrib.codec.grids import Codec
 from vqvae_jax.runtime.checksums import sha256_of_bytes
 from vqvae_jax.runtime.errors import UserError
@@ -36,14 +33,14 @@ def compress(options: argparse.Namespace) -> None:
     require_images(files)
     coder = ImageCoder(loaded, batch_size=min(options.batch_size, len(files)))
     parts = []
-    with progress.shown("encode", len(files)) as advance:
+    with progress("encode", len(files)) as advance:
         for start in range(0, len(paths), options.batch_size):
             parts += coder.encode(paths[start : start + options.batch_size])
             advance(min(options.batch_size, len(paths) - start))
     codes = np.stack(parts)
     if labels is None and codec.prior is not None and codec.prior.num_classes:
         labels = cheapest_labels(codec, codes, batch_size=options.batch_size)
-    with progress.shown("compress", len(files)) as advance:
+    with progress("compress", len(files)) as advance:
         data, bits = codec.compress(codes, labels=labels, progress=advance)
     write_bytes(out, data)
     print(_summary(loaded, out, len(data), bits, len(files)))
@@ -58,7 +55,7 @@ def decompress(options: argparse.Namespace) -> None:
     except OSError as error:
         raise UserError(f"{options.file} cannot be read: {error.strerror}") from error
     try:
-        with progress.shown("decompress", codec.images_in(data)) as advance:
+        with progress("decompress", codec.images_in(data)) as advance:
             codes = codec.decompress(data, progress=advance).codes
     except UserError as error:
         raise UserError(f"{options.file}: {error}") from error
@@ -96,7 +93,7 @@ def cheapest_labels(
         lambda codes, labels: prior.log_prob(params, codes, labels=labels)
     )
     chosen = []
-    with progress.shown("classes", len(codes)) as advance:
+    with progress("classes", len(codes)) as advance:
         for start in range(0, len(codes), batch_size):
             batch = codes[start : start + batch_size]
             nats = [log_prob(batch, np.full(len(batch), k)) for k in classes]

@@ -7,17 +7,13 @@ workdir/report.html          the metrics as a table and a plot
 """
 
 import copy
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-import rich
-import rich.table
-from rich.markup import escape
 
 from vqvae_jax import metrics
 from vqvae_jax.contrib.studies import runs
-from vqvae_jax.contrib.studies.effects import effect, spread
 from vqvae_jax.data.dataset import Dataset, open_dataset
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.options import flatten
@@ -26,7 +22,7 @@ from vqvae_jax.report.page import Picture, Section, render
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.training import sharding
 from vqvae_jax.training.early_stopping import is_marked
-from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.loop import make_evaluation
 from vqvae_jax.workdir import Workdir
 
 _SECTIONS = ("seeds", "base", "vary")
@@ -40,6 +36,59 @@ _COLUMNS = (
 )
 # Option -> value -> metrics of each seed.
 Measured = dict[str, dict[str, list[dict[str, float]]]]
+Results = Mapping[str, float]
+
+
+class Spread(NamedTuple):
+    """A metric over the seeds of one setting.
+
+    mean: mean over the seeds that report the metric; NaN if none does.
+    low: minimum over them.
+    high: maximum over them.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+class Effect(NamedTuple):
+    """The range of a metric over option values and over seeds.
+
+    across_values: range of the per-value means.
+    across_seeds: largest range over the seeds of one value.
+    """
+
+    across_values: float
+    across_seeds: float
+
+
+def spread(seeds: Sequence[Results], name: str) -> Spread:
+    """Return the mean and range of a metric over the seeds that report it.
+
+    A diverged seed is `{}`. Some settings lack some metrics: bits, for example, need a
+    discrete likelihood.
+    """
+    values = [results[name] for results in seeds if name in results]
+    if not values:
+        return Spread(np.nan, np.nan, np.nan)
+    return Spread(float(np.mean(values)), min(values), max(values))
+
+
+def effect(settings: Mapping[str, Sequence[Results]], name: str) -> Effect:
+    """Compare the settings of one option by one metric.
+
+    Args:
+      settings: results of the seeds for each value of the option.
+      name: name of the metric.
+    """
+    spreads = [spread(seeds, name) for seeds in settings.values()]
+    finite = [each for each in spreads if np.isfinite(each.mean)]
+    if not finite:
+        return Effect(np.nan, np.nan)
+    means = [each.mean for each in finite]
+    ranges = [each.high - each.low for each in finite]
+    return Effect(max(means) - min(means), max(ranges))
 
 
 def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
@@ -95,9 +144,7 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     table = _table(config, measured, names)
     directory.write_json(directory.results, _as_json(config, measured, names))
     page = _page(directory, config, measured, names, table)
-    directory.write_bytes(directory.report, page.encode())
-    _print(table)
-    rich.print(escape(f"report: {directory.report}"))
+    runs.publish(directory, page, table)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -242,10 +289,3 @@ def _page(directory, config, measured: Measured, names, table) -> str:
         config=config,
         command=directory.read_command(),
     )
-
-
-def _print(table: list[list[str]]) -> None:
-    shown = rich.table.Table(*table[0])
-    for row in table[1:]:
-        shown.add_row(*row)
-    rich.print(shown)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import rich
+import rich.table
 from rich.markup import escape
 
 from vqvae_jax import pipeline
@@ -77,3 +78,13 @@ def budget(config: Config, *sections: str) -> str:
     return " + ".join(
         f"{part['steps']:,} steps of {part['batch_size']}" for part in parts
     )
+
+
+def publish(directory: Workdir, page: str, table: Sequence[Sequence[str]]) -> None:
+    """Write the page of a study, and print its table, header first."""
+    directory.write_bytes(directory.report, page.encode())
+    shown = rich.table.Table(*table[0])
+    for row in table[1:]:
+        shown.add_row(*row)
+    rich.print(shown)
+    rich.print(escape(f"report: {directory.report}"))

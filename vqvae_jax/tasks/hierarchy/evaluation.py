@@ -27,9 +27,19 @@ from vqvae_jax.pipeline.evaluate import Results, SecondResults
 from vqvae_jax.pipeline.run import Context
 from vqvae_jax.runtime import distributed
 from vqvae_jax.runtime.errors import require
+from vqvae_jax.runtime.safe_io import read_arrays
 from vqvae_jax.training import sharding
-from vqvae_jax.training.evaluate import make_evaluation
+from vqvae_jax.training.loop import make_evaluation
 from vqvae_jax.workdir import Workdir
+
+# The arrays of `reconstructions.npz`: images decoded from global codes, and the indices
+# of their frames.
+RECONSTRUCTIONS = {
+    "frames": "i N",
+    "first_stage": "u N H W C",
+    "hierarchy": "u N H W C",
+    "hierarchy_vae": "u N H W C",
+}
 
 InBatches = Callable[[Source], Iterator[Batch]]
 
@@ -157,7 +167,7 @@ def reconstruction_quality(workdir: Workdir, test: Source) -> Results:
     Baselines are the first VQ-VAE on the same frames, and other test frames: images of
     the maze, but from another position.
     """
-    arrays = workdir.read_reconstructions()
+    arrays = read_arrays(workdir.reconstructions, RECONSTRUCTIONS)
     originals = stack(read_many(test, arrays["frames"].tolist()))["image"]
     compared = {
         "first_stage": arrays["first_stage"],

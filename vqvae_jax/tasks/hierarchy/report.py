@@ -8,6 +8,8 @@ from vqvae_jax.pipeline.run import Context
 from vqvae_jax.report import image_grid
 from vqvae_jax.report.build import samples_section
 from vqvae_jax.report.page import Picture, Section
+from vqvae_jax.runtime.safe_io import read_arrays
+from vqvae_jax.tasks.hierarchy.evaluation import RECONSTRUCTIONS
 
 # One row of each kind, so that reconstructions are right below their frame.
 _ROWS = 1
@@ -57,7 +59,7 @@ def latent_use(results: Mapping[str, float]) -> Section:
 
 
 def _reconstructions(workdir, dataset: Dataset, results) -> Section:
-    arrays = workdir.read_reconstructions()
+    arrays = read_arrays(workdir.reconstructions, RECONSTRUCTIONS)
     frames = arrays.pop("frames")
     columns = image_grid.columns_for(dataset.image_shape)
     chosen = evenly_spaced(len(frames), _ROWS * columns)

@@ -1,6 +1,7 @@
-"""Read recordings as int16 [t]: one channel, 16 bits, at the requested rate."""
+"""Read and write recordings as int16 [t]: one channel, 16 bits, at a given rate."""
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -11,13 +12,18 @@ from jaxtyping import Float, Int16, Shaped
 from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.runtime.extras import imported
 
+# Of the files that `read` accepts.
+SUFFIXES = (".wav", ".flac")
+
+# Divides int16 samples to [-1, 1).
+FULL_SCALE = 2**15
+
 # Shorter than any word, so such a file is a mistake.
 MIN_SECONDS = 0.2
 
 # 1 GiB as float32. A longer file is a mistake, or its header is wrong.
 _MAX_SAMPLES = 2**28
 
-_FULL_SCALE = 2**15
 # Some tools overshoot slightly; larger samples are on another scale.
 _MAX_PEAK = 2.0
 _FLOATS = ("FLOAT", "DOUBLE")
@@ -59,6 +65,18 @@ def inspect(path: str, *, rate: int, decode: bool = False) -> int:
         return resampled_length(file.frames, file.samplerate, rate)
 
 
+def wav(audio: Int16[np.ndarray, " T"], *, rate: int) -> bytes:
+    """Return 16-bit samples as the bytes of a WAV file, unchanged.
+
+    Raises:
+      UserError: if soundfile is not installed.
+    """
+    soundfile = imported("soundfile", purpose="to write recordings")
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
 def resample(
     samples: Shaped[np.ndarray, " t"], *, from_rate: int, to_rate: int
 ) -> Float[np.ndarray, " u"]:
@@ -70,7 +88,7 @@ def resample(
       to_rate: the requested rate, in Hz.
     """
     if samples.dtype == np.int16:
-        samples = samples.astype(np.float32) / _FULL_SCALE
+        samples = samples.astype(np.float32) / FULL_SCALE
     if from_rate == to_rate:
         return samples.astype(np.float32)
     soxr = imported("soxr", purpose="to change the rate of recordings")
@@ -84,8 +102,8 @@ def resampled_length(length: int, from_rate: int, to_rate: int) -> int:
 
 def to_int16(samples: Float[np.ndarray, " t"]) -> Int16[np.ndarray, " t"]:
     """Round samples in [-1, 1] to 16 bits, clipping samples outside that range."""
-    scaled = np.round(samples * np.float32(_FULL_SCALE))
-    return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+    scaled = np.round(samples * np.float32(FULL_SCALE))
+    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def _check_header(path: str, file: Any) -> None:

@@ -10,22 +10,21 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from vqvae_jax.cli.coders import Codes
+from vqvae_jax.cli.coding import Codes
 from vqvae_jax.cli.inputs import Input
-from vqvae_jax.cli.loaded import Loaded, digest_of, listed, load_prior
+from vqvae_jax.cli.loaded import Loaded, listed, load_prior
 from vqvae_jax.cli.sample import Sampler
 from vqvae_jax.runtime.arrays import require_range, require_shape
+from vqvae_jax.runtime.checksums import sha256_of_tree
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.tasks.speech import audio as audio_lib
-from vqvae_jax.tasks.speech.data_config import SUFFIXES
-from vqvae_jax.tasks.speech.sound import wav
 
 
 class SpeechCoder:
     """The coder of models of speech."""
 
     suffix = ".wav"
-    input_suffixes = SUFFIXES
+    input_suffixes = audio_lib.SUFFIXES
 
     def __init__(
         self,
@@ -117,7 +116,7 @@ class SpeechCoder:
         )
         samples = self._model.downsampling
         return [
-            wav(clip[: len(one) * samples], rate=self._rate)
+            audio_lib.wav(clip[: len(one) * samples], rate=self._rate)
             for clip, one in zip(np.asarray(audio), codes, strict=False)
         ]
 
@@ -177,4 +176,4 @@ def speech_sampler(
         return coder.decode(list(np.asarray(codes)), batch, labels)
 
     names = loaded.model.speaker_names
-    return Sampler(draw, names, ".wav", digest_of(prior_params))
+    return Sampler(draw, names, ".wav", sha256_of_tree(prior_params))

@@ -18,11 +18,7 @@ from vqvae_jax.data.folder import files_in, split_folders, subfolders
 from vqvae_jax.data.source import Example
 from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.tasks.speech import audio, phones
-from vqvae_jax.tasks.speech.data_config import (
-    PHONES_SUFFIX,
-    SUFFIXES,
-    SpeechDataConfig,
-)
+from vqvae_jax.tasks.speech.dataset import SpeechDataConfig
 from vqvae_jax.tasks.speech.utterances import UNKNOWN, SpeechSplits
 
 
@@ -138,13 +134,15 @@ class _Recording(NamedTuple):
 
 def _usable(split: Path, rate: int, skip_corrupt: bool) -> list[_Recording]:
     files = [
-        file for folder in subfolders(split) for file in files_in(folder, SUFFIXES)
+        file
+        for folder in subfolders(split)
+        for file in files_in(folder, audio.SUFFIXES)
     ]
     require(
         bool(files),
         f"{split} has no recordings; expected {split}/<speaker>/*.wav or *.flac",
     )
-    outside = len(files_in(split, SUFFIXES))
+    outside = len(files_in(split, audio.SUFFIXES))
     if outside:
         warnings.warn(
             f"skipped {outside} recordings in {split} that are not in a speaker's "
@@ -173,7 +171,7 @@ def _usable(split: Path, rate: int, skip_corrupt: bool) -> list[_Recording]:
 def _check(file: str, rate: int, decode: bool) -> _Recording | UserError:
     try:
         length = audio.inspect(file, rate=rate, decode=decode)
-        table_file = os.path.splitext(file)[0] + PHONES_SUFFIX
+        table_file = os.path.splitext(file)[0] + phones.SUFFIX
         table = None
         if os.path.exists(table_file):
             table = phones.read_table(table_file, seconds=length / rate)

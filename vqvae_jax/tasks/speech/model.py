@@ -27,15 +27,17 @@ from vqvae_jax.options import GIVEN, OneOf
 from vqvae_jax.quantizers import VQ, Quantizer
 from vqvae_jax.runtime.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.runtime.errors import UserError, require
-from vqvae_jax.tasks.speech.decoder import (
+from vqvae_jax.tasks.speech.networks import (
     DecoderParams,
     SpeechDecoder,
+    SpeechEncoder,
     audio_of,
     companded,
+    jitter,
+    roll_by_half,
+    strides_of,
     values_of,
 )
-from vqvae_jax.tasks.speech.encoder import SpeechEncoder, strides_of
-from vqvae_jax.tasks.speech.jitter import jitter, roll_by_half
 from vqvae_jax.tasks.speech.wavenet import WaveNet
 
 
@@ -295,7 +297,7 @@ class SpeechVQVAE(TrainedWithQuantizer):
         )
 
     def summary(self, sample_rate: int | None) -> dict[str, str]:
-        """Return lines of `pretrained.summary` about the codes."""
+        """Return lines of `pretrained.card.summary` about the codes."""
         samples = self.downsampling
         lines = {"codes": f"one of K = {self.num_codes} for {samples} samples"}
         if sample_rate is not None:

@@ -21,8 +21,7 @@ from vqvae_jax.models.base import Shapes, TrainedByGradient
 from vqvae_jax.options import GIVEN
 from vqvae_jax.runtime.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.runtime.errors import require
-from vqvae_jax.tasks.speech import queued_sampling
-from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet
+from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet, queued
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,7 +174,7 @@ class SequencePrior(TrainedByGradient):
         self, params, key, speakers, options, given, *, top_k
     ) -> Int[Array, "B N"]:
         temperature, top_p = options
-        return queued_sampling.queued(
+        return queued(
             self._network,
             params,
             key,

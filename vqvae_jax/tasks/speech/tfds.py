@@ -24,7 +24,7 @@ from vqvae_jax.data.tfds import (
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.runtime.extras import imported
 from vqvae_jax.tasks.speech import audio, phones
-from vqvae_jax.tasks.speech.data_config import SpeechDataConfig
+from vqvae_jax.tasks.speech.dataset import SpeechDataConfig
 from vqvae_jax.tasks.speech.utterances import UNKNOWN, SpeechSplits, Utterances
 
 _AUDIO = ("speech", "audio")

@@ -1,4 +1,4 @@
-"""The interface of speech sources, and batches of utterances of different lengths.
+"""The interface of speech sources, batches of utterances, and windows of their codes.
 
 An utterance is an example with
 
@@ -13,18 +13,20 @@ An utterance is an example with
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Int64
 
 from vqvae_jax.data.batches import check_sizes, once
+from vqvae_jax.data.codes import CodesSource
 from vqvae_jax.data.source import (
     Batch,
     Example,
     Source,
     Subset,
+    read_columns,
     read_many,
     stack,
 )
@@ -76,7 +78,7 @@ class Crop:
 
     Shorter utterances are padded with silence. The example has "audio" int16
     [samples], "mask" bool [samples], which is False after the end of the utterance,
-    and "speaker" and "sentence". Use as `train_batches(..., augment=Crop(samples))`.
+    and "speaker" and "sentence". Use as `TrainBatches(..., augment=Crop(samples))`.
     """
 
     samples: int
@@ -134,19 +136,6 @@ def utterance_batches(
         frame is None or (frame >= 1 and multiple_of % frame == 0),
         f"multiple_of {multiple_of} is not a multiple of frame {frame}",
     )
-    return _utterance_batches(
-        source, batch_size, multiple_of, frame, process_index, process_count
-    )
-
-
-def _utterance_batches(
-    source: Utterances,
-    batch_size: int,
-    multiple_of: int,
-    frame: int | None,
-    process_index: int,
-    process_count: int,
-) -> Iterator[Batch]:
     lengths = source.lengths
     order = np.argsort(lengths, kind="stable")
     size = batch_size // process_count
@@ -164,7 +153,7 @@ def _utterance_batches(
         rows += [_row(_empty(), UNKNOWN, samples, frame)] * (size - len(rows))
         return stack(rows)
 
-    yield from once(read, steps=-(-len(source) // batch_size))
+    return once(read, steps=-(-len(source) // batch_size))
 
 
 def _row(utterance: Example, index: int, samples: int, frame: int | None) -> Example:
@@ -196,3 +185,75 @@ def _empty() -> Example:
         "sentence": unknown,
         "phones": phones.none(),
     }
+
+
+class WindowsSource:
+    """Windows of N codes: `{"codes": [N], "mask": [N], "speaker": []}`.
+
+    A window never spans two utterances. After the end of an utterance "mask" is False
+    and the codes are zero.
+
+    Args:
+        codes: codes of utterances, `[longest, 1]`, with the columns length and speaker.
+        length: N.
+        stride: codes between the starts of two windows of an utterance. If it equals
+            `length`, each code is in exactly one window. If it is smaller, all windows
+            are full, except that an utterance shorter than N gives one padded window.
+
+    Raises:
+        UserError: if the codes are not codes of utterances, or a size is invalid.
+    """
+
+    def __init__(self, codes: CodesSource, *, length: int, stride: int = 1):
+        require(length >= 1, f"length must be at least 1, got {length}")
+        require(
+            1 <= stride <= length, f"stride must be in 1 ... {length}, got {stride}"
+        )
+        missing = {"length", "speaker"} - set(codes.metadata.columns)
+        require(
+            not missing,
+            f"the codes have no column {' and no column '.join(sorted(missing))}; "
+            "windows need codes of utterances",
+        )
+        self._codes, self._length = codes, length
+        lengths = read_columns(codes, "length")["length"].tolist()
+        self._starts: Int[np.ndarray, "n 2"] = np.concatenate(
+            [
+                _starts(utterance, count, length, stride)
+                for utterance, count in enumerate(lengths)
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        starts = self._starts[list(indices)]
+        utterances = read_many(self._codes, starts[:, 0].tolist())
+        return [
+            self._window(utterance, int(start))
+            for utterance, start in zip(utterances, starts[:, 1], strict=True)
+        ]
+
+    def _window(self, utterance: Example, start: int) -> Example:
+        window = utterance["codes"][start : start + self._length, 0]
+        codes = np.zeros(self._length, np.int32)
+        codes[: len(window)] = window
+        mask = start + np.arange(self._length) < utterance["length"]
+        return {
+            "codes": np.where(mask, codes, 0),
+            "mask": mask,
+            "speaker": utterance["speaker"],
+        }
+
+
+def _starts(
+    utterance: int, count: int, length: int, stride: int
+) -> Int[np.ndarray, "n 2"]:
+    """Return (utterance, start) of each window of an utterance of `count` codes."""
+    last = count - 1 if stride == length else max(0, count - length)
+    starts = np.arange(0, last + 1, stride, dtype=np.int32)
+    return np.stack([np.full_like(starts, utterance), starts], axis=1)

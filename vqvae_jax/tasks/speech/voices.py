@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vqvae_jax.runtime.errors import require
-from vqvae_jax.tasks.speech.audio import to_int16
+from vqvae_jax.tasks.speech.audio import FULL_SCALE, to_int16
 from vqvae_jax.tasks.speech.utterances import UNKNOWN
 
 # `_`: utterances differ in length.
@@ -27,11 +27,10 @@ Audio = Int16[np.ndarray, " _"]
 _WINDOW_SECONDS, _HOP_SECONDS = 0.025, 0.01
 _BANDS = 40
 _CEPSTRA = 25
-_FULL_SCALE = 2**15
 # Noise draws per utterance when fitting a classifier in noise.
 _NOISES = 4
 # Power of the rounding error at 16 bits; keeps the logarithm of silence finite.
-_ROUNDING = 1 / (12 * _FULL_SCALE**2)
+_ROUNDING = 1 / (12 * FULL_SCALE**2)
 
 
 def features(audio: Audio, *, rate: int) -> Float[np.ndarray, "N C"]:
@@ -48,7 +47,7 @@ def features(audio: Audio, *, rate: int) -> Float[np.ndarray, "N C"]:
     window, hop = round(rate * _WINDOW_SECONDS), round(rate * _HOP_SECONDS)
     steps = max(0, -(-(len(audio) - window) // hop))
     padded = np.zeros(steps * hop + window)
-    padded[: len(audio)] = audio / _FULL_SCALE
+    padded[: len(audio)] = audio / FULL_SCALE
     pieces = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
     shape = np.hamming(window)
     power = np.abs(scipy.fft.rfft(pieces * shape)) ** 2 / np.sum(shape**2)
@@ -179,7 +178,7 @@ def _in_noise(utterances: Iterable[Audio], *, seed: int) -> Iterable[Audio]:
     """Yield utterances mixed with white noise of equal power, at half amplitude."""
     rng = np.random.default_rng(seed)
     for audio in utterances:
-        samples = audio / _FULL_SCALE
+        samples = audio / FULL_SCALE
         loudness = math.sqrt(np.mean(samples**2)) if len(samples) else 0.0
         yield to_int16((samples + loudness * rng.standard_normal(len(samples))) / 2)
 

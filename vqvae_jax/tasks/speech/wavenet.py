@@ -9,21 +9,26 @@ The input is shifted right by one step. Each layer then reads its current step a
 one `dilation` steps earlier, so the network is causal without masked kernels.
 
 `__call__` computes the logits of a whole sequence at once. `next_value` computes the
-same logits step by step, each layer from a queue of the inputs it still needs.
-`queued_sampling.walk` uses it, at a cost per step independent of the receptive field.
+same logits step by step, each layer from a queue of the inputs it still needs (Paine et
+al., *Fast WaveNet Generation Algorithm*, 2016). `queued` samples with it, at a cost per
+step independent of the receptive field. The terms that a condition adds to the layers
+are computed once per feature, before sampling.
 """
 
-from typing import Annotated, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from vqvae_jax.networks.cell_decoder import gate
 from vqvae_jax.options import GIVEN, DType
 from vqvae_jax.runtime.errors import require
+from vqvae_jax.sampling.categorical import FREE, Adjust, sample_categorical, truncated
 
 
 class SequenceCondition(NamedTuple):
@@ -38,6 +43,9 @@ class SequenceCondition(NamedTuple):
 
 
 UNCONDITIONAL = SequenceCondition()
+
+# (logits [B, K], inputs of a step) -> (values [B], output of the step).
+Step = Callable[[Any, Any], tuple[Int[Array, " B"], Any]]
 
 
 class DilatedLayer(nn.Module):
@@ -243,10 +251,8 @@ class WaveNet(nn.Module):
         for layer, queue, guide in zip(self.stack, queues, guides, strict=True):
             size = layer.dilation + 1
             # Write before reading: XLA copies a queue that is read first.
-            queue = jax.lax.dynamic_update_index_in_dim(queue, x, step % size, 0)
-            past = jax.lax.dynamic_index_in_dim(
-                queue, (step + 1) % size, keepdims=False
-            )
+            queue = lax.dynamic_update_index_in_dim(queue, x, step % size, 0)
+            past = lax.dynamic_index_in_dim(queue, (step + 1) % size, keepdims=False)
             next_queues.append(queue)
             x, output = layer(past, x, guide)
             skip = skip + output
@@ -312,3 +318,106 @@ def spread(
     if features.shape[1] == 1:
         return jnp.broadcast_to(features, (len(features), length, features.shape[2]))
     return jnp.repeat(features, steps, axis=1)[:, :length]
+
+
+def queued(
+    network: WaveNet,
+    params: Any,
+    key: PRNGKeyArray,
+    *,
+    shape: tuple[int, int],
+    condition: SequenceCondition = UNCONDITIONAL,
+    adjust: Adjust = truncated,
+    given: Int[Array, "B T"] | None = None,
+) -> Int[Array, "B T"]:
+    """Sample sequences of values, one step after the other.
+
+    Args:
+      network: the WaveNet.
+      params: its parameters.
+      key: split into one key per step.
+      shape: `(B, T)`.
+      condition: the condition of the sequences.
+      adjust: maps the logits `[B, K]` of a step to the logits to sample from.
+      given: values to keep; -1 where values are sampled.
+
+    Raises:
+      UserError: if the condition does not match the network.
+    """
+    length = shape[1]
+    if given is None:
+        given = jnp.full(shape, FREE, jnp.int32)
+
+    def step(logits, inputs):
+        key, given_values = inputs
+        value = sample_categorical(adjust, logits, key, given_values)
+        return value, value
+
+    inputs = jax.random.split(key, length), given.T
+    return walk(network, params, step, inputs, shape=shape, condition=condition).T
+
+
+def walk(
+    network: WaveNet,
+    params: Any,
+    step: Step,
+    inputs: Any,
+    *,
+    shape: tuple[int, int],
+    condition: SequenceCondition = UNCONDITIONAL,
+) -> Any:
+    """Run the network step by step, and call `step` to choose the value of each step.
+
+    Args:
+      network: the WaveNet.
+      params: its parameters.
+      step: maps the logits and the inputs of a step to its values and its output.
+      inputs: pytree of arrays `[T, ...]`, the inputs of each step.
+      shape: `(B, T)`.
+      condition: the condition of the sequences.
+
+    Returns:
+      The outputs of all steps, `[T, ...]`.
+    """
+    batch, length = shape
+    network.check(shape, condition)
+
+    def apply(method, *arguments):
+        return network.apply(params, *arguments, method=method)
+
+    # One block of steps per feature; without features, a single block.
+    block = network.steps_per_feature if network.feature_channels else length
+    guides = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), apply("guides", condition))
+    count = -(-length // block)
+    steps = jnp.arange(count * block).reshape(count, block)
+    spare = count * block - length
+
+    def in_blocks(x):
+        padded = jnp.concatenate([x, jnp.repeat(x[-1:], spare, axis=0)]) if spare else x
+        return padded.reshape(count, block, *x.shape[1:])
+
+    def one_block(carry, block_inputs):
+        block_steps, block_of_inputs, guides = block_inputs
+
+        def one_step(carry, step_inputs):
+            queues, previous = carry
+            number, inputs = step_inputs
+            queues, logits = apply("next_value", queues, number, previous, guides)
+            value, output = step(logits, inputs)
+            return (queues, apply("embed", value)), output
+
+        return lax.scan(one_step, carry, (block_steps, block_of_inputs))
+
+    queues = tuple(
+        jnp.zeros((dilation + 1, batch, network.channels), network.dtype)
+        for dilation in network.dilations
+    )
+    previous = jnp.zeros((batch, network.channels), network.dtype)
+    _, outputs = lax.scan(
+        one_block,
+        (queues, previous),
+        (steps, jax.tree.map(in_blocks, inputs), guides),
+    )
+    return jax.tree.map(
+        lambda x: x.reshape(count * block, *x.shape[2:])[:length], outputs
+    )

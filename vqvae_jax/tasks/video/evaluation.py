@@ -20,13 +20,19 @@ from vqvae_jax.data.source import (
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.pipeline.evaluate import Results, SecondResults
 from vqvae_jax.pipeline.run import Context
-from vqvae_jax.runtime import npz_schemas
 from vqvae_jax.tasks.video.clips import ClipsSource
 from vqvae_jax.tasks.video.model import RECORDED, Video
 from vqvae_jax.training import sharding
-from vqvae_jax.training.evaluate import make_evaluation
-from vqvae_jax.workdir import Workdir
+from vqvae_jax.training.loop import make_evaluation
+from vqvae_jax.workdir import IMAGES, Workdir
 
+# The arrays of `samples.npz`.
+CLIPS = IMAGES | {
+    "codes": "i clips rows frames h w g",
+    "true_codes": "i clips frames h w g",
+    "frame": "i clips",
+    "given_frames": "i",
+}
 # Steps after the last given frame at which generated frames are compared.
 TIMES = (1, 5, 10)
 # Range of shifts per step: a turn moves the view by less than a fifth of its width, and
@@ -83,7 +89,7 @@ def evaluate_video(context: Context) -> SecondResults:
     bits = [copying_bits(copying, codes) for codes in _codes_of(test, batch_size=16)]
     results["copying_bits_per_frame"] = float(np.concatenate(bits).mean())
     results["copying_equal_codes_train"] = copying.same
-    arrays = workdir.read_samples(npz_schemas.CLIPS)
+    arrays = workdir.read_samples(CLIPS)
     results |= clip_results(arrays, _true_images(arrays, dataset), video)
     return SecondResults(results)
 

@@ -12,11 +12,10 @@ from vqvae_jax.data.codes import CodesSource
 from vqvae_jax.data.source import read_many, stack
 from vqvae_jax.pipeline.run import Context, SecondStage
 from vqvae_jax.pipeline.samples import rows_to_draw
-from vqvae_jax.tasks.video import gif
 from vqvae_jax.tasks.video.clips import ClipsSource
 from vqvae_jax.tasks.video.evaluation import evaluate_video
 from vqvae_jax.tasks.video.model import Video
-from vqvae_jax.tasks.video.report import video_sections
+from vqvae_jax.tasks.video.report import SHOWN, animation_gif, strip_png, video_sections
 from vqvae_jax.training import sharding
 
 
@@ -74,11 +73,11 @@ def sample_video(context: Context) -> None:
             finish_batch()
     codes, images = (np.concatenate(part)[:count] for part in zip(*drawn, strict=True))
     frames = codes.shape[2]
-    for i in range(min(count, gif.SHOWN)):
-        strip = gif.strips(images[i], names, given=given)
+    for i in range(min(count, SHOWN)):
+        strip = strip_png(images[i], names, given=given)
         workdir.write_bytes(workdir.pictures / f"{i:04d}_strip.png", strip)
-        animation = gif.animation(images[i], names, given=given)
-        workdir.write_bytes(workdir.pictures / f"{i:04d}.gif", animation)
+        moving = animation_gif(images[i], names, given=given)
+        workdir.write_bytes(workdir.pictures / f"{i:04d}.gif", moving)
     labels = np.repeat(np.tile(np.arange(len(names)), count), frames)
     workdir.write_arrays(
         workdir.samples,

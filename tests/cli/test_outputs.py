@@ -5,8 +5,7 @@ import json
 
 import pytest
 
-from vqvae_jax.cli import progress
-from vqvae_jax.cli.batches import make_files
+from vqvae_jax.cli.outputs import make_files, progress
 from vqvae_jax.runtime.errors import UserError
 
 SOURCES = {f"{folder}/{i}": f"of {i}" for folder in "ab" for i in range(4)}
@@ -125,7 +124,7 @@ def test_a_folder_that_cannot_be_written_raises(tmp_path):
 
 
 def test_progress_prints_nothing_without_a_terminal(capsys):
-    with progress.shown("work", 3) as advance:
+    with progress("work", 3) as advance:
         advance(2)
         advance(1)
     assert capsys.readouterr() == ("", "")

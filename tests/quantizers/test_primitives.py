@@ -1,12 +1,77 @@
-"""Sums by code in each implementation, and as the gradient of a lookup."""
+"""Implementations by platform, sums over devices, and sums by code."""
+
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from vqvae_jax import quantizers
-from vqvae_jax.quantizers import VQ, segment_sum
+from vqvae_jax.networks.convolution import conv2d
+from vqvae_jax.quantizers import VQ, primitives
+from vqvae_jax.quantizers.primitives import for_platform
+
+IMPLEMENTATIONS = {
+    "cpu": lambda x: x + 1,
+    "tpu": lambda x: x + 2,
+    "default": lambda x: x + 3,
+}
+
+
+@pytest.fixture
+def several_processes(monkeypatch):
+    """Make this process look like one of two."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize(
+    ("platform", "added"), [("cpu", 1), ("tpu", 2), ("cuda", 3), ("rocm", 3)]
+)
+def test_exports_use_the_implementation_of_their_platform(platform, added):
+    function = jax.jit(lambda x: for_platform(x, **IMPLEMENTATIONS))
+    text = str(jax.export.export(function, platforms=[platform])(1.0).mlir_module())
+    assert re.findall(r"constant dense<(\d)\.0+e\+00>", text) == [str(added)]
+
+
+def test_eager_calls_use_the_implementation_of_the_cpu():
+    assert for_platform(1.0, **IMPLEMENTATIONS) == 2.0
+
+
+@pytest.mark.parametrize(("backend", "added"), [("cpu", 1), ("tpu", 2), ("gpu", 3)])
+def test_several_processes_use_the_implementation_of_the_backend(
+    backend, added, several_processes, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert for_platform(1.0, **IMPLEMENTATIONS) == 1.0 + added
+
+
+def test_several_processes_have_no_collective_inside_a_conditional(
+    several_processes,
+):
+    """XLA does not order those with the others, and Gloo confuses them."""
+    mesh = jax.make_mesh((4,), ("data",), devices=jax.devices()[:4])
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def loss(kernels, images):
+        for kernel in kernels:
+            images = jnp.tanh(conv2d(images, kernel))
+        return jnp.square(images).mean()
+
+    gradient = jax.jit(
+        jax.grad(loss), in_shardings=(replicated, split), out_shardings=replicated
+    )
+    kernels = [jnp.ones((3, 3, 2, 4)), jnp.ones((1, 1, 4, 2))]
+    images = np.ones((8, 6, 6, 2), np.float32)
+    text = gradient.lower(kernels, images).compile().as_text()
+    assert "all-reduce(" in text
+    assert "conditional(" not in text
+
 
 KEY = jax.random.key(0)
 N, G, K, D = 50, 3, 7, 4
@@ -29,9 +94,9 @@ def data():
 @pytest.mark.parametrize(
     "implementation",
     [
-        segment_sum.sum_by_code,
-        segment_sum._scatter_add,
-        segment_sum._one_hot_matmul,
+        primitives.sum_by_code,
+        primitives._scatter_add,
+        primitives._one_hot_matmul,
     ],
 )
 def test_every_implementation_equals_a_loop(implementation, data):
@@ -58,12 +123,12 @@ def _cuda_program(num_codes):
 def test_gpu_programs_scatter_only_with_many_codes():
     """The gradient of the codebook loss and the EMA use one-hot products otherwise."""
     assert "stablehlo.scatter" not in _cuda_program(16)
-    assert "stablehlo.scatter" in _cuda_program(segment_sum._MAX_ONE_HOT + 1)
+    assert "stablehlo.scatter" in _cuda_program(primitives._MAX_ONE_HOT + 1)
 
 
 def test_gpu_programs_have_no_large_one_hot_matrix(monkeypatch):
     """For 8 vectors and 16 codes, with a limit of half their one-hot matrix."""
-    monkeypatch.setattr(segment_sum, "_MAX_ONE_HOT_BYTES", 4 * 8 * 16 // 2)
+    monkeypatch.setattr(primitives, "_MAX_ONE_HOT_BYTES", 4 * 8 * 16 // 2)
     # Programs traced before the patch would be reused.
     jax.clear_caches()
     assert "stablehlo.scatter" in _cuda_program(16)
