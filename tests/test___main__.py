@@ -2,20 +2,15 @@
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from launch_checks import ROOT, python
+
+ENV = os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def test_invalid_arguments_are_reported_before_jax_is_imported(tmp_path):
-    found = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "vqvae_jax", "encode", "model"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    words = ("-X", "importtime", "-m", "vqvae_jax", "encode", "model")
+    found = python(*words, cwd=tmp_path, env=ENV)
     assert found.returncode == 2
     assert found.stdout == ""
     lines = found.stderr.splitlines()
@@ -30,14 +25,8 @@ def test_a_closed_pipe_ends_the_program_silently(tmp_path):
     """As under head: no traceback, and the exit code that shells use."""
     reading, writing = os.pipe()
     os.close(reading)
-    found = subprocess.run(
-        [sys.executable, "-c", _PRINTS],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    pipes = {"stdout": writing, "stderr": subprocess.PIPE}
+    found = python("-c", _PRINTS, cwd=tmp_path, env=ENV, **pipes)
     os.close(writing)
     assert (found.returncode, found.stderr) == (141, "")
 

@@ -3,10 +3,10 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from launch_checks import overrides, python
 
 pytestmark = pytest.mark.slow
 
@@ -76,13 +76,7 @@ def copy_without(tracked, tmp_path):
 def run(copy: Path, *words) -> subprocess.CompletedProcess:
     """Run Python in a copy of the repository, which it imports."""
     ours = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    found = subprocess.run(
-        [sys.executable, *map(str, words)],
-        cwd=copy,
-        env=ours | {"PYTHONPATH": str(copy)},
-        capture_output=True,
-        text=True,
-    )
+    found = python(*words, cwd=copy, env=ours | {"PYTHONPATH": str(copy)})
     assert found.returncode == 0, (found.stdout + found.stderr)[-5000:]
     return found
 
@@ -96,14 +90,12 @@ def test_without_one(deleted, copy_without, tiny_changes, digits_dir, tmp_path):
     assert f"vqvae_jax.{deleted.replace('/', '.')}" not in imported
 
     changes = tiny_changes | {"data.data_dir": digits_dir}
-    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    workdir = tmp_path / "run"
-    run(copy, "launch.py", "--config=digits", f"--workdir={workdir}", *overrides)
-    assert (workdir / "report.html").exists()
+    flags = ["--config=digits", f"--workdir={tmp_path / 'run'}", *overrides(changes)]
+    run(copy, "launch.py", *flags)
+    assert (tmp_path / "run" / "report.html").exists()
 
-    run(
-        copy, "-m", "pytest", "--collect-only", "-q", "-m", "", "-p", "no:cacheprovider"
-    )
+    options = ("--collect-only", "-q", "-m", "", "-p", "no:cacheprovider")
+    run(copy, "-m", "pytest", *options)
 
 
 def test_without_all_of_them(copy_without):

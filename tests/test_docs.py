@@ -3,11 +3,10 @@
 import ast
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from launch_checks import python
 
 import vqvae_jax
 from vqvae_jax import experiment, options, quantizers, registry
@@ -21,13 +20,8 @@ TESTS = r"\b(?:[\w/]+/)?test_\w+\.py(?:::\w+)*"
 def test_the_pages_build_without_a_warning(tmp_path):
     for package in ("furo", "myst_parser", "sphinx"):
         pytest.importorskip(package)
-    found = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", tmp_path],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
+    words = ("-m", "sphinx", "-q", "-W", "--keep-going", "docs", tmp_path)
+    found = python(*words, env=os.environ | {"JAX_PLATFORMS": "cpu"})
     assert found.returncode == 0, found.stderr
     assert found.stdout + found.stderr == ""
     pages = {path.stem: path.read_text() for path in tmp_path.glob("*.html")}

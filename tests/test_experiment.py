@@ -162,20 +162,6 @@ def test_a_missing_key_has_its_default(config):
     assert Experiment.from_config(config).training.steps == steps
 
 
-class TestSecondStage:
-    def test_a_vqvae_needs_one(self, config):
-        del config["prior"], config["prior_training"]
-        with pytest.raises(
-            UserError, match=r"^prior is missing .* exactly one of: prior"
-        ):
-            Experiment.from_config(config)
-
-    def test_two_are_refused(self, config):
-        config |= {"hierarchy": {}, "hierarchy_training": {}}
-        with pytest.raises(UserError, match=r"^prior and hierarchy are both in"):
-            Experiment.from_config(config)
-
-
 def test_defaults_are_valid():
     for kind, second in (
         ("vqvae", "prior"),

@@ -15,9 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from launch_checks import assert_bit_identical, overrides
 
 import vqvae_jax
 from vqvae_jax.runtime.locks import locked
@@ -49,10 +49,9 @@ def command(tiny_changes, digits_dir, run):
 
     def make(*flags, **changes):
         changes = tiny_changes | {"data.data_dir": digits_dir} | changes
-        overrides = [f"--config.{key}={value}" for key, value in changes.items()]
         config = "--config=experiments/digits.py"
         command = [sys.executable, "launch.py", config, f"--workdir={run}"]
-        return [*command, *overrides, *flags]
+        return [*command, *overrides(changes), *flags]
 
     return make
 
@@ -98,13 +97,7 @@ def only_error(code: int, stderr: str) -> str:
 
 
 def assert_same_run(found, expected):
-    """Assert that parameters and samples are bit-identical, and the report exists."""
-    for stage in ("vqvae", "prior"):
-        params = [vqvae_jax.restore(each, stage)[1] for each in (found, expected)]
-        for x, y in zip(*map(jax.tree.leaves, params), strict=True):
-            np.testing.assert_array_equal(x, y)
-    pair = [np.load(each / "samples.npz")["images"] for each in (found, expected)]
-    np.testing.assert_array_equal(*pair)
+    assert_bit_identical(found, expected)
     assert (found / "report.html").exists()
 
 
@@ -210,8 +203,7 @@ exec "$@"
 def can_mount() -> bool:
     try:
         return not subprocess.run(
-            [*NAMESPACE, "sh", "-c", "mount -t tmpfs none /mnt"],
-            capture_output=True,
+            [*NAMESPACE, "sh", "-c", "mount -t tmpfs none /mnt"], capture_output=True
         ).returncode
     except OSError:
         return False

@@ -10,7 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
-from launch_checks import assert_one_error, launch
+from launch_checks import RUN_FILES, assert_one_error, launch
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -56,18 +56,7 @@ def test_unusable_images_are_named(content, tiny_changes, tmp_path):
     assert_one_error(*launch(config, tmp_path / "run", **changes), named="5.png")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "config.json",
-        "prior.json",
-        "metrics.jsonl",
-        "samples.npz",
-        "results.json",
-        "codes/test/metadata.json",
-        "codes/test/codes.array_record",
-    ],
-)
+@pytest.mark.parametrize("name", RUN_FILES)
 def test_noise_in_files_of_a_workdir(
     name, finished_run, tiny_changes, digits_dir, tmp_path
 ):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from launch_checks import RUN_FILES
 
 from vqvae_jax.pipeline.samples import file_name
 from vqvae_jax.pretrained.card import summary
@@ -18,16 +19,6 @@ from vqvae_jax.pretrained.loading import find
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.logging import read_entries
 from vqvae_jax.workdir import SPLITS, Workdir
-
-FILES = (
-    "config.json",
-    "prior.json",
-    "metrics.jsonl",
-    "samples.npz",
-    "results.json",
-    "codes/test/metadata.json",
-    "codes/test/codes.array_record",
-)
 
 
 class Trap:
@@ -89,7 +80,7 @@ def test_every_reader_of_an_invalid_prior_json_raises(copy, content):
 
 @settings(max_examples=50)
 @given(
-    st.sampled_from(FILES),
+    st.sampled_from(RUN_FILES),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(1, 255)), max_size=4),
     st.one_of(st.just(0), st.integers(0, 3000)),
 )

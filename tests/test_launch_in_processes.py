@@ -5,12 +5,9 @@ import shutil
 import signal
 import time
 
-import jax
-import numpy as np
 import pytest
-
-from vqvae_jax import restore
-from vqvae_jax.workdir import SPLITS, Workdir
+from launch_checks import overrides
+from run_comparison import assert_same_run
 
 pytestmark = pytest.mark.slow
 
@@ -21,37 +18,7 @@ ALONE = ((),)
 def argv(tiny_changes, digits_dir):
     """The command line of a tiny digits run."""
     changes = tiny_changes | {"data.data_dir": digits_dir}
-    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
-    return ["launch.py", "--config=experiments/digits.py", *overrides]
-
-
-def assert_same_run(found, expected):
-    """Compare parameters to 1e-5, codes exactly, and results to 1e-4."""
-    for stage in (None, "prior"):
-        pair = [dict(_named(restore(each, stage)[1])) for each in (found, expected)]
-        assert pair[0].keys() == pair[1].keys()
-        for name, array in pair[1].items():
-            np.testing.assert_allclose(
-                pair[0][name], array, rtol=1e-5, atol=1e-5, err_msg=name
-            )
-    for split in SPLITS:
-        pair = [Workdir(each).codes(split) for each in (found, expected)]
-        for i in range(len(pair[1])):
-            for name, array in pair[1][i].items():
-                np.testing.assert_array_equal(pair[0][i][name], array)
-    pair = [
-        json.loads((each / "results.json").read_text()) for each in (found, expected)
-    ]
-    results, expected_results = (
-        {name: value for name, value in each.items() if "per_second" not in name}
-        for each in pair
-    )
-    assert results == pytest.approx(expected_results, rel=1e-4, abs=1e-4)
-
-
-def _named(tree):
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield jax.tree_util.keystr(path), leaf
+    return ["launch.py", "--config=experiments/digits.py", *overrides(changes)]
 
 
 def test_all_stages_and_a_repeated_command(argv, run_processes, finished_run, tmp_path):
@@ -63,15 +30,10 @@ def test_all_stages_and_a_repeated_command(argv, run_processes, finished_run, tm
     ]
     assert names[0] - names[1] == {"command.txt"}
     assert names[1] < names[0]
-    lines = [
-        [
-            (entry["stage"], entry["split"], entry["step"])
-            for entry in map(
-                json.loads, (each / "metrics.jsonl").read_text().splitlines()
-            )
-        ]
-        for each in (tmp_path / "run", finished_run)
-    ]
+    lines = []
+    for each in (tmp_path / "run", finished_run):
+        log = map(json.loads, (each / "metrics.jsonl").read_text().splitlines())
+        lines.append([(entry["stage"], entry["split"], entry["step"]) for entry in log])
     assert lines[0] == lines[1]
     output = [(tmp_path / "first" / f"{p}.out").read_text() for p in range(2)]
     assert "vqvae 20/20" in output[0]

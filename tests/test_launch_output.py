@@ -3,10 +3,10 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from launch_checks import overrides, python
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("vqvae", "codes", "prior", "samples", "evaluate", "report")
@@ -18,18 +18,11 @@ SETTINGS = ("TF_", "XLA_", "JAX_", "ABSL_", "GLOG_", "GRPC_", "COLUMNS", "FORCE_
 def test_a_new_run_prints_only_its_stages_and_steps(tiny_changes, tmp_path):
     """Preparation of data and compilation log no message of absl, XLA or TFDS."""
     changes = tiny_changes | {"data.data_dir": tmp_path / "sets"}
-    command = [sys.executable, ROOT / "launch.py", "--config=experiments/digits.py"]
-    command += [f"--config.{key}={value}" for key, value in changes.items()]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)}
-    found = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment
-        | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path / "cache")},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
+    env = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)}
+    env |= {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    flags = ["--config=experiments/digits.py", *overrides(changes)]
+    options = {"cwd": tmp_path, "env": env, "stdin": subprocess.DEVNULL}
+    found = python(ROOT / "launch.py", *flags, **options)
     assert found.returncode == 0, found.stderr
     assert found.stderr == ""
     steps = r"(vqvae|prior) \d+/20: loss [\d.]+, [\d,]+ examples/s"

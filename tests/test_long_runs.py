@@ -1,12 +1,11 @@
 """Two thousand steps: memory, compilations and files do not grow."""
 
 import json
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+from launch_checks import python
 
 KEEP, EVERY, STEPS, WARM_UP = 2, 100, 2000, 1000
 
@@ -68,12 +67,7 @@ def test_nothing_grows(make_config, tiny_changes, digits_dir, tmp_path):
     }
     data = {"data.data_dir": digits_dir}
     config = make_config("digits", tiny_changes | training | data)
-    run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path), json.dumps(config)],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-    )
+    run = python("-c", SCRIPT, tmp_path, json.dumps(config))
     assert run.returncode == 0, run.stderr
     seen = json.loads(run.stderr.splitlines()[-1])
     assert len(seen) == STEPS // EVERY

@@ -1,15 +1,14 @@
 """Precision and determinism: no float64, bfloat16 near float32, bit-identical runs."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 import pytest
 from jax.extend.core import jaxprs_in_params
+from launch_checks import overrides, python
+from tiny_models import slow_but
 
 from vqvae_jax import pipeline, quantizers, restore
 from vqvae_jax.data.dataset import open_dataset
@@ -19,7 +18,6 @@ from vqvae_jax.quantizers.ema import count_update, ema_update
 from vqvae_jax.training.step import init_state, make_train_step
 
 KEY = jax.random.key(0)
-ROOT = Path(__file__).parents[1]
 
 
 def avals(jaxpr):
@@ -48,20 +46,6 @@ def wide(function, *arguments):
     }
 
 
-SLOW = [
-    pytest.param(name, marks=pytest.mark.slow)
-    for name in (
-        "vae",
-        "vimco",
-        "gan",
-        "pixelcnn",
-        "speech",
-        "hierarchy",
-        "hierarchy_vae",
-        "video",
-        "sequence_prior",
-    )
-]
 DRAW = {
     "vae": lambda m, p, b: m.sample(p, KEY, num_samples=2),
     "gan": lambda m, p, b: m.sample(p, KEY, num_samples=2),
@@ -83,7 +67,7 @@ DRAW = {
 }
 
 
-@pytest.mark.parametrize("name", ["vqvae", "prior", *SLOW])
+@pytest.mark.parametrize("name", slow_but(DRAW, "vqvae", "prior"))
 def test_no_model_requests_float64(name, tiny_model):
     """With x64 disabled JAX warns about such requests, and tests fail on warnings."""
     model, (params, batch) = tiny_model(name)
@@ -169,14 +153,8 @@ def test_the_same_seed_gives_the_same_bits(
     """In this process, which has run it before, and in another process."""
     pipeline.run(tiny_config, str(tmp_path / "here"), ["vqvae"])
     changes = tiny_changes | {"data.data_dir": digits_dir}
-    flags = [f"--config.{key}={value}" for key, value in changes.items()]
-    command = [sys.executable, "launch.py", "--config=experiments/digits.py", *flags]
-    elsewhere = subprocess.run(
-        [*command, f"--workdir={tmp_path / 'elsewhere'}", "--stages=vqvae"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    flags = ["--config=experiments/digits.py", *overrides(changes), "--stages=vqvae"]
+    elsewhere = python("launch.py", *flags, f"--workdir={tmp_path / 'elsewhere'}")
     assert elsewhere.returncode == 0, elsewhere.stderr
     expected = jax.tree.leaves(restore(finished_run)[1])
     for workdir in ("here", "elsewhere"):

@@ -2,32 +2,19 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from launch_checks import overrides, python
+
 MOST_FRAMES, MOST_FILES = 9, 6
 
 
 def test_few_frames_lie_between_launch_and_the_loss(tiny_changes, digits_dir, tmp_path):
     changes = tiny_changes | {"data.data_dir": digits_dir}
-    overrides = [f"--config.{key}={value}" for key, value in changes.items()]
     program = "tests/programs/launch_with_error.py"
-    found = subprocess.run(
-        [
-            sys.executable,
-            program,
-            "--config=digits",
-            f"--workdir={tmp_path / 'run'}",
-            *overrides,
-        ],
-        cwd=ROOT,
-        # Otherwise JAX removes frames from the traceback.
-        env=os.environ | {"JAX_TRACEBACK_FILTERING": "off"},
-        capture_output=True,
-        text=True,
-    )
+    flags = ["--config=digits", f"--workdir={tmp_path / 'run'}", *overrides(changes)]
+    # Otherwise JAX removes frames from the traceback.
+    env = os.environ | {"JAX_TRACEBACK_FILTERING": "off"}
+    found = python(program, *flags, env=env)
     assert found.returncode == 0, found.stderr
     frames = json.loads(found.stdout.splitlines()[-1])
     listed = "\n".join(f"{file}: {function}" for file, function in frames)

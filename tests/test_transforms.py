@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
+from tiny_models import results_of
 from tree_checks import assert_close
 
 from vqvae_jax import quantizers
@@ -207,20 +208,8 @@ ROUND_TRIP = {
 
 def all_of(name, model, params, batch):
     """Return the results of all methods of a model."""
-
-    def loss(params):
-        return model.loss(params, KEY, batch)
-
-    (value, (metrics, carry)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-    return {
-        "loss": value,
-        "metrics": metrics,
-        "carry": carry,
-        "gradient": gradient,
-        "update": model.update(params, KEY, carry),
-        "evaluate": model.evaluate(params, batch),
-        "round trip": ROUND_TRIP[name](model, params, batch),
-    }
+    round_trip = ROUND_TRIP[name](model, params, batch)
+    return results_of(model, params, KEY, batch) | {"round trip": round_trip}
 
 
 @pytest.fixture(scope="module")

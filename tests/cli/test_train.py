@@ -1,43 +1,29 @@
 """The flags of training: --config, help, typos; test_launch.py tests runs."""
 
 import re
-import subprocess
-import sys
 import types
-from pathlib import Path
 
 import pytest
 from absl import flags
+from launch_checks import ROOT, python
 
 from vqvae_jax.cli import train
 
-ROOT = Path(__file__).parents[2]
 CIFAR = ROOT / "experiments" / "cifar.py"
-EXPERIMENTS = [
-    "an4",
-    "cifar",
-    "comparison",
-    "digits",
-    "imagenet",
-    "maze",
-    "maze_video",
-    "robustness",
-    "speech",
-    "vctk",
-]
+EXPERIMENTS = (
+    *("an4", "cifar", "comparison", "digits", "imagenet"),
+    *("maze", "maze_video", "robustness", "speech", "vctk"),
+)
 
 
-def run(*words, cwd=ROOT) -> subprocess.CompletedProcess:
+def run(*words):
     """Run launch.py, or another program if `words` start with one."""
-    program = words if words[0] == "-m" else (ROOT / "launch.py", *words)
-    return subprocess.run(
-        [sys.executable, *map(str, program)], cwd=cwd, capture_output=True, text=True
-    )
+    return python(*(words if words[0] == "-m" else (ROOT / "launch.py", *words)))
 
 
-def error_of(*words, **options) -> str:
+def error_of(*words) -> str:
     """Return the one line of stderr of a launch that fails with code 2."""
-    found = run(*words, **options)
+    found = run(*words)
     assert found.returncode == 2
     assert found.stdout == ""
     assert found.stderr.startswith("error: ")
@@ -100,7 +86,7 @@ def test_files_of_the_current_directory_take_precedence(tmp_path, monkeypatch):
 def test_every_experiment_has_a_name_and_a_summary():
     found = train.experiments()
     files = {path.stem for path in (ROOT / "experiments").glob("*.py")}
-    assert list(found) == sorted(files - {"__init__", "base"}) == EXPERIMENTS
+    assert list(found) == sorted(files - {"__init__", "base"}) == [*EXPERIMENTS]
     for summary in found.values():
         assert summary.endswith(".")
         assert "\n" not in summary
@@ -121,8 +107,8 @@ def test_help_lists_flags_and_experiments(flag):
     assert "evaluate" in found.stdout
 
 
-def test_the_console_command_has_the_same_help(tmp_path):
-    found = run("-m", "vqvae_jax", "train", "--help", cwd=ROOT)
+def test_the_console_command_has_the_same_help():
+    found = run("-m", "vqvae_jax", "train", "--help")
     assert (found.returncode, found.stderr) == (0, "")
     assert "\n  vqvae-jax train --config digits\n" in found.stdout
     assert "\n  digits " in found.stdout
@@ -203,9 +189,7 @@ def test_a_failing_config_file_is_named(form, content, message, tmp_path):
 
 def test_parsing_the_command_line_does_not_import_jax():
     program = "import sys; import vqvae_jax.cli.train; print('jax' in sys.modules)"
-    found = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True
-    )
+    found = python("-c", program)
     assert found.stdout == "False\n", found.stderr
 
 

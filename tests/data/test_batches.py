@@ -8,12 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from vqvae_jax.data import (
-    DataConfig,
-    TrainBatches,
-    eval_batches,
-    open_dataset,
-)
+from vqvae_jax.data import TrainBatches, eval_batches
 from vqvae_jax.runtime.errors import UserError
 
 
@@ -104,12 +99,8 @@ def test_resuming_on_another_number_of_processes():
     single = TrainBatches(Numbers(103), batch_size=16, seed=5)
     take(single, 7)
     state = single.get_state()
-    halves = [
-        TrainBatches(
-            Numbers(103), batch_size=16, seed=5, process_index=p, process_count=2
-        )
-        for p in range(2)
-    ]
+    same = {"batch_size": 16, "seed": 5, "process_count": 2}
+    halves = [TrainBatches(Numbers(103), process_index=p, **same) for p in range(2)]
     for half in halves:
         half.set_state(state)
     together = labels([next(half) for half in halves])
@@ -123,32 +114,21 @@ def test_resuming_on_another_number_of_processes():
 )
 def test_a_state_of_other_data_raises(change):
     same = {"source": Numbers(103), "batch_size": 16, "seed": 5}
-
-    def start(source, **kwargs):
-        return TrainBatches(source, **kwargs)
-
+    other = same | change
+    state = TrainBatches(same.pop("source"), **same).get_state()
+    resumed = TrainBatches(other.pop("source"), **other)
     with pytest.raises(UserError, match="resume with the same data"):
-        start(**same | change).set_state(start(**same).get_state())
+        resumed.set_state(state)
 
 
 def test_processes_split_each_global_batch():
-    single = take(
-        TrainBatches(Numbers(103), batch_size=16, seed=2, random_flip=True), 15
-    )
-    parts = [
-        take(
-            TrainBatches(
-                Numbers(103),
-                batch_size=16,
-                seed=2,
-                random_flip=True,
-                process_index=p,
-                process_count=4,
-            ),
-            15,
+    def start(**share):
+        return TrainBatches(
+            Numbers(103), batch_size=16, seed=2, random_flip=True, **share
         )
-        for p in range(4)
-    ]
+
+    single = take(start(), 15)
+    parts = [take(start(process_index=p, process_count=4), 15) for p in range(4)]
     for step, whole in enumerate(single):
         for name, array in whole.items():
             # Including flips: a flipped image has its number on the right.
@@ -204,12 +184,9 @@ def test_invalid_sizes_raise(change, match):
 @pytest.mark.parametrize("process_count", [1, 2, 64])
 def test_evaluation_yields_every_example_once(process_count):
     source = Numbers(1003)
+    sizes = {"batch_size": 64, "process_count": process_count}
     parts = [
-        list(
-            eval_batches(
-                source, batch_size=64, process_index=p, process_count=process_count
-            )
-        )
+        list(eval_batches(source, process_index=p, **sizes))
         for p in range(process_count)
     ]
     assert {len(part) for part in parts} == {16}
@@ -256,22 +233,13 @@ def test_errors_of_the_source_are_raised():
     batches.close()
 
 
-def test_worker_processes_yield_the_batches_of_threads(tmp_path):
-    digits = open_dataset(
-        DataConfig(
-            source="tfds",
-            name="digits",
-            data_dir=str(tmp_path),
-            image_size=8,
-            channels=1,
-        )
-    )
+def test_worker_processes_yield_the_batches_of_threads(tiny_dataset):
     kwargs = {"batch_size": 32, "seed": 1, "random_flip": True}
-    threads = TrainBatches(digits.train, **kwargs)
+    threads = TrainBatches(tiny_dataset.train, **kwargs)
     take(threads, 3)
     state = threads.get_state()
     expected = take(threads, 5)
-    workers = TrainBatches(digits.train, num_workers=2, **kwargs)
+    workers = TrainBatches(tiny_dataset.train, num_workers=2, **kwargs)
     workers.set_state(state)
     assert_equal_batches(expected, take(workers, 5))
 

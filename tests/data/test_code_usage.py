@@ -17,19 +17,25 @@ from vqvae_jax.runtime.errors import UserError
 K = 11
 
 
+def counted(directory, codes, columns, *, num_codes):
+    """Write codes and count them."""
+    write_codes(
+        directory,
+        batches=[(codes, columns)],
+        num_codes=num_codes,
+        class_names=[],
+        fingerprint="",
+    )
+    return count_codes(CodesSource(directory), num_codes=num_codes)
+
+
 def test_each_code_of_each_codebook_counts_once(tmp_path):
     """600 examples make three batches, the last of which is padded."""
     rng = np.random.default_rng(0)
     codes = rng.integers(3, K, size=(600, 3, 2, 2))
     codes[..., 1] //= 2
-    write_codes(
-        tmp_path / "codes",
-        batches=[(codes, {"label": np.zeros(600, int)})],
-        num_codes=K,
-        class_names=[],
-        fingerprint="",
-    )
-    counts = count_codes(CodesSource(tmp_path / "codes"), num_codes=K)
+    columns = {"label": np.zeros(600, int)}
+    counts = counted(tmp_path / "codes", codes, columns, num_codes=K)
     expected = [np.bincount(codes[..., g].ravel(), minlength=K) for g in range(2)]
     np.testing.assert_array_equal(counts, expected)
     # Padding is code 0.
@@ -40,14 +46,7 @@ def test_padding_after_an_utterance_does_not_count(tmp_path):
     codes = np.full((3, 4, 1), 5)
     codes[0, :2, 0], codes[1, :4, 0], codes[2, :1, 0] = (1, 2), (2, 2, 2, 3), 1
     columns = {"length": np.array([2, 4, 1])}
-    write_codes(
-        tmp_path / "codes",
-        batches=[(codes, columns)],
-        num_codes=6,
-        class_names=[],
-        fingerprint="",
-    )
-    counts = count_codes(CodesSource(tmp_path / "codes"), num_codes=6)
+    counts = counted(tmp_path / "codes", codes, columns, num_codes=6)
     np.testing.assert_array_equal(counts, [[0, 2, 4, 1, 0, 0]])
 
 

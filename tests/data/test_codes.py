@@ -1,15 +1,13 @@
 """Codes on disk: round trips, replacement, interrupted writes, damage."""
 
 import json
-import pathlib
 import pickle
 import resource
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from launch_checks import python
 
 from vqvae_jax.data import TrainBatches, eval_batches, first_examples
 from vqvae_jax.data.codes import CodesSource, write_codes
@@ -30,13 +28,12 @@ def batches_of(codes, labels, size=32):
         yield codes[part], {"label": labels[part]}
 
 
-def write(directory, codes, labels, **kwargs):
-    return write_codes(
-        directory,
-        batches=batches_of(codes, labels),
-        **{"num_codes": 512, "class_names": ["cat", "dog"], "fingerprint": "abc"}
-        | kwargs,
-    )
+def write(directory, codes=None, labels=None, **kwargs):
+    """Write these codes, or other `batches`, with options that tests change."""
+    options = {"num_codes": 512, "class_names": ["cat", "dog"], "fingerprint": "abc"}
+    if codes is not None:
+        options["batches"] = batches_of(codes, labels)
+    return write_codes(directory, **options | kwargs)
 
 
 def test_round_trip(tmp_path):
@@ -102,13 +99,7 @@ def test_a_failed_write_keeps_the_old_codes_and_no_remains(tmp_path):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        write_codes(
-            tmp_path / "codes",
-            batches=failing(),
-            num_codes=512,
-            class_names=[],
-            fingerprint="new",
-        )
+        write(tmp_path / "codes", batches=failing(), fingerprint="new")
     assert CodesSource(tmp_path / "codes").metadata.fingerprint == "abc"
     assert [p.name for p in tmp_path.iterdir()] == ["codes"]
 
@@ -132,11 +123,7 @@ write_codes(
     fingerprint="abc",
 )
 """
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=pathlib.Path(__file__).parents[2],
-        check=False,
-    )
+    result = python("-c", script)
     assert result.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 1
     with pytest.raises(UserError, match="no finished codes"):
@@ -189,13 +176,7 @@ def test_different_grids_raise(tmp_path):
         (np.zeros((2, 4, 5, 1), int), {"label": np.zeros(2, int)}),
     ]
     with pytest.raises(UserError, match=r"expected \[b, 4, 4, 1\]"):
-        write_codes(
-            tmp_path / "codes",
-            batches=batches,
-            num_codes=8,
-            class_names=[],
-            fingerprint="",
-        )
+        write(tmp_path / "codes", batches=batches, num_codes=8)
 
 
 def columns_of(n):
@@ -205,14 +186,8 @@ def columns_of(n):
 def test_columns_round_trip(tmp_path):
     codes, _ = draw(50)
     batches = [(codes[:30], columns_of(30)), (codes[30:], columns_of(20))]
-    metadata = write_codes(
-        tmp_path / "codes",
-        batches=batches,
-        num_codes=512,
-        class_names=[],
-        fingerprint="",
-        action_names=["go", "stay"],
-    )
+    names = ["go", "stay"]
+    metadata = write(tmp_path / "codes", batches=batches, action_names=names)
     assert metadata.columns == ("label", "action", "step")
     assert metadata.action_names == ("go", "stay")
     source = CodesSource(tmp_path / "codes")
@@ -239,15 +214,9 @@ def test_metadata_of_an_earlier_version_without_columns_is_read(tmp_path):
 
 def test_different_columns_raise(tmp_path):
     codes, _ = draw(8)
-    other = {"label": np.zeros(4, int)}
+    batches = [(codes[:4], columns_of(4)), (codes[4:], {"label": np.zeros(4, int)})]
     with pytest.raises(UserError, match="columns label; earlier batches have label, a"):
-        write_codes(
-            tmp_path / "codes",
-            batches=[(codes[:4], columns_of(4)), (codes[4:], other)],
-            num_codes=512,
-            class_names=[],
-            fingerprint="",
-        )
+        write(tmp_path / "codes", batches=batches)
 
 
 def test_damage_raises(tmp_path):
@@ -261,10 +230,7 @@ def test_damage_raises(tmp_path):
             (directory / name).write_bytes(content)
 
     fields = json.loads(kept["metadata.json"])
-    for name, content in {
-        "metadata.json": b"{",
-        "codes.array_record": b"",
-    }.items():
+    for name, content in (("metadata.json", b"{"), ("codes.array_record", b"")):
         (directory / name).write_bytes(content)
         with pytest.raises(UserError, match="damaged"):
             CodesSource(directory)

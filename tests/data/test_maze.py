@@ -127,10 +127,7 @@ class TestWalker:
         free = np.full((120, 160), 50, np.uint8)
         open_right = near.copy()
         open_right[:, 100:] = 50
-        for wall, turn in (
-            (open_right, maze.RIGHT),
-            (open_right[:, ::-1], maze.LEFT),
-        ):
+        for wall, turn in ((open_right, maze.RIGHT), (open_right[:, ::-1], maze.LEFT)):
             walker = maze.Walker(np.random.default_rng(0))
             assert [walker.choose(wall) for _ in range(20)] == [turn] * 20
             assert walker.choose(free) == maze.FORWARD

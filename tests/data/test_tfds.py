@@ -3,15 +3,13 @@
 import io
 import json
 import os
-import pathlib
 import pickle
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from launch_checks import ROOT, python
 from PIL import Image
 
 from vqvae_jax import registry
@@ -20,8 +18,7 @@ from vqvae_jax.data.source import read_many
 from vqvae_jax.data.tfds import open_tfds
 from vqvae_jax.runtime.errors import UserError
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
-TFDS = REPOSITORY.parent / "shared" / "data" / "tfds"
+TFDS = ROOT.parent / "shared" / "data" / "tfds"
 needs_cifar10 = pytest.mark.skipif(
     not (TFDS / "cifar10").is_dir(), reason="CIFAR-10 is not here"
 )
@@ -186,11 +183,7 @@ def test_features_are_found_by_type(tmp_path):
 def cifar10():
     return open_dataset(
         DataConfig(
-            source="tfds",
-            name="cifar10",
-            data_dir=str(TFDS),
-            image_size=32,
-            channels=3,
+            source="tfds", name="cifar10", data_dir=str(TFDS), image_size=32, channels=3
         )
     )
 
@@ -243,13 +236,7 @@ for _ in range(3):
 batches.close()
 assert "tensorflow" not in sys.modules
 """
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = python("-W", "error", "-c", script)
     assert result.returncode == 0, result.stderr
     assert result.stdout + result.stderr == ""
 
@@ -285,13 +272,8 @@ def test_preparation_with_tensorflow_prints_nothing(tmp_path):
     """Neither messages of TensorFlow on import nor a progress bar."""
     pytest.importorskip("tensorflow")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
-    found = subprocess.run(
-        [sys.executable, "-c", _PREPARE_IMAGES],
-        cwd=tmp_path,
-        env=environment | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
+    environment["PYTHONPATH"] = str(ROOT)
+    found = python("-c", _PREPARE_IMAGES, cwd=tmp_path, env=environment)
     assert found.returncode == 0, found.stderr
     assert found.stderr == ""
     assert list((tmp_path / "prepared" / "tiny").glob("*/*.array_record*"))

@@ -6,6 +6,11 @@ Numbers in brackets are rows of the list of known defects in docs/conformance.md
 import jax
 import jax.numpy as jnp
 import numpy as np
+from likelihood_checks import (
+    assert_draws_follow,
+    assert_is_a_distribution,
+    every_log_prob,
+)
 from scipy import special
 
 from vqvae_jax import likelihoods
@@ -25,12 +30,12 @@ def categorical_outputs():
     return jnp.asarray(logits, "float32")
 
 
-def test_sums_to_one_with_finite_gradients(assert_is_a_distribution):
+def test_sums_to_one_with_finite_gradients():
     """[13] Any decoder output gives a distribution over 256 values."""
     assert_is_a_distribution(CATEGORICAL, categorical_outputs())
 
 
-def test_log_prob_and_gradient_equal_numpy(every_log_prob):
+def test_log_prob_and_gradient_equal_numpy():
     logits = np.float64(categorical_outputs())
     expected = special.log_softmax(logits, axis=-1)
     ours, slopes = every_log_prob(CATEGORICAL, categorical_outputs())
@@ -54,7 +59,7 @@ def test_each_channel_reads_its_own_outputs():
     np.testing.assert_allclose(jax.jit(CATEGORICAL.mean)(outputs), mean, rtol=1e-5)
 
 
-def test_sample_frequencies_match_the_probabilities(assert_draws_follow):
+def test_sample_frequencies_match_the_probabilities():
     probs = np.zeros(256)
     probs[[0, 3, 200, 255]] = 0.1, 0.2, 0.3, 0.4
     logits = np.full(256, -1e9, np.float32)

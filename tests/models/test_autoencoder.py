@@ -1,11 +1,13 @@
 """Parts of every image autoencoder: sizes, keys, many samples, image quality."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-from tiny_models import changed
+from tiny_models import changed, every_model, random_params
 
 from vqvae_jax import metrics
 from vqvae_jax.models import autoencoder, vae, vimco, vqvae
@@ -53,6 +55,26 @@ def test_images_of_another_dtype_raise(model, params, dtype):
             call(params, images)
 
 
+@pytest.mark.parametrize("name", ["vqvae", "vae", "vimco"])
+def test_arrays_of_other_shapes_raise(name):
+    """Width and height are exchanged."""
+    model = dataclasses.replace(every_model()[name], image_shape=SHAPE)
+    params = random_params(model)
+    images = jnp.zeros((2, 8, 4, 3), jnp.uint8)
+    batch = {"image": images, "mask": jnp.ones(2, bool)}
+    message = r"\[B, 4, 8, 3\], got \(2, 8, 4, 3\)"
+    for call in (model.encode, model.reconstruct):
+        with pytest.raises(UserError, match=message):
+            call(params, images)
+    with pytest.raises(UserError, match=message):
+        model.loss(params, jax.random.key(0), batch)
+    features = model.grid[2]
+    z = jnp.zeros((1, 4, 2, features), "float32" if name == "vae" else "int32")
+    message = rf"\[B, 2, 4, {features}\], got \(1, 4, 2, {features}\)"
+    with pytest.raises(UserError, match=message):
+        model.decode(params, z)
+
+
 @pytest.mark.parametrize(
     ("model", "params"),
     [
@@ -60,10 +82,7 @@ def test_images_of_another_dtype_raise(model, params, dtype):
             vqvae.VQVAE(image_shape=SHAPE, quantizer=VQ(num_codes=6)),
             vqvae.Params(None, None, None),
         ),
-        (
-            vimco.VIMCO(image_shape=SHAPE, num_codes=6),
-            vimco.Params(None, None, None),
-        ),
+        (vimco.VIMCO(image_shape=SHAPE, num_codes=6), vimco.Params(None, None, None)),
     ],
     ids=["vqvae", "vimco"],
 )

@@ -18,7 +18,9 @@ from tiny_models import (
     NUM_LABELS,
     every_model,
     given_of,
+    results_of,
     set_in_networks,
+    slow_but,
 )
 from tree_checks import assert_close, assert_equal
 
@@ -28,11 +30,7 @@ from vqvae_jax.training.step import Model
 KEY = jax.random.key(2)
 NAMES = tuple(every_model())
 # Tests that compile a second program run on the others with -m slow.
-QUICK = ("vqvae",)
-SLOW = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in NAMES
-]
+SLOW = slow_but(NAMES, "vqvae")
 # For each model that encodes: what it encodes, and the latents of an example.
 _CODING = {
     "vqvae": ("image", lambda model: model.grid, "int32"),
@@ -61,19 +59,9 @@ def shapes_of(tree):
 
 
 def everything_of(model, params, batch):
-    """Return the results of all methods that training calls, but `init`."""
-
-    def loss(params):
-        return model.loss(params, KEY, batch)
-
-    (value, (means, carry)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-    return {
-        "loss": value,
-        "metrics": means,
-        "gradient": gradient,
-        "updated": model.update(params, KEY, carry),
-        "evaluated": model.evaluate(params, batch),
-    }
+    """Return results except what `loss` hands to `update`, padding included."""
+    results = results_of(model, params, KEY, batch)
+    return {name: value for name, value in results.items() if name != "carry"}
 
 
 @pytest.fixture(scope="module", params=NAMES)

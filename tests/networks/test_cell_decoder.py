@@ -4,13 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_models import random_arrays
 
-from vqvae_jax.networks.cell_decoder import (
-    CellDecoder,
-    CodeEmbedding,
-    gate,
-    projected,
-)
+from vqvae_jax.networks.cell_decoder import CellDecoder, CodeEmbedding, projected
 
 B, C, K, F = 4, 3, 5, 6
 
@@ -22,10 +18,7 @@ def case(request):
     context = rng.normal(size=(B, F)).astype("float32")
     codes = rng.integers(K, size=(B, C)).astype("int32")
     shapes = jax.eval_shape(decoder.init, jax.random.key(0), context, codes)
-    params = jax.tree.map(
-        lambda leaf: jnp.asarray(0.7 * rng.normal(size=leaf.shape), "float32"), shapes
-    )
-    return decoder, params, context, codes
+    return decoder, random_arrays(shapes, scale=0.7, seed=rng), context, codes
 
 
 def expected_logits(decoder, params, context, codes):
@@ -78,12 +71,6 @@ def test_each_position_has_its_embedding_table():
         np.testing.assert_array_equal(embedded[i, j, c], tables[c, codes[i, j, c]])
     at = embedding.apply(params, codes[0, :, 1], jnp.asarray(1), method="at")
     np.testing.assert_array_equal(at, embedded[0, :, 1])
-
-
-def test_gate_equals_numpy():
-    x = np.random.default_rng(0).normal(size=(3, 8)).astype("float32")
-    expected = np.tanh(x[:, :4]) / (1 + np.exp(-x[:, 4:]))
-    np.testing.assert_allclose(gate(jnp.asarray(x)), expected, rtol=1e-5)
 
 
 def test_projection_keeps_distances():

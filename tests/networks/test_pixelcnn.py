@@ -114,22 +114,13 @@ class TestDependence:
             np.testing.assert_array_equal(others[0], logits[0])
             # It reaches every position, including the first.
             assert (others[1] != logits[1]).any(axis=-1).all()
+        other_codes = codes.at[1].set((codes[1] + 1) % K)
+        neighbour = np.asarray(apply(params, other_codes, condition))
+        np.testing.assert_array_equal(neighbour[0], logits[0])
         last = condition._replace(features=condition.features.at[1, 2, 3, 0].add(1.0))
         others = np.asarray(apply(params, codes, last))
         assert (others[1, 2, 3] != logits[1, 2, 3]).all()
         np.testing.assert_array_equal(others[1, :2], logits[1, :2])
-
-    def test_on_the_label_and_no_other_example(self):
-        network, params, codes = build((3, 4, 2), num_classes=3)
-        apply = jax.jit(network.apply)
-        logits = np.asarray(apply(params, codes, Condition(jnp.array([0, 1]))))
-        others = np.asarray(apply(params, codes, Condition(jnp.array([0, 2]))))
-        np.testing.assert_array_equal(others[0], logits[0])
-        # The label reaches every position, including the first.
-        assert (others[1] != logits[1]).any(axis=-1).all()
-        codes = codes.at[1].set((codes[1] + 1) % K)
-        neighbour = np.asarray(apply(params, codes, Condition(jnp.array([0, 1]))))
-        np.testing.assert_array_equal(neighbour[0], logits[0])
 
 
 class TestErrors:
@@ -251,17 +242,12 @@ def both_stacks(layer, vertical, horizontal, vector, features):
 @pytest.fixture(scope="module")
 def case():
     rng = np.random.default_rng(0)
-
-    def normal(*shape):
-        return rng.normal(size=shape).astype("float32")
-
     sizes = (B, H, W, F), (B, H, W, F), (B, 5), (B, H, W, 2)
-    inputs = tuple(jnp.asarray(normal(*size)) for size in sizes)
+    inputs = tuple(jnp.asarray(rng.normal(size=size), "float32") for size in sizes)
     shapes = jax.eval_shape(
         lambda key: LAYER.init(key, *inputs, method=both_stacks), jax.random.key(0)
     )
-    params = jax.tree.map(lambda leaf: jnp.asarray(0.5 * normal(*leaf.shape)), shapes)
-    return params, inputs
+    return random_arrays(shapes, scale=0.5, seed=rng), inputs
 
 
 def gate(x):

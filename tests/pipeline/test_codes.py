@@ -9,7 +9,6 @@ import pytest
 import vqvae_jax
 from vqvae_jax import pipeline
 from vqvae_jax.data.codes import CodesSource, write_codes
-from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.dataset import open_dataset
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.base import fingerprint
@@ -19,19 +18,9 @@ from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.workdir import Workdir
 
 
-def test_codebook_results_cover_the_whole_test_split(finished_run, digits_dir):
+def test_codebook_results_cover_the_whole_test_split(finished_run, tiny_dataset):
     """[12] Encode the test split at once and count in NumPy."""
-    dataset = open_dataset(
-        DataConfig(
-            source="tfds",
-            name="digits",
-            data_dir=digits_dir,
-            image_size=8,
-            channels=1,
-            validation_fraction=0.1,
-        )
-    )
-    images = np.stack([e["image"] for e in dataset.test])
+    images = np.stack([e["image"] for e in tiny_dataset.test])
     model, params = vqvae_jax.restore(finished_run)
     codes = np.asarray(model.encode(params, images))
     p = np.bincount(codes.ravel(), minlength=16) / codes.size
@@ -47,7 +36,7 @@ def test_codebook_results_cover_the_whole_test_split(finished_run, digits_dir):
     assert results["test_psnr_db"] == pytest.approx(psnr, abs=0.05)
     stored = CodesSource(finished_run / "codes" / "test")
     np.testing.assert_array_equal(codes, [e["codes"] for e in stored])
-    labels = [int(e["label"]) for e in dataset.test]
+    labels = [int(e["label"]) for e in tiny_dataset.test]
     assert [int(e["label"]) for e in stored] == labels
 
 

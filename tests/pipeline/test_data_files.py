@@ -61,10 +61,7 @@ def test_a_copy_in_another_directory_has_the_same_facts(photos, copied):
             lambda folder: (folder / "train" / "cat" / "3.png").unlink(),
             "train had 20 files, now 19",
         ),
-        (
-            lambda folder: shutil.rmtree(folder / "val"),
-            "validation had 3 files, now 0",
-        ),
+        (lambda folder: shutil.rmtree(folder / "val"), "validation had 3 files, now 0"),
         (
             lambda folder: (folder / "val" / "dog" / "0.png").write_bytes(b"other"),
             "names or sizes of the 3 files of validation are not the same",

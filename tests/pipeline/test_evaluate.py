@@ -35,10 +35,7 @@ def dataset(tiny_config) -> Dataset:
 
 @pytest.mark.parametrize(
     ("split", "name"),
-    [
-        ("test", "prior_bits_per_code"),
-        ("validation", "prior_bits_per_code_validation"),
-    ],
+    [("test", "prior_bits_per_code"), ("validation", "prior_bits_per_code_validation")],
 )
 def test_bits_per_code_are_the_log_probability_under_the_prior(
     finished_run, results, split, name

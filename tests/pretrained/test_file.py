@@ -12,16 +12,10 @@ from vqvae_jax.pretrained.file import File
 from vqvae_jax.runtime.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def saved(finished_run, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pretrained") / "digits"
-    return vqvae_jax.save_pretrained(finished_run, folder)
-
-
 @pytest.fixture
-def parts(saved):
+def parts(digits_file):
     """The arrays and the header of the file, which tests change."""
-    with safetensors.safe_open(saved, framework="numpy") as file:
+    with safetensors.safe_open(digits_file, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return arrays, dict(file.metadata())
 
@@ -161,8 +155,8 @@ def test_invalid_metadata_raise(parts, tmp_path, change, message):
     assert "\n" not in str(error.value)
 
 
-def test_truncated_files_raise(saved, tmp_path):
-    content = saved.read_bytes()
+def test_truncated_files_raise(digits_file, tmp_path):
+    content = digits_file.read_bytes()
     path = tmp_path / "x.safetensors"
     for length in (0, 1, 8, 100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])

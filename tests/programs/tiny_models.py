@@ -1,29 +1,25 @@
 """The smallest model of each registered kind, and random examples and parameters."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vqvae_jax import options, registry
 from vqvae_jax.models.base import second_models
 
 NUM_CODES, NUM_LABELS = 6, 2
 
-_AUTOENCODER = {
-    "channels": 8,
-    "num_downsamples": 1,
+AUTOENCODER = {"channels": 8, "num_downsamples": 1} | {
     "residual_blocks": 1,
     "residual_channels": 4,
 }
-_IMAGES = {
-    "encoder": _AUTOENCODER,
-    "decoder": _AUTOENCODER,
-    "likelihood": "gaussian",
-}
+_NETWORKS = {"encoder": AUTOENCODER, "decoder": AUTOENCODER}
+_IMAGES = {**_NETWORKS, "likelihood": "gaussian"}
 _UPDATES = {"codebook_update": "ema", "ema_decay": 0.9, "dead_code_threshold": 0.7}
 _DCGAN = {"channels": 6, "num_downsamples": 1}
 _PIXELCNN = {"layers": 1, "channels": 8, "kernel_size": 3}
@@ -123,6 +119,11 @@ def every_model() -> dict[str, Any]:
     return models
 
 
+def slow_but(names: Iterable[str], *quick: str) -> list:
+    """Return parameters of a test, of which all but the quick ones are slow."""
+    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
 def given_of(model: Any) -> dict[str, Any]:
     """Return the options of a model that data or codes decide."""
     names = (field.name for field in options.fields(type(model)) if field.is_given)
@@ -181,6 +182,26 @@ def random_params(model: Any, batch: Any = None, **drawn: Any) -> Any:
     batch = model.init_batch() if batch is None else batch
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     return random_arrays(shapes, **drawn)
+
+
+def image_batch(shape, mask=(True,) * 5, *, values=(0, 256)):
+    """Return a batch of five random images, of which some are padding."""
+    images = np.random.default_rng(1).integers(*values, size=(5, *shape))
+    return {"image": jnp.asarray(images, "uint8"), "mask": jnp.array(mask)}
+
+
+def results_of(model, params, key, batch):
+    """Return the results of all methods that training calls, but `init`."""
+    differentiate = jax.value_and_grad(model.loss, has_aux=True)
+    (value, (means, carry)), gradient = differentiate(params, key, batch)
+    return {
+        "loss": value,
+        "metrics": means,
+        "carry": carry,
+        "gradient": gradient,
+        "updated": model.update(params, key, carry),
+        "evaluated": model.evaluate(params, batch),
+    }
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,11 +1,11 @@
 """The page in Chromium: self-contained, responsive and accessible."""
 
 import io
-import wave
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import wavfile
 
 from vqvae_jax import registry
 from vqvae_jax.report import figures, image_grid
@@ -54,11 +54,7 @@ def tone():
     """Return a WAV file of 16-bit samples."""
     samples = 9000 * np.sin(np.arange(RATE * SECONDS) / 3)
     stream = io.BytesIO()
-    with wave.open(stream, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes(samples.astype("<i2").tobytes())
+    wavfile.write(stream, RATE, samples.astype("<i2"))
     return stream.getvalue()
 
 

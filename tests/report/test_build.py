@@ -37,6 +37,7 @@ def test_the_page_has_the_name_config_and_sections_of_the_run(finished_run, page
     assert "Images of digits, 8×8×1, as 4×4×1 codes of K = 16." in reader.texts["p"]
     results = json.loads((finished_run / "results.json").read_text())
     assert page.count("<tr>") == len(results)
+    assert "Test PSNR (dB)" in page
     assert reader.texts["h2"] == [
         "Results",
         "Reconstructions",
@@ -63,6 +64,7 @@ def test_the_page_of_a_studys_run_has_its_command_and_its_setting(
 
 def test_the_page_is_small_and_every_graphic_has_a_text_alternative(page, read):
     assert len(page) < 600_000
+    assert not re.search(r'\b(src|srcset|href)="(?!data:|#)', page)
     reader = read(page)
     for tag, name in (("img", "alt"), ("svg", "aria-label"), ("canvas", "aria-label")):
         found = reader.of(tag)
@@ -80,7 +82,8 @@ def test_samples_are_those_of_the_run_sorted_by_class(finished_run, page, pictur
         for digit in range(10)
     ]
     # After the twelve reconstructions.
-    assert pictures[12:22] == expected
+    assert pictures[12:] == expected
+    assert page.count("data:image/png;base64,") == len(pictures)
     for digit in range(10):
         assert f'alt="Samples {digit}"' in page
         assert f"<figcaption>{digit}</figcaption>" in page

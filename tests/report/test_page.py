@@ -203,23 +203,20 @@ def test_plot_is_inlined_with_its_text_alternative(render_and_read):
     assert reader.texts["text"] == ["inside"]
 
 
-def test_wide_picture_scrolls_and_is_focusable(render_and_read):
-    pictures = [Picture(png(width), "A strip") for width in (1200, 1201)]
+@pytest.mark.parametrize(
+    ("contents", "kind"),
+    [
+        ([png(1200), png(1201)], ""),
+        ([f'<svg x="" width="{w}pt"></svg>'.encode() for w in (480, 480.5)], "plot"),
+    ],
+    ids=["picture", "plot"],
+)
+def test_wide_picture_scrolls_and_is_focusable(render_and_read, contents, kind):
+    pictures = [Picture(content, "A strip") for content in contents]
     narrow, wide = render_and_read(sections=[Section("A", "", pictures)]).of("figure")
-    assert narrow == {}
-    expected = {"class": "wide", "tabindex": "0", "role": "group"}
+    assert narrow == ({"class": kind} if kind else {})
+    expected = {"class": f"{kind} wide".strip(), "tabindex": "0", "role": "group"}
     assert wide == {**expected, "aria-label": "A strip"}
-
-
-def test_wide_plot_scrolls_and_is_focusable(render_and_read):
-    plots = [
-        Picture(f'<svg x="" width="{width}pt"></svg>'.encode(), "Plot")
-        for width in ("480", "480.5")
-    ]
-    narrow, wide = render_and_read(sections=[Section("A", "", plots)]).of("figure")
-    assert narrow == {"class": "plot"}
-    expected = {"class": "plot wide", "tabindex": "0", "role": "group"}
-    assert wide == {**expected, "aria-label": "Plot"}
 
 
 def test_animation_has_a_still_image_for_reduced_motion(render_and_read):

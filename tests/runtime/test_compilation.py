@@ -1,16 +1,14 @@
 """Compiled programs are stored in the user's cache and loaded from there."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import pytest
+from launch_checks import python
 
 from vqvae_jax.runtime import compilation
 
-ROOT = Path(__file__).parents[2]
 _OPTIONS = (
     "jax_compilation_cache_dir",
     "jax_compilation_cache_max_size",
@@ -51,17 +49,8 @@ def unset_cache(monkeypatch):
 
 def test_the_second_process_loads_what_the_first_compiled(tmp_path):
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    found = [
-        subprocess.run(
-            [sys.executable, "-c", _PROGRAM],
-            cwd=ROOT,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-        for _ in range(2)
-    ]
+    runs = [python("-c", _PROGRAM, env=env, check=True) for _ in range(2)]
+    found = [each.stdout.strip() for each in runs]
     assert found == ["False", "True"]
 
 

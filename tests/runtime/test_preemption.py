@@ -3,9 +3,9 @@
 import os
 import signal
 import subprocess
-import sys
 
 import pytest
+from launch_checks import python
 
 from vqvae_jax.runtime import preemption
 
@@ -82,13 +82,7 @@ print("completed")
 
 def child(work: str, **options) -> subprocess.CompletedProcess:
     code = CHILD.format(work=work, path=preemption.__file__)
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        **options,
-    )
+    return python("-c", code, stderr=subprocess.PIPE, timeout=60, **options)
 
 
 RESUME = "resume with: python launch.py '--config=a b.py'\n"

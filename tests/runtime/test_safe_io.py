@@ -31,6 +31,9 @@ def test_json_round_trip(tmp_path):
     values = {"a": [1, 2.5, None], "ü": {"b": True}}
     safe_io.write_json(tmp_path / "new" / "x.json", values)
     assert safe_io.read_json(tmp_path / "new" / "x.json") == values
+    text = (tmp_path / "new" / "x.json").read_text()
+    assert text.endswith("}\n")
+    assert json.loads(text) == values
     assert os.listdir(tmp_path / "new") == ["x.json"]
 
 
@@ -177,10 +180,3 @@ def test_a_failed_write_keeps_the_previous_file(write, tmp_path, monkeypatch):
         write(path, content)
     assert os.listdir(tmp_path) == ["x.json"]
     assert path.read_text() == "before"
-
-
-def test_json_ends_with_a_newline(tmp_path):
-    safe_io.write_json(tmp_path / "x.json", {"a": 1})
-    text = (tmp_path / "x.json").read_text()
-    assert text.endswith("}\n")
-    assert json.loads(text) == {"a": 1}

@@ -19,8 +19,15 @@ P = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
 LOGITS = jnp.asarray(np.log(P) + 3.0, "float32")
 
 
-def probabilities(logits):
-    return np.asarray(jax.nn.softmax(logits))
+def assert_probabilities(logits, weights):
+    """Compare with probabilities that are proportional to weights."""
+    found = jax.nn.softmax(logits)
+    np.testing.assert_allclose(found, weights / weights.sum(), rtol=1e-5)
+
+
+def only(kept):
+    """Return P, and 0 for all categories but these."""
+    return np.where(np.isin(np.arange(5), list(kept)), P, 0)
 
 
 class TestTruncated:
@@ -29,23 +36,14 @@ class TestTruncated:
 
     @pytest.mark.parametrize("temperature", [0.5, 2.0])
     def test_temperature_raises_probabilities_to_a_power(self, temperature):
-        expected = P ** (1 / temperature)
-        np.testing.assert_allclose(
-            probabilities(truncated(LOGITS, temperature=temperature)),
-            expected / expected.sum(),
-            rtol=1e-5,
-        )
+        found = truncated(LOGITS, temperature=temperature)
+        assert_probabilities(found, P ** (1 / temperature))
 
     @pytest.mark.parametrize(
         ("k", "kept"), [(1, [1]), (3, [1, 3, 4]), (5, range(5)), (9, range(5))]
     )
     def test_top_k(self, k, kept):
-        expected = np.where(np.isin(np.arange(5), list(kept)), P, 0)
-        np.testing.assert_allclose(
-            probabilities(truncated(LOGITS, top_k=k)),
-            expected / expected.sum(),
-            rtol=1e-5,
-        )
+        assert_probabilities(truncated(LOGITS, top_k=k), only(kept))
 
     @pytest.mark.parametrize(
         ("p", "kept"),
@@ -59,12 +57,7 @@ class TestTruncated:
         ],
     )
     def test_top_p(self, p, kept):
-        expected = np.where(np.isin(np.arange(5), list(kept)), P, 0)
-        np.testing.assert_allclose(
-            probabilities(truncated(LOGITS, top_p=p)),
-            expected / expected.sum(),
-            rtol=1e-5,
-        )
+        assert_probabilities(truncated(LOGITS, top_p=p), only(kept))
 
     @pytest.mark.parametrize("top_k", [None, 100])
     def test_top_p_of_one_keeps_all_categories(self, top_k):
@@ -82,22 +75,13 @@ class TestTruncated:
         three = np.where(P >= 0.2, np.sqrt(P), 0)
         options = {"temperature": 2.0, "top_k": 3}
         for p, kept in ((0.8, three), (0.7, np.where(P >= 0.25, three, 0))):
-            np.testing.assert_allclose(
-                probabilities(truncated(LOGITS, top_p=p, **options)),
-                kept / kept.sum(),
-                rtol=1e-5,
-            )
+            assert_probabilities(truncated(LOGITS, top_p=p, **options), kept)
 
     def test_batch_elements_are_independent(self):
         both = jnp.stack([LOGITS, LOGITS[::-1]])
+        alone = truncated(LOGITS, top_k=2, top_p=0.5)
         np.testing.assert_array_equal(
-            truncated(both, top_k=2, top_p=0.5),
-            jnp.stack(
-                [
-                    truncated(LOGITS, top_k=2, top_p=0.5),
-                    truncated(LOGITS, top_k=2, top_p=0.5)[::-1],
-                ]
-            ),
+            truncated(both, top_k=2, top_p=0.5), jnp.stack([alone, alone[::-1]])
         )
 
 
@@ -126,9 +110,7 @@ def test_guidance_weights_the_two_distributions(scale):
     other = np.array([0.3, 0.1, 0.2, 0.2, 0.2])
     logits = jnp.stack([LOGITS, jnp.asarray(np.log(other), "float32")])
     expected = special.softmax(scale * np.log(P) + (1 - scale) * np.log(other))
-    np.testing.assert_allclose(
-        probabilities(guided(logits, scale=scale))[0], expected, rtol=1e-5
-    )
+    assert_probabilities(guided(logits, scale=scale)[0], expected)
 
 
 def test_given_codes_are_kept_and_copies_agree():

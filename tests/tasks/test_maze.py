@@ -78,10 +78,3 @@ def test_a_frame_that_does_not_halve_twice_raises(make_config, name):
 def test_invalid_options_raise_with_their_key(make_config, changes, message):
     with pytest.raises(UserError, match=message):
         Experiment.from_config(make_config("maze_video:small", changes))
-
-
-def test_an_unknown_variant_raises(make_config):
-    with pytest.raises(
-        ValueError, match="no variant 'huge'; there are without_actions"
-    ):
-        make_config("maze_video:huge", {})

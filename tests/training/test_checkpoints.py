@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checkpoint_states import ONE, abstract_state, assert_is, make_state
 
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training import checkpoints as checkpoints_lib
@@ -28,22 +29,6 @@ from vqvae_jax.training.checkpoints import (
 from vqvae_jax.training.step import TrainState
 
 ROOT = Path(__file__).parents[2]
-ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-
-def make_state(step, where=ONE) -> TrainState:
-    """A state whose arrays all depend on the step."""
-    state = TrainState(
-        step=np.int32(step),
-        params={"w": np.full((2, 3), step, "f4"), "table": np.arange(5.0) + step},
-        opt_state=({"mu": np.full(4, -step, jnp.bfloat16)}, (), np.int32(step)),
-        key=jax.random.fold_in(jax.random.key(7), step),
-    )
-    return jax.device_put(state, where)
-
-
-def abstract_state(where=ONE) -> TrainState:
-    return on_devices(jax.eval_shape(lambda: make_state(0, None)), where)
 
 
 def save(directory, losses, *, keep=10):
@@ -67,21 +52,6 @@ def best_step(directory) -> int:
 
 def steps_in(directory) -> set[str]:
     return {path.name for path in directory.iterdir()}
-
-
-def assert_is(restored, step):
-    """Compare bits and types of all leaves, including the key."""
-    expected = make_state(step)
-    assert jax.tree.structure(restored.state) == jax.tree.structure(expected)
-    assert restored.data == {"next_batch": step}
-    for found, right in zip(
-        jax.tree.leaves(restored.state), jax.tree.leaves(expected), strict=True
-    ):
-        assert found.dtype == right.dtype
-        if jax.dtypes.issubdtype(found.dtype, jax.dtypes.prng_key):
-            assert jax.random.key_impl(found) == jax.random.key_impl(right)
-            found, right = jax.random.key_data(found), jax.random.key_data(right)
-        np.testing.assert_array_equal(found, right)
 
 
 def cut(step_directory, item):
@@ -439,7 +409,6 @@ def child(*arguments, before=()):
         capture_output=True,
         text=True,
         timeout=120,
-        check=False,
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from line_runs import make_config
 
 from vqvae_jax import options
 from vqvae_jax.runtime.errors import UserError
@@ -37,7 +38,7 @@ from vqvae_jax.training.config import TrainingConfig
         ),
     ],
 )
-def test_invalid_options_raise(make_config, changes, message):
+def test_invalid_options_raise(changes, message):
     with pytest.raises(UserError, match=f"^{message}") as caught:
         make_config(**changes)
     assert "\n" not in str(caught.value)
@@ -58,6 +59,6 @@ def test_defaults_are_those_of_the_paper():
     assert config.params_ema_decay == config.patience == 0
 
 
-def test_options_are_frozen(make_config):
+def test_options_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_config().steps = 7

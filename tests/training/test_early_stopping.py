@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from line_runs import make_config
 
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training import early_stopping
@@ -25,7 +26,7 @@ from vqvae_jax.training import early_stopping
         (1, 10, None, False),
     ],
 )
-def test_training_ends_by_steps_or_patience(make_config, patience, last, best, over):
+def test_training_ends_by_steps_or_patience(patience, last, best, over):
     """20 steps with a validation every 5."""
     config = make_config(patience=patience)
     assert early_stopping.is_over(config, last_step=last, best_step=best) == over

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from line_runs import Line, Points
 
 from vqvae_jax import metrics
 from vqvae_jax.data.batches import eval_batches
@@ -13,8 +14,8 @@ EXAMPLES, BATCH, CODES = 1003, 64, 11
 
 
 @pytest.fixture(scope="module")
-def model(line):
-    class Coded(line):
+def model():
+    class Coded(Line):
         """Also counts a code per example; it is 0 for padding, where x is 0."""
 
         def evaluate(self, params, batch):
@@ -40,9 +41,9 @@ def params(mesh):
     return jax.device_put(values, sharding.replicated(mesh))
 
 
-def test_every_example_counts_once(points, model, evaluation, params):
+def test_every_example_counts_once(model, evaluation, params):
     """[21] Batches of 64; the last has 43 examples. [24] Parameters do not change."""
-    source = points(EXAMPLES)
+    source = Points(EXAMPLES)
     before = jax.device_get(params)
     sums = evaluation(params, eval_batches(source, batch_size=BATCH))
 
@@ -55,8 +56,8 @@ def test_every_example_counts_once(points, model, evaluation, params):
     assert not any(x.is_deleted() for x in jax.tree.leaves(params))
 
 
-def test_masked_examples_are_ignored(points, evaluation, params):
-    (batch,) = eval_batches(points(50), batch_size=BATCH)
+def test_masked_examples_are_ignored(evaluation, params):
+    (batch,) = eval_batches(Points(50), batch_size=BATCH)
     filled = {**batch, "y": np.where(batch["mask"], batch["y"], np.nan)}
     zeros, nans = (evaluation(params, [b]) for b in (batch, filled))
     jax.tree.map(np.testing.assert_array_equal, zeros, nans)

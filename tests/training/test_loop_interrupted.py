@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from line_runs import Line, make_config, make_run, read_run
 
 from vqvae_jax.data.batches import TrainBatches
 from vqvae_jax.runtime.errors import UserError
@@ -64,15 +65,7 @@ def interrupt(model, config, run) -> str:
     return str(caught.value)
 
 
-@pytest.fixture(scope="module")
-def whole(line, make_config, make_run, tmp_path_factory):
-    """Workdir of an uninterrupted run; tests do not modify it."""
-    workdir = tmp_path_factory.mktemp("whole")
-    fit(line(), make_config(), make_run(workdir))
-    return workdir
-
-
-def assert_same_end(read_run, found, expected):
+def assert_same_end(found, expected):
     """Compare checkpoints, parameters bit for bit, validations and the mark."""
     steps, params, log = read_run(found)
     expected_steps, expected_params, expected_log = read_run(expected)
@@ -89,50 +82,42 @@ def assert_same_end(read_run, found, expected):
 
 
 @pytest.mark.parametrize("step", [1, 8, 19])
-def test_a_signal_between_validations(
-    step, whole, tmp_path, line, make_config, make_run, read_run
-):
-    message = interrupt(line(), make_config(), signalled_at(make_run(tmp_path), step))
+def test_a_signal_between_validations(step, whole, tmp_path):
+    message = interrupt(Line(), make_config(), signalled_at(make_run(tmp_path), step))
     assert message == f"line is saved at step {step} of 20"
     steps, params, log = read_run(tmp_path)
     assert steps[-1] == params["seen"] == step
     # Its steps were checked, so they are logged.
     assert log[-1]["step"] == step
-    fit(line(), make_config(), make_run(tmp_path))
-    assert_same_end(read_run, tmp_path, whole)
+    fit(Line(), make_config(), make_run(tmp_path))
+    assert_same_end(tmp_path, whole)
 
 
 @pytest.mark.parametrize("number", [2, 4])
-def test_an_interrupted_validation_is_repeated(
-    number, whole, tmp_path, line, make_config, make_run, read_run
-):
+def test_an_interrupted_validation_is_repeated(number, whole, tmp_path):
     """Including the last one, after which no steps remain."""
     run = signalled_in_validation(make_run(tmp_path), number)
-    message = interrupt(line(), make_config(), run)
+    message = interrupt(Line(), make_config(), run)
     assert message == f"line is saved at step {5 * number} of 20"
     last = tmp_path / "checkpoints" / "line" / str(5 * number)
     assert not (last / "metrics").exists()
     # A second signal in the same validation saves nothing new.
     run = signalled_in_validation(make_run(tmp_path), 1)
-    assert interrupt(line(), make_config(), run) == message
-    fit(line(), make_config(), make_run(tmp_path))
-    assert_same_end(read_run, tmp_path, whole)
+    assert interrupt(Line(), make_config(), run) == message
+    fit(Line(), make_config(), make_run(tmp_path))
+    assert_same_end(tmp_path, whole)
 
 
-def test_a_signal_at_a_due_validation_defers_it(
-    whole, tmp_path, line, make_config, make_run, read_run
-):
-    message = interrupt(line(), make_config(), signalled_at(make_run(tmp_path), 10))
+def test_a_signal_at_a_due_validation_defers_it(whole, tmp_path):
+    message = interrupt(Line(), make_config(), signalled_at(make_run(tmp_path), 10))
     assert message == "line is saved at step 10 of 20"
     assert read_run(tmp_path)[2][-1]["split"] == "train"
-    fit(line(), make_config(), make_run(tmp_path))
-    assert_same_end(read_run, tmp_path, whole)
+    fit(Line(), make_config(), make_run(tmp_path))
+    assert_same_end(tmp_path, whole)
 
 
-def test_an_unvalidated_checkpoint_replaces_no_validated_one(
-    tmp_path, line, make_config, make_run, read_run
-):
-    model, config = line(best_at=5), make_config(keep=1)
+def test_an_unvalidated_checkpoint_replaces_no_validated_one(tmp_path):
+    model, config = Line(best_at=5), make_config(keep=1)
     interrupt(model, config, signalled_at(make_run(tmp_path), 13))
     assert read_run(tmp_path)[0] == [5, 10, 13]
     interrupt(model, config, signalled_at(make_run(tmp_path), 1))
@@ -141,20 +126,20 @@ def test_an_unvalidated_checkpoint_replaces_no_validated_one(
     assert read_run(tmp_path)[0] == [5, 20]
 
 
-def test_a_diverged_state_is_not_saved(tmp_path, line, make_config, make_run, read_run):
+def test_a_diverged_state_is_not_saved(tmp_path):
     run = signalled_at(make_run(tmp_path), 8)
     with pytest.raises(UserError, match="error is nan at step 7"), handle_signals():
-        fit(line(fail_at=6), make_config(), run)
+        fit(Line(fail_at=6), make_config(), run)
     assert read_run(tmp_path)[0] == [5]
 
 
-def test_a_full_disk_raises(tmp_path, line, make_config, make_run, monkeypatch):
+def test_a_full_disk_raises(tmp_path, monkeypatch):
     """A state that could not be saved is not reported as saved."""
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    interrupt(line(), make_config(), signalled_at(make_run(tmp_path), 6))
+    interrupt(Line(), make_config(), signalled_at(make_run(tmp_path), 6))
     monkeypatch.setattr(Manager, "wait_until_finished", full)
     with pytest.raises(UserError, match="the disk is full"), handle_signals():
-        fit(line(), make_config(), signalled_at(make_run(tmp_path), 2))
+        fit(Line(), make_config(), signalled_at(make_run(tmp_path), 2))

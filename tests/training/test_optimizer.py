@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from line_runs import make_config
 
 from vqvae_jax.training.config import learning_rate, make_optimizer
 
@@ -11,7 +12,7 @@ PEAK, STEPS = 0.05, 20
 
 @pytest.mark.parametrize("warmup", [0, 4])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_schedules_equal_closed_forms(make_config, schedule, warmup):
+def test_schedules_equal_closed_forms(schedule, warmup):
     config = make_config(schedule=schedule, warmup_steps=warmup)
     step = np.arange(STEPS + 1)
     expected = np.full(STEPS + 1, PEAK)
@@ -24,7 +25,7 @@ def test_schedules_equal_closed_forms(make_config, schedule, warmup):
     np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
-def test_a_warm_up_longer_than_the_run_is_linear(make_config):
+def test_a_warm_up_longer_than_the_run_is_linear():
     for schedule in ("constant", "cosine"):
         config = make_config(schedule=schedule, warmup_steps=40)
         found = jax.jit(learning_rate(config))(np.arange(STEPS))
@@ -68,14 +69,12 @@ def gradients():
     return directions * np.array([0.1, 30.0, 0.5, 3.0, 0.9])[:, None]
 
 
-def test_first_steps_equal_adam(make_config, gradients):
+def test_first_steps_equal_adam(gradients):
     expected = adam(gradients, np.full(5, PEAK))
     np.testing.assert_allclose(run(make_config(), gradients), expected, rtol=1e-4)
 
 
-def test_clipping_scales_large_gradients_and_warm_up_starts_at_zero(
-    make_config, gradients
-):
+def test_clipping_scales_large_gradients_and_warm_up_starts_at_zero(gradients):
     config = make_config(gradient_clip=1.0, warmup_steps=4)
     norms = np.linalg.norm(gradients, axis=1, keepdims=True)
     clipped = gradients / np.maximum(norms, 1.0)
@@ -85,7 +84,7 @@ def test_clipping_scales_large_gradients_and_warm_up_starts_at_zero(
     assert np.abs(expected - adam(gradients, rates)).max() > 0.01
 
 
-def test_weight_decay_shrinks_matrices_by_rate_and_decay(make_config):
+def test_weight_decay_shrinks_matrices_by_rate_and_decay():
     """AdamW: without a gradient, each step multiplies them by 1 - rate * decay."""
     config = make_config(weight_decay=0.5, warmup_steps=2)
     params = {
@@ -106,7 +105,7 @@ def test_weight_decay_shrinks_matrices_by_rate_and_decay(make_config):
     np.testing.assert_array_equal(params["table"], 4.0)
 
 
-def test_frozen_leaves_have_no_optimiser_state(make_config):
+def test_frozen_leaves_have_no_optimiser_state():
     abstract = {"w": np.ones(3), "table": np.ones((100, 7))}
     optimizer = make_optimizer(make_config(), {"w": True, "table": False})
     state = jax.eval_shape(optimizer.init, abstract)

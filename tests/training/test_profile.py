@@ -3,6 +3,7 @@
 import jax
 import pytest
 from jax.profiler import ProfileData
+from line_runs import Line, make_config, make_run, read_run
 
 from vqvae_jax.training.loop import fit
 from vqvae_jax.training.profile import profiled, steps_to_profile
@@ -38,11 +39,9 @@ def steps_in(directory):
     )
 
 
-def test_fit_writes_a_profile_without_changing_results(
-    tmp_path, line, make_config, make_run, read_run
-):
+def test_fit_writes_a_profile_without_changing_results(tmp_path):
     for name, steps in (("with", 3), ("without", 0)):
-        fit(line(), make_config(profile_steps=steps), make_run(tmp_path / name))
+        fit(Line(), make_config(profile_steps=steps), make_run(tmp_path / name))
     assert steps_in(tmp_path / "with" / "profile" / "line") == [11, 12, 13]
     assert not (tmp_path / "without" / "profile").exists()
     (_, params, _), (_, expected, _) = (

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec
-from tiny_models import set_in_networks
+from line_runs import Line, Points
+from tiny_models import set_in_networks, slow_but
 from tree_checks import assert_close
 
 from vqvae_jax import metrics
@@ -48,9 +49,9 @@ def optimizer():
 
 
 @pytest.fixture(scope="module")
-def batches(points):
+def batches():
     """20 batches of 16, every second example masked: one example per device."""
-    source = points(16 * STEPS)
+    source = Points(16 * STEPS)
     mask = np.arange(16) % 2 > 0
     return [
         {"x": x, "y": y, "mask": mask}
@@ -96,21 +97,19 @@ def check(state, values, oracle):
 class TestDevices:
     """[7] After 20 steps, parameters equal those of NumPy."""
 
-    def test_one_device(self, line, batches, oracle):
-        step = jax.jit(make_step(line(noise=0.0)))
+    def test_one_device(self, batches, oracle):
+        step = jax.jit(make_step(Line(noise=0.0)))
         check(*run(step, start(), batches), oracle)
 
-    def test_eight_devices_under_jit(self, line, batches, oracle, mesh):
+    def test_eight_devices_under_jit(self, batches, oracle, mesh):
         replicated = sharding.replicated(mesh)
-        step = jax.jit(make_step(line(noise=0.0)), out_shardings=replicated)
+        step = jax.jit(make_step(Line(noise=0.0)), out_shardings=replicated)
         split = [sharding.put_batch(batch, mesh) for batch in batches]
         check(*run(step, jax.device_put(start(), replicated), split), oracle)
 
     @pytest.mark.parametrize("check_vma", [True, False])
-    def test_eight_devices_under_shard_map(
-        self, line, batches, oracle, mesh, check_vma
-    ):
-        inner = make_step(line(noise=0.0), axis_name="data")
+    def test_eight_devices_under_shard_map(self, batches, oracle, mesh, check_vma):
+        inner = make_step(Line(noise=0.0), axis_name="data")
         step = jax.shard_map(
             inner,
             mesh=mesh,
@@ -120,21 +119,15 @@ class TestDevices:
         )
         check(*run(jax.jit(step), start(), batches), oracle)
 
-    def test_eight_devices_under_pmap(self, line, batches, oracle):
-        inner = make_step(line(noise=0.0), axis_name="data")
+    def test_eight_devices_under_pmap(self, batches, oracle):
+        inner = make_step(Line(noise=0.0), axis_name="data")
         state, values = run(
             jax.pmap(inner, axis_name="data"),
-            jax.tree.map(eight_times, start()),
+            jax.tree.map(lambda x: jnp.stack([x] * 8), start()),
             [{k: v.reshape(8, 2, *v.shape[1:]) for k, v in b.items()} for b in batches],
         )
         for device in range(8):
             check(*jax.tree.map(lambda x, i=device: x[i], (state, values)), oracle)
-
-
-def eight_times(x):
-    if isinstance(x, jax.Array):
-        return jnp.stack([x] * 8)  # The key, which is not a NumPy array.
-    return np.stack([x] * 8)
 
 
 class Draws:
@@ -177,9 +170,9 @@ def test_loss_keys_differ_by_device_and_step_and_update_keys_by_step():
     assert not np.intersect1d(draws["loss"], draws["update"]).size
 
 
-def test_init_and_run_keys_are_independent(line):
-    assert isinstance(line(), Model)
-    init = jax.jit(lambda key, batch: init_state(line(), optimizer(), key, batch))
+def test_init_and_run_keys_are_independent():
+    assert isinstance(Line(), Model)
+    init = jax.jit(lambda key, batch: init_state(Line(), optimizer(), key, batch))
     state = init(KEY, {"x": np.zeros((2, 2), "f4")})
     params_key, run_key = jax.random.split(KEY)
     np.testing.assert_array_equal(
@@ -192,19 +185,19 @@ def test_init_and_run_keys_are_independent(line):
     assert state.result is state.params
 
 
-def test_the_average_starts_as_a_copy_of_the_parameters(line, batches):
+def test_the_average_starts_as_a_copy_of_the_parameters(batches):
     """A copy, because a step with donated arguments overwrites its input state."""
     for transform in (lambda f: f, jax.jit):
         init = transform(
             lambda: init_state(
-                line(), optimizer(), KEY, {"x": jnp.zeros((2, 2))}, params_ema_decay=0.9
+                Line(), optimizer(), KEY, {"x": jnp.zeros((2, 2))}, params_ema_decay=0.9
             )
         )
         # NumPy views prevent donation, so compare values of another state.
         state, before = init(), jax.device_get(init())
         jax.tree.map(np.testing.assert_array_equal, before.average, before.params)
         old = state.average["w"]
-        step = jax.jit(make_step(line(noise=0.0)), donate_argnums=0)
+        step = jax.jit(make_step(Line(noise=0.0)), donate_argnums=0)
         state, _ = step(state, batches[0])
         assert old.is_deleted()
         w, new = before.params["w"], state.params["w"]
@@ -242,15 +235,9 @@ WITHOUT_DRAWS = {
     "sequence_prior": {"network.dropout": 0.0},
     "video": {"context.dropout": 0.0, "pixelcnn.dropout": 0.0},
 }
-DEFAULT = ("vqvae",)
-SLOW = [
-    pytest.param(name, marks=pytest.mark.slow)
-    for name in WITHOUT_DRAWS
-    if name not in DEFAULT
-]
 
 
-@pytest.mark.parametrize("name", [*DEFAULT, *SLOW])
+@pytest.mark.parametrize("name", slow_but(WITHOUT_DRAWS, "vqvae"))
 def test_an_accumulated_step_equals_a_whole_step(name, tiny_model):
     """Compare parameters, EMA and restarts of the codebook, and every metric.
 
@@ -263,7 +250,7 @@ def test_an_accumulated_step_equals_a_whole_step(name, tiny_model):
     assert_close(one_step(model, params, batch, accumulate=3), expected)
 
 
-def test_shares_of_parts_sum_to_the_masked_mean(line):
+def test_shares_of_parts_sum_to_the_masked_mean():
     """Compare with NumPy; one part consists of padding only."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(12, 2)), rng.normal(size=12)
@@ -272,7 +259,7 @@ def test_shares_of_parts_sum_to_the_masked_mean(line):
     mask[4] = False
     batch = {"x": x.astype("f4"), "y": y.astype("f4"), "mask": mask}
     params = {"w": np.array([0.3, 0.7], "f4"), "seen": np.zeros((), "f4")}
-    model = line(noise=0.0)
+    model = Line(noise=0.0)
     found = jax.jit(
         lambda params, batch: loss_and_gradient(
             model.loss, params, KEY, batch, accumulate=3
