@@ -135,8 +135,9 @@ class TestLoss:
             for g in range(G):
                 used[g, row[g]] += 1
                 sums[g, row[g]] += vector[g]
-        # [1, 2] d |z - e|^2 of each owner: beta weighs the encoder's and no other.
-        pull = 2 * (sums - used[..., None] * params.quantizer.embeddings) / used.sum()
+        # [1, 2] d |z - e|^2 / D of each owner: beta weighs the encoder's and no other.
+        pull = 2 * (sums - used[..., None] * params.quantizer.embeddings)
+        pull /= used.sum() * D
         np.testing.assert_allclose(
             gradient.quantizer.embeddings, -pull, rtol=1e-4, atol=1e-5
         )
@@ -165,7 +166,7 @@ class TestEvaluate:
         # A squared error is a density and gives no bits.
         assert not any("bits" in name for name in values)
         assert values["psnr_db"] == pytest.approx(oracle["psnr"].mean(), rel=1e-4)
-        expected = oracle["reconstruction"] + 1.4 * oracle["norms"]
+        expected = oracle["reconstruction"] + 1.4 * oracle["squares"]
         assert values["loss"] == pytest.approx(expected.mean(), rel=1e-4)
 
     def test_bits_per_dim_of_a_likelihood(self, params):
