@@ -53,6 +53,7 @@ class TimedBatches(Iterator[HostBatch]):
 
     def __init__(self, batches: TrainBatches):
         self._batches = batches
+        self.whole, self.gather = batches.whole, batches.gather
         self.requested: list[float] = []
         self.received: list[float] = []
 
