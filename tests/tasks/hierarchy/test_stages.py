@@ -124,7 +124,8 @@ def test_two_processes_equal_one(
         "".join(line for line in lines if json.loads(line)["stage"] == "vqvae")
     )
     run_in_two_processes(run_processes, hierarchy_config, workdir)
-    assert_same_run(workdir, hierarchy_run)
+    # Adam divides rounding errors of a gradient near its epsilon by their size.
+    assert_same_run(workdir, hierarchy_run, atol=5e-5)
 
 
 @pytest.mark.slow
