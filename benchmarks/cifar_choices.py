@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vqvae_jax import metrics, pipeline
+from vqvae_jax import pipeline
 from vqvae_jax.cli.train import import_experiments
 from vqvae_jax.data.dataset import open_dataset
+from vqvae_jax.data.source import Subset
 from vqvae_jax.experiment import Experiment
-from vqvae_jax.metrics import mutual_information
-from vqvae_jax.training import sharding
-from vqvae_jax.training.loop import make_evaluation
+from vqvae_jax.pipeline.evaluate import evaluate_on
 from vqvae_jax.workdir import Workdir
 
 BOTH = ("model.encoder", "model.decoder")
@@ -63,13 +62,8 @@ def measure(changes: dict, workdir: Path, *, steps: int, seed: int) -> dict:
     model, params = Workdir(workdir).restore()
     experiment = Experiment.from_config(config.to_dict())
     test = open_dataset(experiment.data).test
-    batches = list(experiment.eval_batches([test[i] for i in range(IMAGES)]))
-    sums = make_evaluation(model, sharding.data_mesh())(params, batches)
-    codes = np.concatenate([model.encode(params, batch["image"]) for batch in batches])
-    shared = mutual_information(
-        codes.reshape(-1, codes.shape[-1]), num_codes=model.num_codes
-    )
-    values = metrics.compute(sums) | {"shared_bits": float(shared.mean())}
+    first = Subset(test, np.arange(IMAGES))
+    values = evaluate_on(model, params, lambda: experiment.eval_batches(first))
     done.write_text(json.dumps(values))
     return values
 
@@ -85,12 +79,12 @@ def main() -> None:
     options = parser.parse_args()
     data = {"data.data_dir": options.data_dir}
     columns = (
-        ("bits_per_dim_uniform_prior", "bits/dim, uniform", 2),
-        ("psnr_db", "PSNR, dB", 1),
+        ("test_bits_per_dim_uniform_prior", "bits/dim, uniform", 2),
+        ("test_psnr_db", "PSNR, dB", 1),
         ("codebook_perplexity", "perplexity", 0),
         ("codebook_active_codes", "codes in use", 0),
         ("z_e_effective_rank", "effective rank", 0),
-        ("shared_bits", "shared bits", 2),
+        ("codebook_mutual_information_bits", "shared bits", 2),
     )
     print("| | " + " | ".join(head for _, head, _ in columns) + " |")
     print("|---" * (len(columns) + 1) + "|")

@@ -9,7 +9,7 @@ import numpy as np
 
 from vqvae_jax import options, registry
 from vqvae_jax.data.batches import TrainBatches, eval_batches
-from vqvae_jax.data.source import Batch, Example, Source
+from vqvae_jax.data.source import Batch, Example, Source, num_bytes
 from vqvae_jax.models.base import second_models
 from vqvae_jax.options import require_choice, require_section, shown
 from vqvae_jax.registry import ModelSpec, SecondStageSpec
@@ -238,9 +238,8 @@ class Experiment:
           UserError: with `data.on_device`, the set does not fit into a device.
         """
         on_device = self.data.on_device and augment is None
-        if on_device and len(source) > 0:
-            size = len(source) * sum(value.nbytes for value in source[0].values())
-            sharding.require_room(size, key="data.on_device")
+        if on_device:
+            sharding.require_room(num_bytes(source), key="data.on_device")
         return TrainBatches(
             source,
             batch_size=config.batch_size,

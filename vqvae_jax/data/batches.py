@@ -250,7 +250,7 @@ class _ReadBatch:
             ]
         batch = stack(examples)
         if self.random_flip and "image" in batch:
-            flip = self._flips(step)
+            flip = _flips(numbers)
             batch["image"][flip] = batch["image"][flip][:, :, ::-1]
         return {"mask": np.ones(len(examples), bool), **batch}
 
@@ -259,11 +259,8 @@ class _ReadBatch:
         index = np.array(self._indices(step), np.int32)
         batch = {"index": index, "mask": np.ones(len(index), bool)}
         if self.random_flip:
-            batch["flip"] = self._flips(step)
+            batch["flip"] = _flips(self._random_numbers(step))
         return batch
-
-    def _flips(self, step: int) -> Bool[np.ndarray, " b"]:
-        return self._random_numbers(step) >> np.uint64(63) == 1
 
     def _indices(self, step: int) -> list[int]:
         n = len(self.source)
@@ -284,6 +281,10 @@ class _ReadBatch:
     def _rows(self) -> slice:
         size = self.batch_size // self.process_count
         return slice(self.process_index * size, (self.process_index + 1) * size)
+
+
+def _flips(numbers: UInt64[np.ndarray, " b"]) -> Bool[np.ndarray, " b"]:
+    return numbers >> np.uint64(63) == 1
 
 
 def _close_all(iterators: list[grain.DatasetIterator]) -> None:

@@ -113,8 +113,14 @@ def cached(source: Source, *, max_bytes: int = 256 * 2**20) -> Source:
     """Return `source` with a cache if all its examples fit in `max_bytes`."""
     if len(source) == 0:
         return source
-    size = len(source) * sum(value.nbytes for value in source[0].values())
-    return Cached(source) if size <= max_bytes else source
+    return Cached(source) if num_bytes(source) <= max_bytes else source
+
+
+def num_bytes(source: Source) -> int:
+    """Return the size of all examples, which have equal shapes; 0 for none."""
+    if len(source) == 0:
+        return 0
+    return len(source) * sum(value.nbytes for value in source[0].values())
 
 
 def permutation(n: int, *seed: int) -> Int[np.ndarray, " n"]:

@@ -57,13 +57,15 @@ class _Mixture:
             f"components must be at least 1, got {self.components}",
         )
 
-    def _initial_means(self) -> Float[Array, " M"]:
-        """Return means at output 0, spread evenly over the values.
+    def _means(self, mean):
+        """Return clipped means, in units of the values.
 
-        An untrained decoder outputs nearly the same for all components, which would
-        otherwise get the same gradient.
+        At output 0 they are spread evenly over the values: an untrained decoder outputs
+        nearly the same for all components, which would otherwise get the same gradient.
         """
-        return jnp.linspace(-1, 1, self.components + 2)[1:-1]
+        spread = jnp.linspace(-1, 1, self.components + 2)[1:-1]
+        mean = mean + spread[None, None, None, None]
+        return (jnp.clip(mean, *self.mean_range) + 1.0) * _HALF
 
     def _scales(self, log_scale):
         """Return clipped scales, in units of the values."""
@@ -122,9 +124,7 @@ class LogisticMixture(_Mixture):
         """
         channels = per_channel(outputs, 3 * self.components)
         logits, mean, log_scale = jnp.split(channels, 3, axis=-1)
-        mean = mean + self._initial_means()[None, None, None, None]
-        mean = (jnp.clip(mean, *self.mean_range) + 1.0) * _HALF
-        return jax.nn.log_softmax(logits), mean, self._scales(log_scale)
+        return jax.nn.log_softmax(logits), self._means(mean), self._scales(log_scale)
 
 
 class CoupledLogisticMixture(_Mixture):
@@ -222,8 +222,7 @@ class CoupledLogisticMixture(_Mixture):
         means = each[..., 1 : 1 + channels, :]
         log_scales = each[..., 1 + channels : 1 + 2 * channels, :]
         pairs = jnp.tanh(each[..., 1 + 2 * channels :, :])
-        mean = means + self._initial_means()[None, None, None, None]
-        mean = (jnp.clip(mean, *self.mean_range) + 1.0) * _HALF
+        mean = self._means(means)
         return (
             jax.nn.log_softmax(each[..., 0, :]),
             mean,

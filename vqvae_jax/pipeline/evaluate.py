@@ -18,7 +18,7 @@ from vqvae_jax.data.source import (
     Subset,
     first_examples,
     permutation,
-    read_many,
+    read_whole,
 )
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.image_quality import MEASURES
@@ -73,16 +73,13 @@ def evaluate_coded_images(
     """
     model, values, bits = _evaluate_model(context, has_codes=True)
     found: SecondResults = second.evaluate(context)
-    bits = rate_distortion(
-        bits.get("distortion_bits"),
-        num_latents=model.num_latents,
-        num_codes=model.num_codes,
-        learned_rate=found.rate_bits,
+    results, bits = _coded_results(
+        model,
+        values,
+        bits,
+        found,
+        codes=lambda: read_whole(context.workdir.codes("test"))["codes"],
     )
-    results = _vqvae_results(model, values, found.results) | found.results
-    source = context.workdir.codes("test")
-    codes = np.stack([each["codes"] for each in read_many(source, range(len(source)))])
-    results |= _redundancy(codes, num_codes=model.num_codes)
     results["sample_temperature"] = context.experiment.samples.temperature
     return _with_common_results(context, model, results, bits), bits
 
@@ -106,12 +103,11 @@ def evaluate_on(
     """
     mesh = sharding.data_mesh()
     params = sharding.put_replicated(params, mesh)
-    sums = make_evaluation(model, mesh)(params, batches())
-    values, bits = metrics_lib.compute(sums), metrics_lib.each(sums)
+    values, bits = _computed(make_evaluation(model, mesh)(params, batches()))
     if not hasattr(model, "quantizer"):
         results = {f"test_{name}": value for name, value in values.items()}
         return results | _test_bits_per_dim(model, bits)
-    second, rate, codes = {}, None, []
+    second, codes = SecondResults({}), []
     encode = jax.jit(model.encode)
 
     def grids():
@@ -126,18 +122,41 @@ def evaluate_on(
     else:
         of_codes, prior_params = prior
         prior_params = sharding.put_replicated(prior_params, mesh)
-        sums = make_evaluation(of_codes, mesh)(prior_params, grids())
-        second["prior_bits_per_code"] = metrics_lib.compute(sums)["bits_per_code"]
-        rate = metrics_lib.each(sums)["bits"]
+        means, each = _computed(make_evaluation(of_codes, mesh)(prior_params, grids()))
+        bits_per_code = {"prior_bits_per_code": means["bits_per_code"]}
+        second = SecondResults(bits_per_code, each["bits"])
+    results, bits = _coded_results(
+        model, values, bits, second, codes=lambda: np.concatenate(codes)
+    )
+    return results | _test_bits_per_dim(model, bits)
+
+
+def _coded_results(
+    model: Any,
+    values: dict[str, float],
+    bits: Bits,
+    second: SecondResults,
+    *,
+    codes: Callable[[], Int[np.ndarray, "N h w C"]],
+) -> tuple[Results, Bits]:
+    """Return the results of a VQ-VAE and its second stage, and each image's bits.
+
+    `codes` reads the codes of all images, which only several codebooks need.
+    """
     bits = rate_distortion(
         bits.get("distortion_bits"),
         num_latents=model.num_latents,
         num_codes=model.num_codes,
-        learned_rate=rate,
+        learned_rate=second.rate_bits,
     )
-    results = _vqvae_results(model, values, second) | second
-    results |= _redundancy(np.concatenate(codes), num_codes=model.num_codes)
-    return results | _test_bits_per_dim(model, bits)
+    results = _vqvae_results(model, values, second.results) | second.results
+    if model.grid[-1] > 1:
+        results |= _redundancy(codes(), num_codes=model.num_codes)
+    return results, bits
+
+
+def _computed(sums: metrics_lib.Metrics) -> tuple[dict[str, float], Bits]:
+    return metrics_lib.compute(sums), metrics_lib.each(sums)
 
 
 def _test_bits_per_dim(model: Any, bits: Bits) -> Results:
@@ -156,7 +175,7 @@ def _evaluate_model(
     params = sharding.put_replicated(params, sharding.data_mesh())
     evaluation = make_evaluation(model, sharding.data_mesh())
     sums = evaluation(params, experiment.eval_batches(dataset.test))
-    return model, metrics_lib.compute(sums), metrics_lib.each(sums)
+    return model, *_computed(sums)
 
 
 def _with_common_results(
@@ -201,9 +220,7 @@ def _vqvae_results(model: Any, values: dict[str, float], second: Results) -> Res
 
 
 def _redundancy(codes: Int[np.ndarray, "N h w C"], *, num_codes: int) -> Results:
-    """Return the mutual information of pairs of codebooks; {} with one codebook."""
-    if codes.shape[-1] == 1:
-        return {}
+    """Return the mutual information of pairs of codebooks."""
     vectors = codes.reshape(-1, codes.shape[-1])
     rows = permutation(len(vectors), 0)[:_VECTORS]
     shared = metrics_lib.mutual_information(vectors[rows], num_codes=num_codes)
