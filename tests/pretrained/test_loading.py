@@ -50,14 +50,14 @@ def test_models_of_another_training_loop(finished_run, tmp_path):
 
 
 def test_half_precision_halves_the_file_and_rounds_the_arrays(
-    finished_run, saved, tmp_path
+    finished_run, digits_file, tmp_path
 ):
     """The prior belongs to the rounded model, whose codes differ a little."""
     path = vqvae_jax.save_pretrained(finished_run, tmp_path / "half", half=True)
     numbers = 0
     for stage in ("vqvae", "prior"):
         (_, found), (_, params) = (
-            vqvae_jax.restore(source, stage) for source in (path, saved)
+            vqvae_jax.restore(source, stage) for source in (path, digits_file)
         )
         expected = jax.tree.map(
             lambda x: np.asarray(x).astype("float16").astype("float32"), params
@@ -65,7 +65,7 @@ def test_half_precision_halves_the_file_and_rounds_the_arrays(
         jax.tree.map(np.testing.assert_array_equal, found, expected)
         numbers += sum(x.size for x in jax.tree.leaves(expected))
     # The names of types in the headers differ too.
-    saved_bytes = saved.stat().st_size - path.stat().st_size
+    saved_bytes = digits_file.stat().st_size - path.stat().st_size
     assert saved_bytes == pytest.approx(2 * numbers, abs=100)
     model, params = vqvae_jax.restore(path)
     assert find(path).metadata.codes_of == fingerprint(model, params)

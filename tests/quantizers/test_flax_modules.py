@@ -258,7 +258,7 @@ class TestTrainingStep:
                 return jnp.square(x_hat - z_e).mean() + out.loss.mean(), changed
 
             (value, state), grads = jax.value_and_grad(loss, has_aux=True)(params)
-            params = jax.tree.map(lambda x, dx: x - 0.01 * dx, params, grads)
+            params = jax.tree.map(lambda x, dx: x - 0.1 * dx, params, grads)
             return params, state, value
 
         *after, first = step(params, state)
@@ -281,7 +281,7 @@ class TestTrainingStep:
                 return self.decoder(out.z_q), out
 
         model = nnx.jit(lambda: Autoencoder(nnx.Rngs(0)))()
-        optimizer = nnx.Optimizer(model, optax.sgd(0.01), wrt=nnx.Param)
+        optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
 
         @nnx.jit
         def step(model, optimizer):

@@ -153,5 +153,6 @@ def test_gradient_of_the_codebook_loss_equals_a_loop(data):
     for n in range(N):
         for g in range(G):
             row = codebook.embeddings[g, codes[n, g]]
-            expected[g, codes[n, g]] += 2 * (row - vectors[n, g])
+            # The loss of a vector is a mean over the dimensions of its codebook.
+            expected[g, codes[n, g]] += 2 * (row - vectors[n, g]) / D
     np.testing.assert_allclose(gradient, expected, atol=1e-4)
