@@ -22,7 +22,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from vqvae_jax.runtime.errors import UserError, require
@@ -212,13 +212,23 @@ class Key(NamedTuple):
     default: Any
 
 
-def describe(cls: type, *, prefix: str, base: Any = None) -> Iterator[Key]:
+def describe(
+    cls: type,
+    *,
+    prefix: str,
+    base: Any = None,
+    inside: Sequence[Mapping[str, type]] = (),
+) -> Iterator[Key]:
     """Yield each key of a section.
+
+    A dataclass may hold another one of the choice that it belongs to. There only the
+    default's keys follow the key `kind`, since the list of all keys would have no end.
 
     Args:
       cls: the section's dataclass.
       prefix: of the keys' names, as "model.".
       base: an instance that has the defaults; by default, the fields' own.
+      inside: the choices of dataclasses that `cls` belongs to.
     """
     for field in fields(cls):
         if field.is_given:
@@ -228,13 +238,17 @@ def describe(cls: type, *, prefix: str, base: Any = None) -> Iterator[Key]:
         if not _is_section(default):
             yield Key(name, field, cls, default)
             continue
-        if field.one_of is not None:
-            yield _kind_key(f"{name}.kind", field.one_of, default)
         members = {} if field.one_of is None else field.one_of.members
-        yield from describe(type(default), prefix=f"{name}.", base=default)
+        within = (*inside, members) if members else inside
+        section = {"prefix": f"{name}.", "inside": within}
+        if members:
+            yield _kind_key(f"{name}.kind", field.one_of, default)
+        yield from describe(type(default), base=default, **section)
+        if any(members is outer for outer in inside):
+            continue
         for member in members.values():
             if member is not type(default):
-                yield from describe(member, prefix=f"{name}.")
+                yield from describe(member, **section)
 
 
 def as_dict(options: Any) -> dict[str, Any]:

@@ -26,15 +26,14 @@ its own rows, and only the smallest distance of each vector is communicated:
     state = jax.jit(vq.update, out_shardings=rows)(state, z_e, codes, key=key)
 """
 
-from vqvae_jax.quantizers.base import Quantized, Quantizer
+from vqvae_jax.quantizers.base import MEMBERS, Quantized, Quantizer
 from vqvae_jax.quantizers.codebook import Codebook, from_embeddings, gather_rows
 from vqvae_jax.quantizers.ema import active_codes, perplexity, usage
 from vqvae_jax.quantizers.kmeans import kmeans, restart
 from vqvae_jax.quantizers.search import nearest
 from vqvae_jax.quantizers.vq import VQ
 
-# What `model.quantizer.kind` may name.
-MEMBERS: dict[str, type] = {"vq": VQ}
+MEMBERS.update({"vq": VQ})
 
 __all__ = [
     "MEMBERS",

@@ -9,6 +9,10 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 State = Any
 AxisName = str | tuple[str, ...] | None
 
+# What `model.quantizer.kind` may name. The package fills it, so that a member can hold
+# another member without importing it.
+MEMBERS: dict[str, type] = {}
+
 
 class Quantized(NamedTuple):
     """What `Quantizer.quantize` returns.
