@@ -23,7 +23,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vqvae_jax.experiment import default_config
+from vqvae_jax.experiment import default_config, with_kinds
 from vqvae_jax.options import flatten
 
 
@@ -48,7 +48,8 @@ class Variant:
           ValueError: the config has no such key.
           TypeError: a value does not have its default's type.
         """
-        default = default_config(self.kind, self.second_stage)
+        kinds = {k: v for k, v in self.changes.items() if k.endswith(".kind")}
+        default = with_kinds(default_config(self.kind, self.second_stage), kinds)
         keys = flatten(default)
         for key in self.changes:
             if key not in keys:

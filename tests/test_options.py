@@ -60,6 +60,38 @@ class Kitchen:
         options.check(self)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candle:
+    hours: int = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Torch:
+    hours: float = 0.5
+    watts: int = 2
+
+
+LIGHTS = {"candle": Candle, "torch": Torch}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Holds another one of the choice that it belongs to."""
+
+    watts: int = 1
+    left: Annotated[Candle | Torch, OneOf(LIGHTS)] = Torch(watts=3)
+
+
+LIGHTS["pair"] = Pair
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Room:
+    light: Annotated[Candle | Torch | Pair, OneOf(LIGHTS)] = Candle(hours=5)
+    lamp: Lamp = Lamp()
+    chairs: int = 3
+
+
 def make(**values):
     return options.build(Oven, values, name="oven", brand="x")
 
@@ -241,3 +273,49 @@ def test_what_is_not_a_section_is_refused():
 def test_flatten():
     nested = {"a": {"b": {"c": 1}, "d": (2, 3)}, "e": "x", "f": {}}
     assert options.flatten(nested) == {"a.b.c": 1, "a.d": [2, 3], "e": "x"}
+
+
+class TestWithKind:
+    """A section that holds one of several dataclasses gets another one's keys."""
+
+    SECTION = options.to_config(Room(chairs=5))
+
+    def test_keys_of_the_same_type_keep_their_values(self):
+        torch = options.with_kind(Room, self.SECTION, ["light"], "torch")
+        # `hours` is an int of a candle and a float here.
+        expected = {"kind": "torch", "hours": 0.5, "watts": 2}
+        assert torch == self.SECTION | {"light": expected}
+        brighter = torch | {"light": expected | {"watts": 7}}
+        pair = options.with_kind(Room, brighter, ["light"], "pair")
+        found = options.build(Room, pair, name="room")
+        assert found == Room(chairs=5, light=Pair(watts=7, left=Torch(watts=3)))
+
+    def test_the_same_kind_changes_nothing(self):
+        same = options.with_kind(Room, self.SECTION, ["light"], "candle")
+        assert same == self.SECTION
+
+    def test_a_section_inside(self):
+        pair = options.with_kind(Room, self.SECTION, ["light"], "pair")
+        inside = options.with_kind(Room, pair, ["light", "left"], "candle")
+        left = {"left": {"kind": "candle", "hours": 4}}
+        assert inside["light"] == {"kind": "pair", "watts": 1} | left
+
+    @pytest.mark.parametrize(
+        ("path", "kind", "message"),
+        [
+            (["light"], "sun", "light.kind must be one of candle, torch, pair, got"),
+            (["lamp"], "torch", "lamp.kind is not an option"),
+            (["chairs"], "torch", "chairs.kind is not an option"),
+            (["chairs", "left"], "torch", "there is no section chairs"),
+        ],
+    )
+    def test_wrong_paths_and_kinds(self, path, kind, message):
+        with pytest.raises(UserError, match=message):
+            options.with_kind(Room, self.SECTION, path, kind)
+
+
+def test_keys_of_a_choice_inside_itself_end():
+    """Only the default's keys are listed there."""
+    names = [key.name for key in options.describe(Room, prefix="")]
+    inside = [name for name in names if name.startswith("light.left.")]
+    assert inside == [f"light.left.{key}" for key in ("kind", "hours", "watts")]

@@ -322,6 +322,40 @@ def default_config(kind: str, second_stage: str | None = None) -> dict[str, Any]
     return config
 
 
+def with_kinds(config: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """Return a config in which sections hold other dataclasses of their choice.
+
+    Their other keys are then those of that dataclass (`options.with_kind`).
+
+    Args:
+      config: nested dicts.
+      kinds: by key, as {"model.quantizer.kind": "fsq"}; a suite's keys may start with
+        the sections that its configs are in.
+
+    Raises:
+      UserError: a key names no such choice, or a kind is unknown.
+    """
+    changed = dict(config)
+    # A section inside of another one that changes comes after it.
+    for key, kind in sorted(kinds.items(), key=lambda item: item[0].count(".")):
+        first, *path = key.split(".")[:-1]
+        section = changed.get(first)
+        require(
+            isinstance(section, Mapping), f"{key}: the config has no section {first!r}"
+        )
+        if first == "model":
+            require(bool(path), f"{key} cannot be changed: choose another experiment")
+            cls = registry.load(registry.MODELS[kind_of(changed)].model)
+        elif first in registry.SECOND_STAGES:
+            cls = registry.load(registry.SECOND_STAGES[first].model)
+        else:
+            inside = ".".join(key.split(".")[1:])
+            changed[first] = with_kinds(section, {inside: kind})
+            continue
+        changed[first] = options.with_kind(cls, section, path, kind)
+    return changed
+
+
 def training_section(second_stage: str) -> str:
     """Return the name of the section that trains the models of a second stage."""
     return f"{second_stage}_training"

@@ -196,6 +196,43 @@ def defaults(cls: type) -> dict[str, Any]:
     return _section(cls, lambda field: field.default)
 
 
+def with_kind(
+    cls: type, section: Mapping[str, Any], path: Sequence[str], kind: str
+) -> dict[str, Any]:
+    """Return a section in which the section at `path` holds another dataclass.
+
+    Its keys are those of the other dataclass. They keep their values where both have a
+    key of the same type, such as `dim`, and have their defaults otherwise.
+
+    Args:
+      cls: the dataclass of `section`.
+      section: of a config.
+      path: of the section to change, inside this one.
+      kind: the name of the dataclass in its `OneOf`.
+
+    Raises:
+      UserError: the choice has no such kind, or the section at `path` has no choice.
+    """
+    first, *rest = path
+    field = next((each for each in fields(cls) if each.name == first), None)
+    value = section.get(first)
+    has_choice = field is not None and field.one_of is not None and bool(value)
+    if rest:
+        require(isinstance(value, Mapping), f"there is no section {first}")
+        inner = (
+            field.one_of.members[value["kind"]] if has_choice else type(field.default)
+        )
+        return {**section, first: with_kind(inner, value, rest, kind)}
+    require(has_choice, f"{first}.kind is not an option")
+    require_choice(f"{first}.kind", kind, field.one_of.members)
+    if kind == value["kind"]:
+        return dict(section)
+    made = defaults(field.one_of.members[kind])
+    kept = {key: value[key] for key in made if type(value.get(key)) is type(made[key])}
+    kept = {key: old for key, old in kept.items() if not isinstance(old, Mapping)}
+    return {**section, first: {"kind": kind} | made | kept}
+
+
 class Key(NamedTuple):
     """A key of a config.
 

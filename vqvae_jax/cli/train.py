@@ -64,6 +64,8 @@ def define_flags() -> None:
         "any key of it is set with --config.section.key=value",
         lock_config=True,
     )
+    flag = flags.FLAGS["config"]
+    flag.parser = _WithKinds(flag.parser)
     flags.DEFINE_string(
         "workdir", None, "directory of the run (default: runs/EXPERIMENT)"
     )
@@ -83,6 +85,46 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_processes", None, "number of processes")
     flags.DEFINE_integer("process_id", None, "index of this process, from 0")
     flags.DEFINE_integer("start_timeout", 300, "seconds to wait for all processes")
+
+
+class _WithKinds(flags.ArgumentParser):
+    """Reads a config, then changes the kinds of sections that overrides name.
+
+    ml_collections accepts an override for a key of the config only. The keys of a
+    quantizer are those of its kind, so this has to be changed first.
+    """
+
+    def __init__(self, parser: flags.ArgumentParser):
+        self._parser = parser
+
+    def parse(self, argument: str) -> Any:
+        """Return the config of an experiment.
+
+        Raises:
+          UserError: a kind is unknown, or its section is.
+        """
+        config = self._parser.parse(argument)
+        if config is None or not (kinds := _kinds(sys.argv)):
+            return config
+        # Imported with the experiment already.
+        from vqvae_jax.experiment import with_kinds
+
+        return type(config)(with_kinds(config.to_dict(), kinds))
+
+    def flag_type(self) -> str:
+        """Return the type's name, as the wrapped parser does."""
+        return self._parser.flag_type()
+
+
+def _kinds(argv: Sequence[str]) -> dict[str, str]:
+    """Return the overrides of keys named `kind`, without "config."."""
+    kinds = {}
+    for word, after in zip(argv, [*argv[1:], ""], strict=True):
+        flag, has_value, value = word.partition("=")
+        first, *path = flag.lstrip("-").split(".")
+        if first == "config" and path[-1:] == ["kind"] and flag.startswith("-"):
+            kinds[".".join(path)] = value if has_value else after
+    return kinds
 
 
 def launch(words: Sequence[str]) -> NoReturn:
