@@ -9,7 +9,8 @@ import pytest
 
 from vqvae_jax import pipeline, registry
 from vqvae_jax.contrib.studies import robustness
-from vqvae_jax.contrib.studies.robustness import Effect, effect, spread
+from vqvae_jax.contrib.studies.robustness import Effect, effect
+from vqvae_jax.contrib.studies.runs import spread
 from vqvae_jax.report import figures
 from vqvae_jax.runtime.errors import DivergedError, UserError
 

@@ -36,20 +36,6 @@ _COLUMNS = (
 )
 # Option -> value -> metrics of each seed.
 Measured = dict[str, dict[str, list[dict[str, float]]]]
-Results = Mapping[str, float]
-
-
-class Spread(NamedTuple):
-    """A metric over the seeds of one setting.
-
-    mean: mean over the seeds that report the metric; NaN if none does.
-    low: minimum over them.
-    high: maximum over them.
-    """
-
-    mean: float
-    low: float
-    high: float
 
 
 class Effect(NamedTuple):
@@ -63,26 +49,14 @@ class Effect(NamedTuple):
     across_seeds: float
 
 
-def spread(seeds: Sequence[Results], name: str) -> Spread:
-    """Return the mean and range of a metric over the seeds that report it.
-
-    A diverged seed is `{}`. Some settings lack some metrics: bits, for example, need a
-    discrete likelihood.
-    """
-    values = [results[name] for results in seeds if name in results]
-    if not values:
-        return Spread(np.nan, np.nan, np.nan)
-    return Spread(float(np.mean(values)), min(values), max(values))
-
-
-def effect(settings: Mapping[str, Sequence[Results]], name: str) -> Effect:
+def effect(settings: Mapping[str, Sequence[runs.Results]], name: str) -> Effect:
     """Compare the settings of one option by one metric.
 
     Args:
       settings: results of the seeds for each value of the option.
       name: name of the metric.
     """
-    spreads = [spread(seeds, name) for seeds in settings.values()]
+    spreads = [runs.spread(seeds, name) for seeds in settings.values()]
     finite = [each for each in spreads if np.isfinite(each.mean)]
     if not finite:
         return Effect(np.nan, np.nan)
@@ -213,18 +187,9 @@ def _table(config, measured: Measured, names) -> list[list[str]]:
     for option, settings in measured.items():
         for value, seeds in settings.items():
             is_base = str(_base_value(config, option)) == value
-            cells = [_cell(seeds, name, digits) for name, _, digits in names]
+            cells = [runs.cell(seeds, name, digits) for name, _, digits in names]
             rows.append([option, value + (" (base)" if is_base else ""), *cells])
     return rows
-
-
-def _cell(seeds, name: str, digits: int) -> str:
-    mean, low, high = spread(seeds, name)
-    if not np.isfinite(mean):
-        return "not defined" if any(seeds) else "diverged"
-    text = f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
-    diverged = sum(not results for results in seeds)
-    return text + (f", {diverged} of {len(seeds)} diverged" if diverged else "")
 
 
 def _as_json(config, measured: Measured, names) -> dict[str, Any]:

@@ -5,8 +5,9 @@ workdir/<name>/<seed>/     one run
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import rich
 import rich.table
 from rich.markup import escape
@@ -18,6 +19,20 @@ from vqvae_jax.runtime.locks import locked
 from vqvae_jax.workdir import Workdir
 
 Config = Mapping[str, Any]
+Results = Mapping[str, float]
+
+
+class Spread(NamedTuple):
+    """A metric over the seeds of one setting.
+
+    mean: mean over the seeds that report the metric; NaN if none does.
+    low: minimum over them.
+    high: maximum over them.
+    """
+
+    mean: float
+    low: float
+    high: float
 
 
 def checked(
@@ -78,6 +93,28 @@ def budget(config: Config, *sections: str) -> str:
     return " + ".join(
         f"{part['steps']:,} steps of {part['batch_size']}" for part in parts
     )
+
+
+def spread(seeds: Sequence[Results], name: str) -> Spread:
+    """Return the mean and range of a metric over the seeds that report it.
+
+    A diverged seed is `{}`. Some settings lack some metrics: bits, for example, need a
+    discrete likelihood.
+    """
+    values = [results[name] for results in seeds if name in results]
+    if not values:
+        return Spread(np.nan, np.nan, np.nan)
+    return Spread(float(np.mean(values)), min(values), max(values))
+
+
+def cell(seeds: Sequence[Results], name: str, digits: int) -> str:
+    """Return the mean and half the range of a metric over the seeds, as text."""
+    mean, low, high = spread(seeds, name)
+    if not np.isfinite(mean):
+        return "not defined" if any(seeds) else "diverged"
+    text = f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+    diverged = sum(not results for results in seeds)
+    return text + (f", {diverged} of {len(seeds)} diverged" if diverged else "")
 
 
 def publish(directory: Workdir, page: str, table: Sequence[Sequence[str]]) -> None:

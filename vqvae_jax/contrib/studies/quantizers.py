@@ -1,0 +1,244 @@
+"""Compare quantizers: the same networks, budget and bits, with each quantizer in turn.
+
+workdir/results.json         every metric of every seed, by size K and quantizer
+workdir/report.html          the metrics as tables and a plot
+workdir/table.md             the tables in Markdown
+workdir/K/NAME/SEED/         one run
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vqvae_jax import options
+from vqvae_jax.contrib.studies import runs
+from vqvae_jax.experiment import Experiment, with_kinds
+from vqvae_jax.quantizers import Quantizer
+from vqvae_jax.report import figures
+from vqvae_jax.report.page import Picture, Section, render
+from vqvae_jax.runtime.errors import require
+from vqvae_jax.workdir import Workdir
+
+_SECTIONS = ("seeds", "base", "quantizers")
+# Columns of a table: result, heading, digits.
+_COLUMNS = (
+    ("test_bits_per_dim_uniform_prior", "bits/dim, uniform prior", 3),
+    ("test_bits_per_dim_learned_prior", "bits/dim, learned prior", 3),
+    ("test_psnr_db", "PSNR (dB)", 2),
+    ("codes_in_use", "codes in use (%)", 1),
+    ("sample_class_accuracy", "samples recognised", 3),
+    ("quantizer_step_ms", "quantizer, ms a step", 2),
+    ("quantizer_step_mib", "quantizer, MiB a step", 1),
+)
+_PLOTTED = _COLUMNS[:4]
+_REPEATS = 15
+
+# Size K -> quantizer -> results of each seed, `{}` for a diverged one.
+Measured = dict[str, dict[str, list[dict[str, float]]]]
+
+
+def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
+    """Train a VQ-VAE and its prior with each quantizer and seed, and compare them.
+
+    Args:
+      config: `seeds`, their number; `base`, an experiment's config; `quantizers`, for
+        each size K the `model.quantizer` sections to compare, by name. All of one size
+        have log2 K bits for a vector.
+      workdir: created if missing.
+      command: command line, saved for the report.
+
+    Raises:
+      UserError: a config, the data or the workdir is invalid.
+    """
+    for name in _SECTIONS:
+        require(name in config, f"{name} is missing from the config")
+    configs = {
+        f"{size}/{name}": _with_quantizer(config["base"], section)
+        for size, sections in config["quantizers"].items()
+        for name, section in sections.items()
+    }
+    require(bool(configs), "quantizers is empty")
+    experiments = runs.checked(config, _SECTIONS, configs)
+    for name, experiment in experiments.items():
+        _require_bits(name, experiment.model.quantizer)
+    directory = Workdir(workdir)
+    directory.require_usable(config)
+    directory.begin(config, command=command)
+    runs.run_all(directory, configs, seeds=config["seeds"])
+    costs = {name: _cost_of_a_step(each) for name, each in experiments.items()}
+    measured = {
+        size: {
+            name: [
+                _results_of(each, costs[f"{size}/{name}"])
+                for each in runs.runs_of(directory, f"{size}/{name}", config["seeds"])
+            ]
+            for name in sections
+        }
+        for size, sections in sorted(
+            config["quantizers"].items(), key=lambda item: int(item[0])
+        )
+    }
+    tables = {size: _table(by_name) for size, by_name in measured.items()}
+    directory.write_json(
+        directory.results,
+        {
+            "seeds": config["seeds"],
+            "budget": runs.budget(config["base"], "training", "prior_training"),
+            "sizes": measured,
+        },
+    )
+    markdown = "\n\n".join(_markdown(size, table) for size, table in tables.items())
+    directory.write_bytes(directory.path / "table.md", f"{markdown}\n".encode())
+    rows = [["K", *next(iter(tables.values()))[0]]]
+    rows += [[size, *row] for size, table in tables.items() for row in table[1:]]
+    runs.publish(directory, _page(directory, config, measured, tables), rows)
+
+
+def _with_quantizer(
+    base: Mapping[str, Any], section: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the base's config with a `model.quantizer` section of any kind."""
+    kinds = {f"model.quantizer.{k}": v for k, v in _kinds(section)}
+    config = with_kinds(base, kinds)
+    quantizer = _updated(config["model"]["quantizer"], section)
+    return {**config, "model": {**config["model"], "quantizer": quantizer}}
+
+
+def _kinds(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in options.flatten(section).items():
+        if key.rpartition(".")[2] == "kind":
+            yield key, value
+
+
+def _updated(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section with changes, section by section."""
+    changed = dict(section)
+    for key, value in changes.items():
+        inside = section.get(key)
+        is_section = isinstance(value, Mapping) and isinstance(inside, Mapping)
+        changed[key] = _updated(inside, value) if is_section else value
+    return changed
+
+
+def _require_bits(name: str, quantizer: Quantizer) -> None:
+    """Raise UserError unless a quantizer has the bits of its size."""
+    size = name.partition("/")[0]
+    require(size.isdecimal(), f"quantizers.{size} must be a number of codes K")
+    bits = math.log2(int(size))
+    require(
+        math.isclose(quantizer.bits, bits),
+        f"quantizers.{name.replace('/', '.')} has {quantizer.bits:.2f} bits for a "
+        f"vector, the others of K = {size} have {bits:.2f}",
+    )
+
+
+def _results_of(workdir: Workdir, cost: Mapping[str, float]) -> dict[str, float]:
+    """Return the results of a run in the table's columns; `{}` if it diverged."""
+    if not workdir.results.exists():
+        return {}
+    results = workdir.read_results()
+    share = results["codebook_active_codes"] / results["codebook_codes"]
+    found = {**results, "codes_in_use": 100 * share} | cost
+    return {name: found[name] for name, _, _ in _COLUMNS if name in found}
+
+
+def _cost_of_a_step(experiment: Experiment) -> dict[str, float]:
+    """Measure a quantizer's part of a training step: forward, backward and update.
+
+    For the vectors of one batch, drawn from a normal distribution: the median time, and
+    the memory that the compiled program needs beside its arguments and results.
+    """
+    quantizer, model = experiment.model.quantizer, experiment.model
+    batch_key, init_key, key = jax.random.split(jax.random.key(0), 3)
+    cells = (experiment.training.batch_size, *model.grid[:2])
+    z_e = jax.random.normal(batch_key, (*cells, quantizer.features))
+    state = jax.jit(quantizer.init)(init_key, z_e)
+
+    def step(state, z_e):
+        def loss(state, z_e):
+            out = quantizer.quantize(state, z_e, key=key)
+            return out.loss.sum() + jnp.square(out.z_q).sum(), out.codes
+
+        gradients, codes = jax.grad(loss, (0, 1), has_aux=True)(state, z_e)
+        return gradients, quantizer.update(state, z_e, codes, key=key)
+
+    compiled = jax.jit(step).lower(state, z_e).compile()
+    seconds = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(state, z_e))
+        seconds.append(time.perf_counter() - start)
+    return {
+        "quantizer_step_ms": 1e3 * float(np.median(seconds)),
+        "quantizer_step_mib": compiled.memory_analysis().temp_size_in_bytes / 2**20,
+    }
+
+
+def _columns(by_name: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Return the columns that at least one run has."""
+    found = {key for seeds in by_name.values() for results in seeds for key in results}
+    return [column for column in _COLUMNS if column[0] in found]
+
+
+def _table(by_name: Mapping[str, list[dict[str, float]]]) -> list[list[str]]:
+    """Return rows of text, the header first, the best learned prior next."""
+    columns = _columns(by_name)
+    require(bool(columns), "all quantizers of one size diverged with every seed")
+    rows = [["quantizer", *(head for _, head, _ in columns)]]
+    order = sorted(
+        by_name,
+        # A quantizer that diverged has no mean, and comes last.
+        key=lambda name: np.nan_to_num(
+            runs.spread(by_name[name], _COLUMNS[1][0]).mean, nan=np.inf
+        ),
+    )
+    for name in order:
+        cells = [runs.cell(by_name[name], key, digits) for key, _, digits in columns]
+        rows.append([name, *cells])
+    return rows
+
+
+def _markdown(size: str, table: list[list[str]]) -> str:
+    head = [f"K = {size}", *table[0][1:]]
+    lines = [head, ["---"] * len(head), *table[1:]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _page(directory, config, measured: Measured, tables) -> str:
+    figure = figures.settings(
+        {
+            f"K = {size}": {
+                name: {
+                    head: [results[key] for results in seeds if key in results]
+                    for key, head, _ in _PLOTTED
+                }
+                for name, seeds in by_name.items()
+            }
+            for size, by_name in measured.items()
+        }
+    )
+    budget = runs.budget(config["base"], "training", "prior_training")
+    text = (
+        f"Trained for {budget} each, {config['seeds']} seeds; mean and half the range "
+        "over seeds, on the test split. All quantizers of one size have the same bits "
+        "for each vector."
+    )
+    alt = "Each metric of each quantizer, one point per seed"
+    return render(
+        f"Quantizers: {directory.path.resolve().name}",
+        results={},
+        sections=[
+            *(
+                Section(f"K = {size}", text, [], table)
+                for size, table in tables.items()
+            ),
+            Section("All sizes", "", [Picture(figures.svg(figure), alt)]),
+        ],
+        config=config,
+        command=directory.read_command(),
+    )
