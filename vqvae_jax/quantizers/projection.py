@@ -7,7 +7,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from vqvae_jax.quantizers.base import Quantizer, State
 from vqvae_jax.quantizers.codebook import require_mask
+
+_MAX_TABLE = 2**16
 
 
 class Projection(NamedTuple):
@@ -86,3 +89,14 @@ def _affine(
 ) -> Float[Array, "*batch b"]:
     y = jnp.matmul(x, weights, precision=lax.Precision.HIGHEST)
     return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def all_vectors(quantizer: Quantizer, state: State) -> Float[Array, "1 K F"] | None:
+    """Return the vector of each code, where `lookup` computes them.
+
+    None with several codes per vector, or with more than 65 536 codes.
+    """
+    if quantizer.codes_per_vector > 1 or quantizer.num_codes > _MAX_TABLE:
+        return None
+    codes = jnp.arange(quantizer.num_codes, dtype=jnp.int32)
+    return quantizer.lookup(state, codes[:, None])[None]
