@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vqvae_jax import quantizers
-from vqvae_jax.quantizers import VQ, Codebook, search
+from vqvae_jax.quantizers import BSQ, FSQ, LFQ, VQ, Codebook, Projected, search
 
 G, K, D = 3, 7, 4
 SHAPE = (2, 5, 3)
@@ -29,6 +29,14 @@ INSTANCES: dict[str, quantizers.Quantizer] = {
         codebook_update="ema",
         ema_decay=0.9,
         dead_code_threshold=1.0,
+    ),
+    "fsq": FSQ(levels=(5, 4, 2), dim=6),
+    "fsq-digits": FSQ(levels=(7, 2, 6), dim=4, codes="digits"),
+    "lfq": LFQ(bits=5, dim=6),
+    "bsq": BSQ(bits=4, dim=4, temperature=0.5),
+    "projected": Projected(
+        quantizer=VQ(num_codes=K, dim=3, codebook_update="ema", ema_decay=0.9),
+        features=6,
     ),
 }
 # Instances whose z_q passes its gradient to z_e unchanged.

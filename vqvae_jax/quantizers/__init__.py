@@ -29,16 +29,27 @@ its own rows, and only the smallest distance of each vector is communicated:
 from vqvae_jax.quantizers.base import MEMBERS, Quantized, Quantizer
 from vqvae_jax.quantizers.codebook import Codebook, from_embeddings, gather_rows
 from vqvae_jax.quantizers.ema import active_codes, perplexity, usage
+from vqvae_jax.quantizers.fsq import FSQ
 from vqvae_jax.quantizers.kmeans import kmeans, restart
+from vqvae_jax.quantizers.lfq import BSQ, LFQ, BinaryState
+from vqvae_jax.quantizers.projected import Projected, ProjectedState
+from vqvae_jax.quantizers.projection import Projection
 from vqvae_jax.quantizers.search import nearest
 from vqvae_jax.quantizers.vq import VQ
 
-MEMBERS.update({"vq": VQ})
+MEMBERS.update({"bsq": BSQ, "fsq": FSQ, "lfq": LFQ, "projected": Projected, "vq": VQ})
 
 __all__ = [
+    "BSQ",
+    "FSQ",
+    "LFQ",
     "MEMBERS",
     "VQ",
+    "BinaryState",
     "Codebook",
+    "Projected",
+    "ProjectedState",
+    "Projection",
     "Quantized",
     "Quantizer",
     "active_codes",
