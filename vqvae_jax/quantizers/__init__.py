@@ -29,18 +29,34 @@ its own rows, and only the smallest distance of each vector is communicated:
 from vqvae_jax.quantizers.base import MEMBERS, Quantized, Quantizer
 from vqvae_jax.quantizers.codebook import Codebook, from_embeddings, gather_rows
 from vqvae_jax.quantizers.ema import active_codes, perplexity, usage
+from vqvae_jax.quantizers.gumbel import GumbelSoftmax
 from vqvae_jax.quantizers.kmeans import kmeans, restart
+from vqvae_jax.quantizers.random_projection import RandomProjection
+from vqvae_jax.quantizers.residual import Residual
 from vqvae_jax.quantizers.search import nearest
+from vqvae_jax.quantizers.simvq import SimVQ
 from vqvae_jax.quantizers.vq import VQ
 
-MEMBERS.update({"vq": VQ})
+MEMBERS.update(
+    {
+        "vq": VQ,
+        "residual": Residual,
+        "simvq": SimVQ,
+        "gumbel": GumbelSoftmax,
+        "random_projection": RandomProjection,
+    }
+)
 
 __all__ = [
     "MEMBERS",
     "VQ",
     "Codebook",
+    "GumbelSoftmax",
     "Quantized",
     "Quantizer",
+    "RandomProjection",
+    "Residual",
+    "SimVQ",
     "active_codes",
     "from_embeddings",
     "gather_rows",
