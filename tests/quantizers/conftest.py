@@ -1,12 +1,26 @@
 """Small instances of every quantizer, small arrays, and oracles in float64 NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vqvae_jax import quantizers
-from vqvae_jax.quantizers import BSQ, FSQ, LFQ, VQ, Codebook, Projected, search
+from vqvae_jax.quantizers import (
+    BSQ,
+    FSQ,
+    LFQ,
+    VQ,
+    Codebook,
+    GumbelSoftmax,
+    Projected,
+    RandomProjection,
+    Residual,
+    SimVQ,
+    search,
+)
 
 G, K, D = 3, 7, 4
 SHAPE = (2, 5, 3)
@@ -38,9 +52,42 @@ INSTANCES: dict[str, quantizers.Quantizer] = {
         quantizer=VQ(num_codes=K, dim=3, codebook_update="ema", ema_decay=0.9),
         features=6,
     ),
+    "residual": Residual(
+        quantizer=VQ(num_codes=K, dim=D), levels=3, level_dropout=0.5, num_groups=2
+    ),
+    "residual-ema-shared": Residual(
+        quantizer=VQ(
+            num_codes=K,
+            dim=D,
+            codebook_update="ema",
+            ema_decay=0.9,
+            dead_code_threshold=1.0,
+        ),
+        levels=2,
+        shared=True,
+    ),
+    "residual-gumbel": Residual(quantizer=GumbelSoftmax(num_codes=5, dim=6), levels=2),
+    "simvq": SimVQ(num_codes=K, dim=D),
+    "gumbel": GumbelSoftmax(num_codes=K, dim=D, temperature=0.5, kl_weight=0.1),
+    "random-projection": RandomProjection(num_codes=K, dim=6, code_dim=3),
 }
-# Instances whose z_q passes its gradient to z_e unchanged.
-STRAIGHT_THROUGH = frozenset({"vq", "vq-ema", "vq-restart"})
+# Instances whose z_q passes its gradient to z_e unchanged, and nothing to the state.
+STRAIGHT_THROUGH = frozenset(INSTANCES) - {
+    *("fsq", "fsq-digits", "lfq", "bsq", "projected", "gumbel", "residual-gumbel")
+}
+# Leaves of a state by the last part of their name: of maps from z_e, which belong to
+# the encoder, and those that nothing moves.
+ENCODER_LEAVES = frozenset({"logit_weights", "logit_bias"})
+FROZEN_LEAVES = frozenset({"base", "projection", "codebook"})
+
+
+def _split_by_name(state, names):
+    """Return the leaves with these names, and the others."""
+    named, others = [], []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = jax.tree_util.keystr(path[-1:], simple=True)
+        (named if name in names else others).append(leaf)
+    return named, others
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +112,18 @@ def quantizer(quantizer_name):
 def is_straight_through():
     """Return whether the instance of a name passes gradients unchanged."""
     return STRAIGHT_THROUGH.__contains__
+
+
+@pytest.fixture(scope="session")
+def encoder_leaves():
+    """state -> its leaves that belong to the encoder, and the others."""
+    return functools.partial(_split_by_name, names=ENCODER_LEAVES)
+
+
+@pytest.fixture(scope="session")
+def frozen_leaves():
+    """state -> its leaves that nothing moves, and the others."""
+    return functools.partial(_split_by_name, names=FROZEN_LEAVES)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
+import optax
 import pytest
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -352,12 +353,18 @@ class TestQuantize:
 
 
 class TestGradients:
-    def test_each_loss_has_one_owner(self, quantizer, state, z_e):
-        """[1, 2, 31] The gradient of a term reaches the state or z_e, never both."""
+    def test_each_loss_has_one_owner(self, quantizer, encoder_leaves, state, z_e):
+        """[1, 2, 31] The gradient of a term reaches the state or z_e, never both.
+
+        A map from z_e to the space of the codes belongs to the encoder.
+        """
         gradients = jax.jit(functools.partial(gradients_of_losses, quantizer))
-        for name, of_term in gradients(state, z_e).items():
-            assert_finite(of_term)
-            assert [is_nonzero(each) for each in of_term].count(True) == 1, name
+        for name, (for_state, for_z_e) in gradients(state, z_e).items():
+            assert_finite((for_state, for_z_e))
+            for_maps, for_rows = encoder_leaves(for_state)
+            owners = for_rows, (for_maps, for_z_e)
+            assert [is_nonzero(each) for each in owners].count(True) == 1, name
+            assert is_nonzero(for_z_e) or not is_nonzero(for_maps), name
 
     def test_every_trainable_leaf_has_a_gradient(self, quantizer, state, z_e):
         @jax.jit
@@ -389,13 +396,17 @@ class TestGradients:
             assert_close(for_z_e, 2 * weights * out.z_q)
             assert not is_nonzero(for_state)
 
-    def test_lookup_passes_gradients_to_the_codebooks(self, quantizer, state, out):
+    def test_lookup_passes_gradients_to_the_codebooks(
+        self, quantizer, frozen_leaves, state, out
+    ):
         def f(state):
             return jnp.sum(jnp.sin(quantizer.lookup(state, out.codes)))
 
         gradient = jax.jit(jax.grad(f))(state)
         assert_finite(gradient)
-        assert is_nonzero(gradient) or quantizer.codebooks(state) is None
+        others = frozen_leaves(gradient)[1]
+        has_tables = quantizer.codebooks(state) is not None
+        assert is_nonzero(others) or not (others and has_tables)
 
     def test_gradients_are_finite_at_zero_and_at_a_row(
         self, quantizer, jitted, state, z_e
@@ -405,6 +416,32 @@ class TestGradients:
         assert_finite(
             jax.jit(functools.partial(all_results, quantizer))(state, vectors)
         )
+
+    def test_frozen_leaves_do_not_move(self, quantizer, frozen_leaves, state, z_e):
+        """[33] Neither by a gradient nor by the decay of weights."""
+        if not frozen_leaves(state)[0]:
+            return
+        optimizer = optax.adamw(0.1, weight_decay=0.1, mask=quantizer.trainable)
+
+        @jax.jit
+        def step(state, opt_state):
+            @jax.grad
+            def gradient(state):
+                out = quantizer.quantize(state, z_e)
+                rows = quantizer.lookup(state, out.codes)
+                return out.loss.sum() + jnp.sin(out.z_q + rows).sum()
+
+            updates, opt_state = optimizer.update(gradient(state), opt_state, state)
+            state = optax.apply_updates(state, updates)
+            codes = quantizer.quantize(state, z_e).codes
+            return quantizer.update(state, z_e, codes, key=KEY), opt_state
+
+        after, opt_state = state, optimizer.init(state)
+        for _ in range(20):
+            after, opt_state = step(after, opt_state)
+        assert_equal(frozen_leaves(after)[0], frozen_leaves(state)[0])
+        pairs = zip(frozen_leaves(after)[1], frozen_leaves(state)[1], strict=True)
+        assert all((a != b).any() for a, b in pairs)
 
 
 class TestMask:

@@ -30,14 +30,30 @@ from vqvae_jax.quantizers.base import MEMBERS, Quantized, Quantizer
 from vqvae_jax.quantizers.codebook import Codebook, from_embeddings, gather_rows
 from vqvae_jax.quantizers.ema import active_codes, perplexity, usage
 from vqvae_jax.quantizers.fsq import FSQ
+from vqvae_jax.quantizers.gumbel import GumbelSoftmax
 from vqvae_jax.quantizers.kmeans import kmeans, restart
 from vqvae_jax.quantizers.lfq import BSQ, LFQ, BinaryState
 from vqvae_jax.quantizers.projected import Projected, ProjectedState
 from vqvae_jax.quantizers.projection import Projection
+from vqvae_jax.quantizers.random_projection import RandomProjection
+from vqvae_jax.quantizers.residual import Residual
 from vqvae_jax.quantizers.search import nearest
+from vqvae_jax.quantizers.simvq import SimVQ
 from vqvae_jax.quantizers.vq import VQ
 
-MEMBERS.update({"bsq": BSQ, "fsq": FSQ, "lfq": LFQ, "projected": Projected, "vq": VQ})
+MEMBERS.update(
+    {
+        "vq": VQ,
+        "residual": Residual,
+        "fsq": FSQ,
+        "lfq": LFQ,
+        "bsq": BSQ,
+        "simvq": SimVQ,
+        "gumbel": GumbelSoftmax,
+        "projected": Projected,
+        "random_projection": RandomProjection,
+    }
+)
 
 __all__ = [
     "BSQ",
@@ -47,11 +63,15 @@ __all__ = [
     "VQ",
     "BinaryState",
     "Codebook",
+    "GumbelSoftmax",
     "Projected",
     "ProjectedState",
     "Projection",
     "Quantized",
     "Quantizer",
+    "RandomProjection",
+    "Residual",
+    "SimVQ",
     "active_codes",
     "from_embeddings",
     "gather_rows",
