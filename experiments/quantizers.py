@@ -10,8 +10,6 @@ Variants:
   cifar        CIFAR-10 with cifar.py:fast's networks and steps, for a GPU.
 """
 
-from vqvae_jax.experiments import base, cifar, digits
-
 EMA = {"codebook_update": "ema", "dead_code_threshold": 0.1}
 # One code of K values.
 ALL = {

@@ -201,8 +201,7 @@ def test_bits_of_a_discrete_likelihood(tiny_config):
     learned_rate = np.linspace(10, 70, 11)
     found = evaluate.rate_distortion(
         metrics.each(sums)["distortion_bits"],
-        num_latents=model.num_latents,
-        num_codes=model.num_codes,
+        uniform_rate=model.code_bits,
         learned_rate=learned_rate,
     )
     mean, log_scale = np.split(np.float64(outputs), 2, axis=-1)

@@ -5,7 +5,8 @@ import pytest
 
 from vqvae_jax.pipeline import evaluate
 
-CIFAR = {"num_latents": 8 * 8 * 10, "num_codes": 512}
+# 8x8x10 codes of 9 bits.
+CIFAR = {"uniform_rate": 5760.0}
 
 
 def test_uniform_prior_over_640_codes_of_512():
@@ -37,7 +38,7 @@ def test_a_learned_prior_has_one_rate_per_image():
 def test_a_density_has_rates_but_no_bound():
     """Section 4.2: 32x32 codes of 512 take 42.6 times less than 128x128x3 bytes."""
     bits = evaluate.rate_distortion(
-        None, num_latents=32 * 32, num_codes=512, learned_rate=np.zeros(3)
+        None, uniform_rate=32 * 32 * 9.0, learned_rate=np.zeros(3)
     )
     assert set(bits) == {"rate_bits_uniform_prior", "rate_bits_learned_prior"}
     rate = evaluate.bits_per_dim(bits, num_dims=128 * 128 * 3)

@@ -76,6 +76,11 @@ class VQVAE(TrainedWithQuantizer, ImageAutoencoder):
         """The shape `(h, w, C)` of an image's codes."""
         return *self._cells, self.quantizer.codes_per_vector
 
+    @property
+    def code_bits(self) -> float:
+        """Bits of an image's codes under the uniform prior."""
+        return math.prod(self._cells) * self.quantizer.bits
+
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
         """Initialise the networks at random, and the quantizer from the batch's z_e."""
         encoder_key, decoder_key, codebook_key, kmeans_key = jax.random.split(key, 4)
@@ -100,8 +105,7 @@ class VQVAE(TrainedWithQuantizer, ImageAutoencoder):
         The reconstruction term is in nats per value of the image; the terms of the
         quantizer are averaged over the N latents.
         """
-        del key  # The encoder is deterministic.
-        quantized, terms, carry = self._forward(params, batch)
+        quantized, terms, carry = self._forward(params, batch, key)
         loss = metrics.masked_mean(
             self._objective(terms), batch["mask"], batch.get("global_mask")
         )
@@ -123,8 +127,9 @@ class VQVAE(TrainedWithQuantizer, ImageAutoencoder):
         results["loss"] = metrics.mean(self._objective(terms), mask)
         results |= quality(batch["image"], terms["mean"], mask)
         if self._likelihood.is_discrete:
-            uniform = self.num_latents * math.log2(self.num_codes)
-            bits = terms["reconstruction"] / math.log(2) + uniform / self.num_dims
+            bits = (
+                terms["reconstruction"] / math.log(2) + self.code_bits / self.num_dims
+            )
             results["bits_per_dim_uniform_prior"] = metrics.mean(bits, mask)
             results |= self._bits_of_each(
                 mask, {"distortion_bits": terms["reconstruction"]}
@@ -173,12 +178,12 @@ class VQVAE(TrainedWithQuantizer, ImageAutoencoder):
     def _encoder(self) -> Encoder:
         return self._encoder_to(self.quantizer.features)
 
-    def _forward(self, params, batch):
+    def _forward(self, params, batch, key=None):
         """Encode, quantize and decode; terms are per example, unweighted."""
         images = batch["image"]
         z_e = self.z_e(params, images)
         cell_mask = self._cell_mask(batch["mask"])
-        quantized = self.quantizer.quantize(params.quantizer, z_e, cell_mask)
+        quantized = self.quantizer.quantize(params.quantizer, z_e, cell_mask, key)
         outputs = self._decoder.apply(params.decoder, quantized.z_q)
         terms = {
             "reconstruction": -mean_of_each(self._likelihood.log_prob(outputs, images)),

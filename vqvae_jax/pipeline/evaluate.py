@@ -145,8 +145,7 @@ def _coded_results(
     """
     bits = rate_distortion(
         bits.get("distortion_bits"),
-        num_latents=model.num_latents,
-        num_codes=model.num_codes,
+        uniform_rate=model.code_bits,
         learned_rate=second.rate_bits,
     )
     results = _vqvae_results(model, values, second.results) | second.results
@@ -196,13 +195,10 @@ def _vqvae_results(model: Any, values: dict[str, float], second: Results) -> Res
     Sizes under a learned prior are included if the second stage has one.
     """
     image_bits = 8 * model.num_dims
-    bits_per_code = {"uniform": math.log2(model.num_codes)}
+    code_bits = {"": model.code_bits}
     if "prior_bits_per_code" in second:
-        bits_per_code["learned"] = second["prior_bits_per_code"]
-    code_bits = {
-        "" if name == "uniform" else f"_{name}_prior": model.num_latents * bits
-        for name, bits in bits_per_code.items()
-    }
+        learned = model.num_latents * second["prior_bits_per_code"]
+        code_bits["_learned_prior"] = learned
     return {
         **{f"test_{name}": values[name] for name in MEASURES if name in values},
         "test_loss": values["loss"],
@@ -261,8 +257,7 @@ def evaluate_prior_bits(
 def rate_distortion(
     distortion: Float[np.ndarray, " N"] | None,
     *,
-    num_latents: int,
-    num_codes: int,
+    uniform_rate: float,
     learned_rate: Float[np.ndarray, " N"] | None,
 ) -> Bits:
     """Return rates, distortion and their sums of coded images, in bits per image.
@@ -271,19 +266,18 @@ def rate_distortion(
     of each dimension of the image; the rate is the cost of the latents. Their sum is
     the lower bound on log p(x) of section 3.
 
-    Names end with the prior that they depend on: `uniform_prior`, under which each code
-    costs log2 K, or `learned_prior`.
+    Names end with the prior that they depend on: `uniform_prior`, under which all
+    combinations of codes are equally likely, or `learned_prior`.
 
     Args:
       distortion: -log2 p(x|z_q); None where p(x|z) is a density, without a bound.
-      num_latents: N, codes of an image.
-      num_codes: K.
+      uniform_rate: -log2 p(z) under the uniform prior.
       learned_rate: -log2 p(z); None without a learned prior.
     """
     measured = learned_rate if distortion is None else distortion
     if measured is None:
         return {}
-    rates = {"uniform": np.full(measured.shape, num_latents * math.log2(num_codes))}
+    rates = {"uniform": np.full(measured.shape, uniform_rate)}
     if learned_rate is not None:
         rates["learned"] = learned_rate
     bits = {f"rate_bits_{prior}_prior": rate for prior, rate in rates.items()}

@@ -109,7 +109,7 @@ def _table(head: tuple[str, str], rows: dict[str, str]) -> str:
 
 def _image_codes(model: Any, results: Mapping[str, float]) -> dict[str, str]:
     pixels = 8 * model.num_dims
-    bits = model.num_latents * math.log2(model.num_codes)
+    bits = model.code_bits
     lines = {
         "codes of an image": f"{_sides(model.grid)} of K = {model.num_codes}",
         "likelihood": model.likelihood,

@@ -1,7 +1,6 @@
 """The commands compress and decompress: images as one file of coded codes."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -131,10 +130,9 @@ def _given_labels(
 
 def _summary(loaded: Loaded, out: Path, size: int, bits: float, images: int) -> str:
     model = loaded.model
-    uniform = model.num_latents * math.log2(model.num_codes)
     pixels, of_file = 8 * model.num_dims, 8 * size / images
     return (
         f"{out}: {images} images in {size:,} bytes, {of_file:,.1f} bits each (prior "
-        f"{bits / images:,.1f}, codes {uniform:,.0f}, pixels {pixels:,}): "
+        f"{bits / images:,.1f}, codes {model.code_bits:,.0f}, pixels {pixels:,}): "
         f"{pixels / of_file:.1f} times fewer"
     )

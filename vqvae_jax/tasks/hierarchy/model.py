@@ -100,7 +100,7 @@ class Hierarchy(TrainedWithQuantizer, GlobalLatents):
     @property
     def bits_per_frame(self) -> float:
         """Bits of a frame's global codes under the uniform prior, 27 in the paper."""
-        return self.latents * math.log2(self.latent_codes)
+        return self.quantizer.bits
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
         """Initialise the networks at random, and the quantizer from the batch's z_e."""
@@ -123,7 +123,10 @@ class Hierarchy(TrainedWithQuantizer, GlobalLatents):
         -log p(codes | z_q) is in nats per code of the frame, as in `Prior`; the terms
         of the quantizer are averaged over the latents.
         """
-        quantized, terms, carry = self._forward(params, batch, dropout_key=key)
+        quantizer_key, dropout_key = jax.random.split(key)
+        quantized, terms, carry = self._forward(
+            params, batch, quantizer_key, dropout_key
+        )
         loss = metrics.masked_mean(
             self._objective(terms), batch["mask"], batch.get("global_mask")
         )
@@ -157,11 +160,11 @@ class Hierarchy(TrainedWithQuantizer, GlobalLatents):
     def _vectors(self, params: Params, latents: AnyArray) -> Float[Array, "B N"]:
         return self.quantizer.lookup(params.quantizer, jnp.asarray(latents))
 
-    def _forward(self, params, batch, dropout_key=None):
+    def _forward(self, params, batch, quantizer_key=None, dropout_key=None):
         """Encode, quantize and decode; terms are per frame, unweighted."""
         codes, mask = batch["codes"], batch["mask"]
         z_e = self._encoded(params, codes, heads=1)
-        quantized = self.quantizer.quantize(params.quantizer, z_e, mask)
+        quantized = self.quantizer.quantize(params.quantizer, z_e, mask, quantizer_key)
         terms = {
             "reconstruction": self._nats(params, codes, quantized.z_q, dropout_key),
             **{name: mean_of_each(term) for name, term in quantized.losses.items()},

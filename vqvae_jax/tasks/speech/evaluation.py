@@ -149,7 +149,7 @@ def _phoneme_results(
 def _rates(model: SpeechVQVAE, dataset: SpeechDataset) -> Results:
     """Return the bits of a second of audio and of its codes."""
     audio = 16 * dataset.sample_rate
-    codes = dataset.sample_rate / model.downsampling * math.log2(model.num_codes)
+    codes = dataset.sample_rate / model.downsampling * model.quantizer.bits
     return {
         "audio_bits_per_second": audio,
         "code_bits_per_second": codes,

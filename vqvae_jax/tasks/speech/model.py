@@ -157,11 +157,14 @@ class SpeechVQVAE(TrainedWithQuantizer):
         The reconstruction term is in nats per sample that is not padding; the terms of
         the quantizer are averaged over the codes.
         """
+        quantizer_key, jitter_key = jax.random.split(key)
         values, mask = values_of(batch["audio"]), batch["mask"]
         code_mask = self._code_mask(mask)
         z_e = self._encoder.apply(params.encoder, companded(values), mask)
-        quantized = self.quantizer.quantize(params.quantizer, z_e, code_mask)
-        z_q = jitter(key, quantized.z_q, code_mask, rate=self.jitter)
+        quantized = self.quantizer.quantize(
+            params.quantizer, z_e, code_mask, quantizer_key
+        )
+        z_q = jitter(jitter_key, quantized.z_q, code_mask, rate=self.jitter)
         nats = self._decoder.nats(params.decoder, z_q, batch["speaker"], values, mask)
         results = self._metrics(quantized, nats, mask, code_mask)
         carry = Carry(jax.lax.stop_gradient(z_e), quantized.codes, code_mask)
@@ -301,7 +304,7 @@ class SpeechVQVAE(TrainedWithQuantizer):
         samples = self.downsampling
         lines = {"codes": f"one of K = {self.num_codes} for {samples} samples"}
         if sample_rate is not None:
-            bits = sample_rate / samples * math.log2(self.num_codes)
+            bits = sample_rate / samples * self.quantizer.bits
             lines["samples per second"] = f"{sample_rate:,}"
             lines["bits of a second's codes"] = f"{bits:,.0f}"
         return lines
