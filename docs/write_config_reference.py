@@ -53,6 +53,8 @@ A suite runs several configs with `seeds` seeds each. `experiments/comparison.py
 config per system: `systems.gan.training.steps` is a key of the system `gan`.
 `experiments/robustness.py` has one config, `base`, and in `vary` the values that one
 option at a time takes: `vary.quantizer.beta` changes `base.model.quantizer.beta`.
+`experiments/quantizers.py` has `base` too, and for each size K the `model.quantizer`
+sections to compare, as `quantizers.512.fsq`.
 """
 
 

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from vqvae_jax.experiment import Experiment, default_config, kind_of
+from vqvae_jax.experiment import Experiment, default_config, kind_of, with_kinds
+from vqvae_jax.quantizers import FSQ, Residual, SimVQ
 from vqvae_jax.runtime.errors import UserError
 
 
@@ -84,7 +85,7 @@ ERRORS = [
     ("model.decoder.num_downsamples", 2, "=2 must equal encoder.num_downsamples=1"),
     ("model.encoder.dtype", "float16", "must be one of float32, bfloat16, got"),
     ("model.decoder.out_channels", 3, "is not an option"),
-    ("model.quantizer.kind", "vqq", "must be one of vq, got 'vqq'"),
+    ("model.quantizer.kind", "vqq", "must be one of vq, residual, "),
     ("model.quantizer.num_codes", 0, "must be >= 1, got 0"),
     ("model.quantizer.num_codes", True, "must be of type int"),
     ("model.quantizer.beta", "0.25", "must be of type float"),
@@ -160,6 +161,45 @@ def test_a_missing_key_has_its_default(config):
     del config["training"]["steps"]
     steps = default_config("vqvae", "prior")["training"]["steps"]
     assert Experiment.from_config(config).training.steps == steps
+
+
+class TestWithKinds:
+    """Sections of other kinds than an experiment's."""
+
+    def test_keys_are_those_of_the_kind(self, config):
+        config["model"]["quantizer"] |= {"num_codes": 16, "dim": 6}
+        changed = with_kinds(config, {"model.quantizer.kind": "fsq"})
+        quantizer = {"kind": "fsq", "levels": (8, 6, 5), "dim": 6, "codes": "joint"}
+        assert changed["model"]["quantizer"] == quantizer
+        assert Experiment.from_config(changed).model.quantizer == FSQ(dim=6)
+        # The config itself is unchanged.
+        assert config["model"]["quantizer"]["kind"] == "vq"
+
+    def test_a_kind_inside_of_another_one(self, config):
+        kinds = {
+            "model.quantizer.quantizer.kind": "simvq",
+            "model.quantizer.kind": "residual",
+        }
+        model = Experiment.from_config(with_kinds(config, kinds)).model
+        assert model.quantizer == Residual(quantizer=SimVQ())
+
+    def test_configs_inside_of_a_suite(self, config):
+        kinds = {"base.model.quantizer.kind": "lfq"}
+        found = with_kinds({"base": config, "seeds": 3}, kinds)
+        assert found["base"] == with_kinds(config, {"model.quantizer.kind": "lfq"})
+
+    @pytest.mark.parametrize(
+        ("key", "message"),
+        [
+            ("modl.quantizer.kind", r"the config has no section 'modl'"),
+            ("training.kind.kind", r"the config has no section 'kind'"),
+            ("model.kind", r"^model\.kind cannot be changed"),
+            ("prior.network.kind", r"network\.kind is not an option"),
+        ],
+    )
+    def test_wrong_keys(self, key, message, config):
+        with pytest.raises(UserError, match=message):
+            with_kinds(config, {key: "fsq"})
 
 
 def test_defaults_are_valid():

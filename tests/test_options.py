@@ -281,37 +281,41 @@ class TestWithKind:
     SECTION = options.to_config(Room(chairs=5))
 
     def test_keys_of_the_same_type_keep_their_values(self):
-        torch = options.with_kind(Room, self.SECTION, ["light"], "torch")
+        torch = options.with_kind(Room, self.SECTION, ["light"], "torch", name="room")
         # `hours` is an int of a candle and a float here.
         expected = {"kind": "torch", "hours": 0.5, "watts": 2}
         assert torch == self.SECTION | {"light": expected}
         brighter = torch | {"light": expected | {"watts": 7}}
-        pair = options.with_kind(Room, brighter, ["light"], "pair")
+        pair = options.with_kind(Room, brighter, ["light"], "pair", name="room")
         found = options.build(Room, pair, name="room")
         assert found == Room(chairs=5, light=Pair(watts=7, left=Torch(watts=3)))
 
     def test_the_same_kind_changes_nothing(self):
-        same = options.with_kind(Room, self.SECTION, ["light"], "candle")
+        same = options.with_kind(Room, self.SECTION, ["light"], "candle", name="room")
         assert same == self.SECTION
 
     def test_a_section_inside(self):
-        pair = options.with_kind(Room, self.SECTION, ["light"], "pair")
-        inside = options.with_kind(Room, pair, ["light", "left"], "candle")
+        pair = options.with_kind(Room, self.SECTION, ["light"], "pair", name="room")
+        inside = options.with_kind(Room, pair, ["light", "left"], "candle", name="room")
         left = {"left": {"kind": "candle", "hours": 4}}
         assert inside["light"] == {"kind": "pair", "watts": 1} | left
 
     @pytest.mark.parametrize(
         ("path", "kind", "message"),
         [
-            (["light"], "sun", "light.kind must be one of candle, torch, pair, got"),
-            (["lamp"], "torch", "lamp.kind is not an option"),
-            (["chairs"], "torch", "chairs.kind is not an option"),
-            (["chairs", "left"], "torch", "there is no section chairs"),
+            (
+                ["light"],
+                "sun",
+                "^room.light.kind must be one of candle, torch, pair, got",
+            ),
+            (["lamp"], "torch", "room.lamp.kind is not an option"),
+            (["chairs"], "torch", "room.chairs.kind is not an option"),
+            (["chairs", "left"], "torch", "there is no section room.chairs"),
         ],
     )
     def test_wrong_paths_and_kinds(self, path, kind, message):
         with pytest.raises(UserError, match=message):
-            options.with_kind(Room, self.SECTION, path, kind)
+            options.with_kind(Room, self.SECTION, path, kind, name="room")
 
 
 def test_keys_of_a_choice_inside_itself_end():

@@ -352,7 +352,7 @@ def with_kinds(config: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str,
             inside = ".".join(key.split(".")[1:])
             changed[first] = with_kinds(section, {inside: kind})
             continue
-        changed[first] = options.with_kind(cls, section, path, kind)
+        changed[first] = options.with_kind(cls, section, path, kind, name=first)
     return changed
 
 

@@ -197,7 +197,7 @@ def defaults(cls: type) -> dict[str, Any]:
 
 
 def with_kind(
-    cls: type, section: Mapping[str, Any], path: Sequence[str], kind: str
+    cls: type, section: Mapping[str, Any], path: Sequence[str], kind: str, *, name: str
 ) -> dict[str, Any]:
     """Return a section in which the section at `path` holds another dataclass.
 
@@ -209,6 +209,7 @@ def with_kind(
       section: of a config.
       path: of the section to change, inside this one.
       kind: the name of the dataclass in its `OneOf`.
+      name: of the section, for messages.
 
     Raises:
       UserError: the choice has no such kind, or the section at `path` has no choice.
@@ -218,13 +219,14 @@ def with_kind(
     value = section.get(first)
     has_choice = field is not None and field.one_of is not None and bool(value)
     if rest:
-        require(isinstance(value, Mapping), f"there is no section {first}")
+        require(isinstance(value, Mapping), f"there is no section {name}.{first}")
         inner = (
             field.one_of.members[value["kind"]] if has_choice else type(field.default)
         )
-        return {**section, first: with_kind(inner, value, rest, kind)}
-    require(has_choice, f"{first}.kind is not an option")
-    require_choice(f"{first}.kind", kind, field.one_of.members)
+        changed = with_kind(inner, value, rest, kind, name=f"{name}.{first}")
+        return {**section, first: changed}
+    require(has_choice, f"{name}.{first}.kind is not an option")
+    require_choice(f"{name}.{first}.kind", kind, field.one_of.members)
     if kind == value["kind"]:
         return dict(section)
     made = defaults(field.one_of.members[kind])
@@ -359,7 +361,9 @@ def _is_within(value: Any, bound: str) -> bool:
 def _suggestion(key: Any, cls: type) -> str:
     """Return a suggestion for an unknown key: in a section inside, or a similar one."""
     inside = [each.name for each in describe(cls, prefix="") if "." in each.name]
-    close = [name for name in inside if name.rpartition(".")[2] == key]
+    found = dict.fromkeys(name for name in inside if name.rpartition(".")[2] == key)
+    depth = min((name.count(".") for name in found), default=0)
+    close = [name for name in found if name.count(".") == depth]
     if not close:
         names = [field.name for field in fields(cls) if not field.is_given]
         close = difflib.get_close_matches(str(key), names, n=1)

@@ -155,6 +155,7 @@ SECOND_STAGES: dict[str, SecondStageSpec] = {
 STUDIES: dict[str, str] = {
     "systems": "vqvae_jax.contrib.studies.comparison:run",
     "vary": "vqvae_jax.contrib.studies.robustness:run",
+    "quantizers": "vqvae_jax.contrib.studies.quantizers:run",
 }
 
 # Functions from a `data` section to the splits that its source brings.

@@ -12,7 +12,7 @@ from vqvae_jax.cli import train
 CIFAR = ROOT / "experiments" / "cifar.py"
 EXPERIMENTS = (
     *("an4", "cifar", "comparison", "digits", "imagenet"),
-    *("maze", "maze_video", "robustness", "speech", "vctk"),
+    *("maze", "maze_video", "quantizers", "robustness", "speech", "vctk"),
 )
 
 
@@ -126,6 +126,26 @@ def test_the_console_command_has_the_same_help():
             "--config.model.quantizer.num_code=3: the config has no key 'num_code', "
             "did you mean model.quantizer.num_codes?",
         ),
+        (
+            ["--config=digits", "--config.model.quantizer.kind=fsk"],
+            "model.quantizer.kind must be one of vq, residual, fsq,",
+        ),
+        (
+            ["--config=digits", "--config.model.kind=vae"],
+            "model.kind cannot be changed: choose another experiment",
+        ),
+        (
+            ["--config=digits", "--config.model.encoder.kind=vae"],
+            "encoder.kind is not an option",
+        ),
+        (
+            # The keys are those of the kind.
+            [
+                *("--config=digits", "--config.model.quantizer.kind=fsq"),
+                "--config.model.quantizer.num_codes=3",
+            ],
+            "the config has no key 'num_codes'",
+        ),
     ],
 )
 def test_typos_are_one_line_with_a_suggestion(program, words, message):
@@ -149,6 +169,22 @@ def test_unknown_keys_get_a_close_suggestion(path, message, tiny_config):
     found = train._unknown_key(tiny_config, path.split("."))
     assert found.startswith(f"the config has {message}")
     assert ("did you mean" in found) == ("did you mean" in message)
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [
+        (["--config.model.quantizer.kind=fsq"], {"model.quantizer.kind": "fsq"}),
+        (
+            ["-config.a.kind", "x", "--config.b.kinds=y", "--config=digits:kind"],
+            {"a.kind": "x"},
+        ),
+        (["--config.a.kind=x", "--config.a.kind=y"], {"a.kind": "y"}),
+        (["config.a.kind=x", "--workdir=config.a.kind=x"], {}),
+    ],
+)
+def test_kinds_are_found_among_the_overrides(words, kinds):
+    assert train._kinds(["launch.py", *words]) == kinds
 
 
 @pytest.mark.parametrize(

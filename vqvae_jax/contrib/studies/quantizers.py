@@ -18,13 +18,14 @@ import numpy as np
 from vqvae_jax import options
 from vqvae_jax.contrib.studies import runs
 from vqvae_jax.experiment import Experiment, with_kinds
+from vqvae_jax.options import require_choice
 from vqvae_jax.quantizers import Quantizer
 from vqvae_jax.report import figures
 from vqvae_jax.report.page import Picture, Section, render
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.workdir import Workdir
 
-_SECTIONS = ("seeds", "base", "quantizers")
+_SECTIONS = ("seeds", "names", "base", "quantizers")
 # Columns of a table: result, heading, digits.
 _COLUMNS = (
     ("test_bits_per_dim_uniform_prior", "bits/dim, uniform prior", 3),
@@ -47,8 +48,8 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
 
     Args:
       config: `seeds`, their number; `base`, an experiment's config; `quantizers`, for
-        each size K the `model.quantizer` sections to compare, by name. All of one size
-        have log2 K bits for a vector.
+        each size K the `model.quantizer` sections to compare, by name, where all of one
+        size have log2 K bits for a vector; `names`, of those to run, () for all.
       workdir: created if missing.
       command: command line, saved for the report.
 
@@ -57,12 +58,12 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     """
     for name in _SECTIONS:
         require(name in config, f"{name} is missing from the config")
+    sizes = _selected(config)
     configs = {
-        f"{size}/{name}": _with_quantizer(config["base"], section)
-        for size, sections in config["quantizers"].items()
+        f"{size}/{name}": with_quantizer(config["base"], section)
+        for size, sections in sizes.items()
         for name, section in sections.items()
     }
-    require(bool(configs), "quantizers is empty")
     experiments = runs.checked(config, _SECTIONS, configs)
     for name, experiment in experiments.items():
         _require_bits(name, experiment.model.quantizer)
@@ -79,9 +80,7 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
             ]
             for name in sections
         }
-        for size, sections in sorted(
-            config["quantizers"].items(), key=lambda item: int(item[0])
-        )
+        for size, sections in sizes.items()
     }
     tables = {size: _table(by_name) for size, by_name in measured.items()}
     directory.write_json(
@@ -99,7 +98,27 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     runs.publish(directory, _page(directory, config, measured, tables), rows)
 
 
-def _with_quantizer(
+def _selected(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the quantizers to run by size, the smallest size first."""
+    of_sizes, names = config["quantizers"], tuple(config["names"])
+    for size in of_sizes:
+        require(size.isdecimal(), f"quantizers.{size} must be a number of codes K")
+    known = dict.fromkeys(name for sections in of_sizes.values() for name in sections)
+    require(bool(known), "quantizers is empty")
+    for name in names:
+        require_choice("names", name, known)
+    sizes = {
+        size: {
+            name: of_sizes[size][name]
+            for name in names or known
+            if name in of_sizes[size]
+        }
+        for size in sorted(of_sizes, key=int)
+    }
+    return {size: sections for size, sections in sizes.items() if sections}
+
+
+def with_quantizer(
     base: Mapping[str, Any], section: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the base's config with a `model.quantizer` section of any kind."""
@@ -128,7 +147,6 @@ def _updated(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
 def _require_bits(name: str, quantizer: Quantizer) -> None:
     """Raise UserError unless a quantizer has the bits of its size."""
     size = name.partition("/")[0]
-    require(size.isdecimal(), f"quantizers.{size} must be a number of codes K")
     bits = math.log2(int(size))
     require(
         math.isclose(quantizer.bits, bits),
