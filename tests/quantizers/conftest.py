@@ -30,7 +30,42 @@ INSTANCES: dict[str, quantizers.Quantizer] = {
         ema_decay=0.9,
         dead_code_threshold=1.0,
     ),
+    "vq-rotation": VQ(
+        num_codes=K,
+        dim=D,
+        num_codebooks=G,
+        estimator="rotation",
+        orthogonality_weight=0.5,
+    ),
+    "vq-cosine": VQ(
+        num_codes=K,
+        dim=D,
+        num_codebooks=G,
+        distance="cosine",
+        codebook_update="gradient",
+        codebook_init="uniform",
+        entropy_weight=0.5,
+        entropy_temperature=0.5,
+    ),
+    "vq-cosine-ema": VQ(
+        num_codes=5,
+        dim=6,
+        distance="cosine",
+        estimator="rotation",
+        codebook_update="ema",
+        ema_decay=0.9,
+        dead_code_threshold=1.0,
+    ),
+    "vq-diveq": VQ(
+        num_codes=5,
+        dim=6,
+        num_codebooks=2,
+        estimator="diveq",
+        codebook_update="gradient",
+    ),
 }
+# Terms of a vector that depend on the other vectors of the call.
+TERMS_OF_THE_BATCH = frozenset({"entropy"})
 # Instances whose z_q passes its gradient to z_e unchanged.
 STRAIGHT_THROUGH = frozenset({"vq", "vq-ema", "vq-restart"})
 
@@ -57,6 +92,18 @@ def quantizer(quantizer_name):
 def is_straight_through():
     """Return whether the instance of a name passes gradients unchanged."""
     return STRAIGHT_THROUGH.__contains__
+
+
+@pytest.fixture(scope="session")
+def of_each_vector():
+    """(out) -> what depends on each vector alone, not on the others of the call."""
+
+    def select(out):
+        of_the_batch = TERMS_OF_THE_BATCH & {*out.losses}
+        losses = {k: v for k, v in out.losses.items() if k not in of_the_batch}
+        return out.z_q, out.codes, losses, None if of_the_batch else out.loss
+
+    return select
 
 
 @pytest.fixture
