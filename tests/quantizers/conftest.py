@@ -44,6 +44,39 @@ INSTANCES: dict[str, quantizers.Quantizer] = {
         ema_decay=0.9,
         dead_code_threshold=1.0,
     ),
+    "vq-rotation": VQ(
+        num_codes=K,
+        dim=D,
+        num_codebooks=G,
+        estimator="rotation",
+        orthogonality_weight=0.5,
+    ),
+    "vq-cosine": VQ(
+        num_codes=K,
+        dim=D,
+        num_codebooks=G,
+        distance="cosine",
+        codebook_update="gradient",
+        codebook_init="uniform",
+        entropy_weight=0.5,
+        entropy_temperature=0.5,
+    ),
+    "vq-cosine-ema": VQ(
+        num_codes=5,
+        dim=6,
+        distance="cosine",
+        estimator="rotation",
+        codebook_update="ema",
+        ema_decay=0.9,
+        dead_code_threshold=1.0,
+    ),
+    "vq-diveq": VQ(
+        num_codes=5,
+        dim=6,
+        num_codebooks=2,
+        estimator="diveq",
+        codebook_update="gradient",
+    ),
     "fsq": FSQ(levels=(5, 4, 2), dim=6),
     "fsq-digits": FSQ(levels=(7, 2, 6), dim=4, codes="digits"),
     "lfq": LFQ(bits=5, dim=6),
@@ -71,9 +104,12 @@ INSTANCES: dict[str, quantizers.Quantizer] = {
     "gumbel": GumbelSoftmax(num_codes=K, dim=D, temperature=0.5, kl_weight=0.1),
     "random-projection": RandomProjection(num_codes=K, dim=6, code_dim=3),
 }
+# Terms of a vector that depend on the other vectors of the call.
+TERMS_OF_THE_BATCH = frozenset({"entropy"})
 # Instances whose z_q passes its gradient to z_e unchanged, and nothing to the state.
 STRAIGHT_THROUGH = frozenset(INSTANCES) - {
-    *("fsq", "fsq-digits", "lfq", "bsq", "projected", "gumbel", "residual-gumbel")
+    *("fsq", "fsq-digits", "lfq", "bsq", "projected", "gumbel", "residual-gumbel"),
+    *("vq-rotation", "vq-cosine", "vq-cosine-ema", "vq-diveq"),
 }
 # Leaves of a state by the last part of their name: of maps from z_e, which belong to
 # the encoder, and those that nothing moves.
@@ -124,6 +160,18 @@ def encoder_leaves():
 def frozen_leaves():
     """state -> its leaves that nothing moves, and the others."""
     return functools.partial(_split_by_name, names=FROZEN_LEAVES)
+
+
+@pytest.fixture(scope="session")
+def of_each_vector():
+    """(out) -> what depends on each vector alone, not on the others of the call."""
+
+    def select(out):
+        of_the_batch = TERMS_OF_THE_BATCH & {*out.losses}
+        losses = {k: v for k, v in out.losses.items() if k not in of_the_batch}
+        return out.z_q, out.codes, losses, None if of_the_batch else out.loss
+
+    return select
 
 
 @pytest.fixture

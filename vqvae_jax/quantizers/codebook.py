@@ -1,12 +1,15 @@
 """Codebooks: tables of embeddings with their running statistics."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax.quantizers.primitives import sum_by_code, vary_like
+
+Distance = Literal["euclidean", "cosine"]
 
 
 class Codebook(NamedTuple):
@@ -15,7 +18,8 @@ class Codebook(NamedTuple):
     Attributes:
       embeddings: `[G, K, D]` float32, the rows e_k of each of the G codebooks.
       counts: `[G, K]` float32, N_i of equation 6, the decayed number of uses.
-      sums: `[G, K, D]` float32, m_i of equation 7: e_i = m_i / N_i.
+      sums: `[G, K, D]` float32, m_i of equation 7: e_i = m_i / N_i, or m_i / |m_i|
+        with the cosine distance.
     """
 
     embeddings: Float[Array, "G K D"]
@@ -83,6 +87,46 @@ def split_groups(
             f"{num_codebooks * dim}, but its shape is {z_e.shape}"
         )
     return z_e.astype(jnp.float32).reshape(*z_e.shape[:-1], num_codebooks, dim)
+
+
+def norm(x: Float[Array, "*batch D"]) -> Float[Array, "*batch 1"]:
+    """Return |x|; its gradient at 0 is 0."""
+    scale, _ = _scale(x)
+    return scale * _root_of_squares(x / jnp.where(scale > 0, scale, 1.0))
+
+
+def normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+    """Return x / |x|, or x itself, with its gradient unchanged, if 0 or not finite."""
+    scale, is_usable = _scale(x)
+    # Selected before the divisions: 0 times NaN, in the gradient, would be NaN.
+    scaled = jnp.where(is_usable, x, 0.0) / jnp.where(is_usable, scale, 1.0)
+    return jnp.where(is_usable, scaled / _root_of_squares(scaled), x)
+
+
+def normalize_groups(
+    codebook: Codebook, z_e: Float[Array, "*batch GD"]
+) -> Float[Array, "*batch GD"]:
+    """Normalise each codebook's part of vectors, in float32.
+
+    Raises:
+      ValueError: the last axis of z_e is not G*D.
+    """
+    return normalize(split_groups(codebook, z_e)).reshape(z_e.shape)
+
+
+def _scale(x):
+    """Return the largest element, and whether x / |x| exists.
+
+    Divided by it, x has squares that are float32, which those of 1e20 are not.
+    """
+    scale = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+    return scale, (scale > 0) & jnp.isfinite(scale)
+
+
+def _root_of_squares(x):
+    """Return |x|, or 1 at x = 0, where the root has no gradient."""
+    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    return jnp.sqrt(jnp.where(squares > 0, squares, 1.0))
 
 
 @jax.custom_vjp

@@ -8,7 +8,10 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from vqvae_jax.quantizers.base import AxisName
 from vqvae_jax.quantizers.codebook import (
     Codebook,
+    Distance,
     from_embeddings,
+    normalize,
+    normalize_groups,
     require_mask,
     split_groups,
 )
@@ -22,6 +25,7 @@ def kmeans(
     z_e: Float[Array, "*batch GD"],
     *,
     iterations: int = 10,
+    distance: Distance = "euclidean",
     mask: Bool[Array, "*batch"] | None = None,
     axis_name: AxisName = None,
 ) -> Codebook:
@@ -35,11 +39,14 @@ def kmeans(
       codebook: determines the sizes; its values are replaced.
       z_e: `[..., G*D]`, the data; fewer vectors than codes are allowed.
       iterations: of Lloyd's algorithm.
+      distance: "cosine" for spherical k-means, of normalised vectors and rows.
       mask: `[...]`, False at padding.
       axis_name: as in `VQ.update`; `key` must then be the same on all devices.
     """
     num_codes = codebook.counts.shape[1]
     start_key, empty_key = jax.random.split(key)
+    if distance == "cosine":
+        z_e = normalize_groups(codebook, z_e)
     draw = _vector_drawer(codebook, z_e, mask, axis_name)
     codebook = from_embeddings(draw(start_key))
 
@@ -51,6 +58,8 @@ def kmeans(
             n, z = lax.psum((n, z), axis_name)
         means = z / jnp.maximum(n, 1.0)[..., None]
         rows = jnp.where((n > 0)[..., None], means, draw(key))
+        if distance == "cosine":
+            rows = normalize(rows)
         return from_embeddings(rows), None
 
     return lax.scan(lloyd, codebook, jax.random.split(empty_key, iterations))[0]

@@ -75,7 +75,7 @@ def _search_codebook(
     """Return the nearest rows in one codebook, a chunk of vectors at a time."""
     num_vectors, num_codes = len(vectors), len(embeddings)
     # A large common offset of all rows would cost the digits that distinguish them.
-    centre = _centre(embeddings)
+    centre = centre_of(embeddings)
     embeddings = embeddings - centre
     # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, where |z|^2 does not change the argmin.
     half_norms = 0.5 * jnp.sum(jnp.square(embeddings), axis=-1)
@@ -84,8 +84,8 @@ def _search_codebook(
     num_blocks = -(-num_codes // tile.codes)
     # Padding of the last block is infinitely far away.
     blocks = (
-        _every_nth(embeddings, num_blocks),
-        _every_nth(half_norms, num_blocks, fill=jnp.inf),
+        every_nth(embeddings, num_blocks),
+        every_nth(half_norms, num_blocks, fill=jnp.inf),
     )
 
     def search_chunk(chunk: Float[Array, "n D"]) -> Int[Array, " n"]:
@@ -100,11 +100,11 @@ def _search_codebook(
     num_chunks = -(-num_vectors // chunk_size)
     if num_chunks <= 1:
         return search_chunk(vectors)
-    codes = lax.map(search_chunk, _every_nth(vectors, num_chunks))
+    codes = lax.map(search_chunk, every_nth(vectors, num_chunks))
     return codes.T.reshape(-1)[:num_vectors]
 
 
-def _centre(embeddings: Float[Array, "K D"]) -> Float[Array, "1 D"]:
+def centre_of(embeddings: Float[Array, "K D"]) -> Float[Array, "1 D"]:
     """Return the rows' mean if most rows are nearer to it than to zero, else zero.
 
     A single outlier moves the mean away from all other rows.
@@ -115,7 +115,7 @@ def _centre(embeddings: Float[Array, "K D"]) -> Float[Array, "1 D"]:
     return jnp.where(is_nearer.mean() > 0.5, mean, 0.0)
 
 
-def _every_nth(x: Float[Array, "rows ..."], n: int, *, fill: float = 0.0):
+def every_nth(x: Float[Array, "rows ..."], n: int, *, fill: float = 0.0):
     """Split rows into `[n, ceil(rows / n), ...]`: j, j + n, ..., padded at the end."""
     length = -(-len(x) // n)
     padding = ((0, length * n - len(x)), *((0, 0) for _ in x.shape[1:]))

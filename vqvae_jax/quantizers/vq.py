@@ -10,22 +10,30 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax import options
+from vqvae_jax.quantizers import estimators
 from vqvae_jax.quantizers.base import AxisName, Quantized
 from vqvae_jax.quantizers.codebook import (
     Codebook,
+    Distance,
+    from_embeddings,
     gather_rows,
     init_uniform,
+    normalize,
+    normalize_groups,
     require_mask,
     split_groups,
 )
 from vqvae_jax.quantizers.ema import count_update, ema_update
 from vqvae_jax.quantizers.kmeans import kmeans, restart
+from vqvae_jax.quantizers.primitives import vary_like
+from vqvae_jax.quantizers.regularizers import entropy_deficit, squared_cosines
 from vqvae_jax.quantizers.search import nearest
+from vqvae_jax.runtime.errors import require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VQ:
-    """The paper's quantizer: the nearest row of a codebook, straight-through.
+    """The paper's quantizer, the nearest row of a codebook, with the field's options.
 
     G codebooks quantize G consecutive groups of D features; G = 1 is the paper's plain
     case. The state is a `Codebook`.
@@ -35,8 +43,18 @@ class VQ:
       dim: D, features of a row.
       num_codebooks: G, number of codebooks; z_e has G D features.
       beta: weight of the commitment loss (equation 3), a mean over D.
-      codebook_update: "loss" for the second term of equation 3, "ema" for appendix A.1.
+      distance: "euclidean", or "cosine", which normalises vectors and rows (ViT-VQGAN,
+        Yu et al. 2022, section 3.2): z_q and all terms are of the normalised ones.
+      estimator: how the gradient of z_q reaches z_e: "straight_through"; "rotation",
+        the rotation trick; "diveq", which is made for codebook_update="gradient" and
+        draws noise where `quantize` has a key (`quantizers.estimators`).
+      noise_variance: sigma^2 of the noise of "diveq".
+      codebook_update: "loss" for the second term of equation 3, "ema" for appendix A.1,
+        "gradient" for the gradient of z_q, which then reaches the rows too.
       ema_decay: gamma of the EMA, and of the running counts in either case.
+      entropy_weight: weight of the entropy of soft codes, in nats; 0 for no such term.
+      entropy_temperature: of the soft codes, in units of the commitment loss.
+      orthogonality_weight: weight of the rows' squared cosines; 0 for no such term.
       codebook_init: "kmeans" on the first z_e, or "uniform" in [-1/K, 1/K].
       dead_code_threshold: restart codes used less often than this an update, on
         average, from vectors of the batch; 0 for never.
@@ -46,7 +64,13 @@ class VQ:
     dim: Annotated[int, ">= 1"] = 64
     num_codebooks: Annotated[int, ">= 1"] = 1
     beta: Annotated[float, ">= 0"] = 0.25
-    codebook_update: Literal["loss", "ema"] = "loss"
+    distance: Distance = "euclidean"
+    estimator: Literal["straight_through", "rotation", "diveq"] = "straight_through"
+    noise_variance: Annotated[float, ">= 0"] = 1e-3
+    codebook_update: Literal["loss", "ema", "gradient"] = "loss"
+    entropy_weight: Annotated[float, ">= 0"] = 0.0
+    entropy_temperature: Annotated[float, "> 0"] = 0.01
+    orthogonality_weight: Annotated[float, ">= 0"] = 0.0
     ema_decay: Annotated[float, ">= 0", "< 1"] = 0.99
     codebook_init: Literal["kmeans", "uniform"] = "kmeans"
     dead_code_threshold: Annotated[float, ">= 0"] = 0.0
@@ -54,6 +78,11 @@ class VQ:
     def __post_init__(self):
         """Check every option; UserError, a ValueError, names the first wrong one."""
         options.check(self)
+        require(
+            self.orthogonality_weight == 0 or self.codebook_update != "ema",
+            "orthogonality_weight must be 0 with codebook_update=ema: the rows then "
+            "follow no gradient",
+        )
 
     @property
     def codes_per_vector(self) -> int:
@@ -98,10 +127,12 @@ class VQ:
             num_codebooks=self.num_codebooks,
         )
         if not self.init_reads_data:
+            if self._is_cosine:
+                return from_embeddings(normalize(codebook.embeddings))
             return codebook
         if z_e is None:
             raise ValueError('codebook_init="kmeans" needs z_e in init')
-        return kmeans(key, codebook, z_e, mask=mask)
+        return kmeans(key, codebook, z_e, distance=self.distance, mask=mask)
 
     def quantize(
         self,
@@ -116,35 +147,57 @@ class VQ:
         whose gradient reaches the codebook only, and `commitment`,
         `|z_e - sg[e]|^2 / D`, the third term without its beta, whose gradient reaches
         z_e only. Means over D, as in the authors' own code, make beta = 0.25 a good
-        choice whatever D (docs/conformance.md, row 1).
+        choice whatever D (docs/conformance.md, row 1). With the cosine distance they
+        are `|z^ - e^|^2 = 2 - 2 cos` of normalised vectors, without the division: the
+        elements of those shrink as D grows.
+
+        With their weights above 0 there are two more. `entropy`, in nats, from 0 to
+        log K, reaches z_e only: the entropy of a vector's soft codes,
+        softmax(-commitment / temperature) over the rows, plus log K minus the entropy
+        of their mean over the vectors of this call, which on several devices with
+        pmap or shard_map are one device's; each entry has the latter whole.
+        `orthogonality`, from 0 to 1, reaches the codebook only: the mean squared
+        cosine of different rows, the same in each entry.
 
         Args:
           state: the codebooks.
           z_e: `[..., G*D]`, any float dtype; distances and losses are float32.
           mask: `[...]`, False at padding, whose losses are then 0 (its codes are still
             the nearest ones).
-          key: unused: nothing is drawn.
+          key: draws the noise of estimator="diveq", with which z_q is not exactly the
+            rows; without a key, and with other estimators, nothing is drawn.
 
         Raises:
           ValueError: the last axis of z_e is not G*D, or the mask has another shape.
         """
-        del key
         require_mask(mask, z_e)
         vectors = split_groups(state, z_e)
-        codes = nearest(state.embeddings, vectors)
-        rows = gather_rows(state.embeddings, codes)
+        if self._is_cosine:
+            vectors = normalize(vectors)
+        embeddings = self.codebooks(state)
+        codes = nearest(embeddings, vectors)
+        rows = gather_rows(embeddings, codes)
+        z_q = self._estimate(z_e, vectors, rows, key)
         if mask is not None:
             # Before the squares: 0 times the slope of a square at NaN would be NaN.
             vectors = jnp.where(mask[..., None, None], vectors, 0.0)
         losses = {
-            "codebook": _mean_square(lax.stop_gradient(vectors) - rows),
-            "commitment": _mean_square(vectors - lax.stop_gradient(rows)),
+            "codebook": self._square(lax.stop_gradient(vectors) - rows),
+            "commitment": self._square(vectors - lax.stop_gradient(rows)),
         }
+        if self.entropy_weight > 0:
+            elements = 1 if self._is_cosine else self.dim
+            losses["entropy"] = entropy_deficit(
+                embeddings,
+                vectors,
+                temperature=self.entropy_temperature * elements,
+                mask=mask,
+            )
+        if self.orthogonality_weight > 0:
+            of_rows = squared_cosines(vary_like(embeddings, codes))
+            losses["orthogonality"] = jnp.broadcast_to(of_rows, codes.shape)
         if mask is not None:
             losses = {k: jnp.where(mask[..., None], v, 0.0) for k, v in losses.items()}
-        z_q = lax.stop_gradient(rows).reshape(z_e.shape).astype(z_e.dtype)
-        # z_e - sg[z_e] is exactly 0, so z_q stays equal to the rows to the last bit.
-        z_q = z_q + (z_e - lax.stop_gradient(z_e))
         loss = self.total_loss(losses).mean(axis=-1)
         return Quantized(z_q, codes, losses, loss)
 
@@ -170,8 +223,12 @@ class VQ:
             of all devices equal. Under jit with sharded arrays leave it out.
         """
         shared = {"mask": mask, "axis_name": axis_name}
+        if self._is_cosine:
+            z_e = normalize_groups(state, z_e)
         if self.codebook_update == "ema":
             state = ema_update(state, z_e, codes, decay=self.ema_decay, **shared)
+            if self._is_cosine:
+                state = state._replace(embeddings=normalize(state.embeddings))
         else:
             state = count_update(state, codes, decay=self.ema_decay, **shared)
         if self.dead_code_threshold > 0:
@@ -194,29 +251,68 @@ class VQ:
                 f"the last axis of codes must be the {num_codebooks} codebooks, but "
                 f"their shape is {codes.shape}"
             )
-        rows = gather_rows(state.embeddings, codes)
+        rows = gather_rows(self.codebooks(state), codes)
         return rows.reshape(*codes.shape[:-1], num_codebooks * dim)
 
     def total_loss(self, losses: Mapping[str, Any]) -> Any:
-        """Return terms 2 and 3 of equation 3; with the EMA there is no term 2."""
-        commitment = self.beta * losses["commitment"]
-        if self.codebook_update == "ema":
-            return commitment
-        return commitment + losses["codebook"]
+        """Return the weighted sum of the terms, equation 3 by default.
+
+        The second term of equation 3 counts with codebook_update="loss" only; the EMA
+        and the gradient of z_q replace it.
+        """
+        total = self.beta * losses["commitment"]
+        if self.codebook_update == "loss":
+            total = total + losses["codebook"]
+        if self.entropy_weight > 0:
+            total = total + self.entropy_weight * losses["entropy"]
+        if self.orthogonality_weight > 0:
+            total = total + self.orthogonality_weight * losses["orthogonality"]
+        return total
 
     def trainable(self, state: Codebook) -> Codebook:
-        """Return True for the embeddings if a loss moves them, False for the rest."""
+        """Return True for the embeddings unless the EMA moves them, else False."""
         del state
-        return Codebook(self.codebook_update == "loss", False, False)
+        return Codebook(self.codebook_update != "ema", False, False)
 
     def inference_state(self, state: Codebook) -> Float[Array, "G K D"]:
         """Return the embeddings."""
         return state.embeddings
 
     def codebooks(self, state: Codebook) -> Float[Array, "G K D"]:
-        """Return the embeddings."""
-        return state.embeddings
+        """Return the embeddings, normalised with the cosine distance."""
+        if not self._is_cosine:
+            return state.embeddings
+        # Fused with what surrounds it, the same row could be rounded in two ways.
+        embeddings = lax.optimization_barrier(state.embeddings)
+        return lax.optimization_barrier(normalize(embeddings))
 
+    @property
+    def _is_cosine(self) -> bool:
+        return self.distance == "cosine"
 
-def _mean_square(x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
-    return jnp.mean(jnp.square(x), axis=-1)
+    def _estimate(
+        self,
+        z_e: Float[Array, "*batch GD"],
+        vectors: Float[Array, "*batch G D"],
+        rows: Float[Array, "*batch G D"],
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "*batch GD"]:
+        """Return the rows with the estimator's gradient, like z_e."""
+        if self.codebook_update != "gradient":
+            rows = lax.stop_gradient(rows)
+
+        def like_z_e(x):
+            return x.reshape(z_e.shape).astype(z_e.dtype)
+
+        if self.estimator == "rotation":
+            return like_z_e(estimators.rotation(vectors, rows))
+        if self.estimator == "diveq":
+            noise = {"noise_variance": self.noise_variance, "key": key}
+            return like_z_e(estimators.diveq(vectors, rows, **noise))
+        z = like_z_e(vectors) if self._is_cosine else z_e
+        return estimators.straight_through(z, like_z_e(rows))
+
+    def _square(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
+        """Return |x|^2 in the units of the losses."""
+        reduce = jnp.sum if self._is_cosine else jnp.mean
+        return reduce(jnp.square(x), axis=-1)
