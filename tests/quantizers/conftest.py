@@ -31,6 +31,8 @@ INSTANCES: dict[str, quantizers.Quantizer] = {
         dead_code_threshold=1.0,
     ),
     "fsq": FSQ(levels=(5, 4, 2), dim=6),
+    # A map of one number is no matrix product, and rounds differently.
+    "fsq-one": FSQ(levels=(7,), dim=1),
     "fsq-digits": FSQ(levels=(7, 2, 6), dim=4, codes="digits"),
     "lfq": LFQ(bits=5, dim=6),
     "bsq": BSQ(bits=4, dim=4, temperature=0.5),
@@ -41,6 +43,8 @@ INSTANCES: dict[str, quantizers.Quantizer] = {
 }
 # Instances whose z_q passes its gradient to z_e unchanged.
 STRAIGHT_THROUGH = frozenset({"vq", "vq-ema", "vq-restart"})
+# Instances whose codes have different numbers of values, the `levels`.
+UNEQUAL_CODES = frozenset({"fsq-digits"})
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +69,23 @@ def quantizer(quantizer_name):
 def is_straight_through():
     """Return whether the instance of a name passes gradients unchanged."""
     return STRAIGHT_THROUGH.__contains__
+
+
+@pytest.fixture
+def has_unequal_codes(quantizer_name):
+    """Whether the codes of a vector have different numbers of values."""
+    return quantizer_name in UNEQUAL_CODES
+
+
+@pytest.fixture(scope="session")
+def identity():
+    """(width) -> the projection that changes nothing."""
+
+    def projection(width):
+        eye, zeros = jnp.eye(width), jnp.zeros(width)
+        return quantizers.Projection(eye, zeros, eye, zeros)
+
+    return projection
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from tree_checks import assert_close, assert_equal
 
 from vqvae_jax import options, quantizers
 from vqvae_jax.quantizers.primitives import vary_like
+from vqvae_jax.quantizers.projection import Projection
 
 KEY = jax.random.key(0)
 DTYPES = ("float32", "bfloat16", "float16")
@@ -61,6 +62,22 @@ def all_results(quantizer, state, z_e, mask=None):
         "rows": quantizer.lookup(state, out.codes),
         "state": quantizer.update(state, z_e, out.codes, key=KEY, mask=mask),
     }
+
+
+def by_owner(for_state, for_z_e):
+    """Split gradients into those of the encoder's side and those of the other leaves.
+
+    The layer that projects z_e into the space of the codes is the encoder's last one.
+    """
+
+    def is_projection(x):
+        return isinstance(x, Projection)
+
+    nodes = jax.tree.leaves(for_state, is_leaf=is_projection)
+    projections = [node for node in nodes if is_projection(node)]
+    others = [node for node in nodes if not is_projection(node)]
+    encoder = [for_z_e, *((each.into, each.into_bias) for each in projections)]
+    return encoder, [others, *((each.out, each.out_bias) for each in projections)]
 
 
 def gradients_of_losses(quantizer, state, z_e, mask=None):
@@ -197,9 +214,15 @@ class TestOptions:
     def test_every_option_has_a_default(self, quantizer):
         assert isinstance(type(quantizer)(), quantizers.Quantizer)
 
-    def test_bits_are_those_of_all_combinations(self, quantizer):
-        combinations = quantizer.num_codes**quantizer.codes_per_vector
-        assert quantizer.bits == pytest.approx(math.log2(combinations))
+    def test_bits_are_those_of_all_combinations(self, quantizer, has_unequal_codes):
+        """Where the C codes have different numbers of values, K is the largest one."""
+        all_combinations = quantizer.codes_per_vector * math.log2(quantizer.num_codes)
+        if has_unequal_codes:
+            combinations = math.prod(quantizer.levels)
+            assert quantizer.bits == pytest.approx(math.log2(combinations))
+            assert quantizer.bits < all_combinations
+        else:
+            assert quantizer.bits == pytest.approx(all_combinations)
 
 
 class TestInit:
@@ -248,6 +271,9 @@ class TestInit:
         if codebooks is not None:
             sizes = quantizer.codes_per_vector, quantizer.num_codes
             assert codebooks.shape[:2] == sizes
+            if quantizer.codes_per_vector == 1:
+                codes = jnp.arange(quantizer.num_codes)[:, None]
+                assert_close(codebooks[0], quantizer.lookup(state, codes))
 
 
 class TestQuantize:
@@ -352,12 +378,16 @@ class TestQuantize:
 
 
 class TestGradients:
-    def test_each_loss_has_one_owner(self, quantizer, state, z_e):
-        """[1, 2, 31] The gradient of a term reaches the state or z_e, never both."""
+    def test_each_loss_has_one_owner(self, quantizer, after, z_e):
+        """[1, 2, 31] The gradient of a term reaches the codebooks or z_e, never both.
+
+        After an update: a term may read statistics that are neutral at first.
+        """
         gradients = jax.jit(functools.partial(gradients_of_losses, quantizer))
-        for name, of_term in gradients(state, z_e).items():
+        for name, of_term in gradients(after, z_e).items():
             assert_finite(of_term)
-            assert [is_nonzero(each) for each in of_term].count(True) == 1, name
+            owners = [is_nonzero(each) for each in by_owner(*of_term)]
+            assert owners.count(True) == 1, name
 
     def test_every_trainable_leaf_has_a_gradient(self, quantizer, state, z_e):
         @jax.jit
@@ -522,6 +552,15 @@ class TestUpdate:
 
 
 class TestTransformations:
+    def test_stays_in_32_bits_with_x64_enabled(self, quantizer, state, z_e, mask):
+        """Programs that use the library may enable x64."""
+        with jax.enable_x64(True):
+            results = functools.partial(all_results, quantizer)
+            found = jax.eval_shape(results, state, z_e, mask)
+            fresh = jax.eval_shape(quantizer.init, KEY, z_e, mask)
+        dtypes = {leaf.dtype.name for leaf in jax.tree.leaves((found, fresh))}
+        assert dtypes <= {"float32", "int32"}
+
     def test_eager_equals_jit(self, quantizer, state, z_e, out, after):
         eager = quantizer.quantize(state, z_e)
         np.testing.assert_array_equal(eager.codes, out.codes)
