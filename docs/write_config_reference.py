@@ -213,7 +213,10 @@ def _values(key: Key) -> str:
     if typing.get_origin(expected) is Literal:
         return ", ".join(map(_shown, typing.get_args(expected)))
     if typing.get_origin(expected) is tuple:
-        return ", ".join(each.__name__ for each in typing.get_args(expected))
+        first, *rest = typing.get_args(expected)
+        if rest == [...]:
+            return f"list of {first.__name__}"
+        return ", ".join(each.__name__ for each in (first, *rest))
     bounds = ", ".join(key.field.bounds).replace(">=", "≥").replace("<=", "≤")
     return f"{expected.__name__} {bounds}".strip()
 

@@ -78,6 +78,8 @@ INSTANCES: dict[str, quantizers.Quantizer] = {
         codebook_update="gradient",
     ),
     "fsq": FSQ(levels=(5, 4, 2), dim=6),
+    # A map of one number is no matrix product, and rounds differently.
+    "fsq-one": FSQ(levels=(7,), dim=1),
     "fsq-digits": FSQ(levels=(7, 2, 6), dim=4, codes="digits"),
     "lfq": LFQ(bits=5, dim=6),
     "bsq": BSQ(bits=4, dim=4, temperature=0.5),
@@ -108,12 +110,23 @@ INSTANCES: dict[str, quantizers.Quantizer] = {
 TERMS_OF_THE_BATCH = frozenset({"entropy"})
 # Instances whose z_q passes its gradient to z_e unchanged, and nothing to the state.
 STRAIGHT_THROUGH = frozenset(INSTANCES) - {
-    *("fsq", "fsq-digits", "lfq", "bsq", "projected", "gumbel", "residual-gumbel"),
+    *(
+        "fsq",
+        "fsq-one",
+        "fsq-digits",
+        "lfq",
+        "bsq",
+        "projected",
+        "gumbel",
+        "residual-gumbel",
+    ),
     *("vq-rotation", "vq-cosine", "vq-cosine-ema", "vq-diveq"),
 }
+# Instances whose codes have different numbers of values, the `levels`.
+UNEQUAL_CODES = frozenset({"fsq-digits"})
 # Leaves of a state by the last part of their name: of maps from z_e, which belong to
 # the encoder, and those that nothing moves.
-ENCODER_LEAVES = frozenset({"logit_weights", "logit_bias"})
+ENCODER_LEAVES = frozenset({"logit_weights", "logit_bias", "into", "into_bias"})
 FROZEN_LEAVES = frozenset({"base", "projection", "codebook"})
 
 
@@ -172,6 +185,23 @@ def of_each_vector():
         return out.z_q, out.codes, losses, None if of_the_batch else out.loss
 
     return select
+
+
+@pytest.fixture
+def has_unequal_codes(quantizer_name):
+    """Whether the codes of a vector have different numbers of values."""
+    return quantizer_name in UNEQUAL_CODES
+
+
+@pytest.fixture(scope="session")
+def identity():
+    """(width) -> the projection that changes nothing."""
+
+    def projection(width):
+        eye, zeros = jnp.eye(width), jnp.zeros(width)
+        return quantizers.Projection(eye, zeros, eye, zeros)
+
+    return projection
 
 
 @pytest.fixture

@@ -198,9 +198,15 @@ class TestOptions:
     def test_every_option_has_a_default(self, quantizer):
         assert isinstance(type(quantizer)(), quantizers.Quantizer)
 
-    def test_bits_are_those_of_all_combinations(self, quantizer):
-        combinations = quantizer.num_codes**quantizer.codes_per_vector
-        assert quantizer.bits == pytest.approx(math.log2(combinations))
+    def test_bits_are_those_of_all_combinations(self, quantizer, has_unequal_codes):
+        """Where the C codes have different numbers of values, K is the largest one."""
+        all_combinations = quantizer.codes_per_vector * math.log2(quantizer.num_codes)
+        if has_unequal_codes:
+            combinations = math.prod(quantizer.levels)
+            assert quantizer.bits == pytest.approx(math.log2(combinations))
+            assert quantizer.bits < all_combinations
+        else:
+            assert quantizer.bits == pytest.approx(all_combinations)
 
 
 class TestInit:
@@ -249,6 +255,9 @@ class TestInit:
         if codebooks is not None:
             sizes = quantizer.codes_per_vector, quantizer.num_codes
             assert codebooks.shape[:2] == sizes
+            if quantizer.codes_per_vector == 1:
+                codes = jnp.arange(quantizer.num_codes)[:, None]
+                assert_close(codebooks[0], quantizer.lookup(state, codes))
 
 
 class TestQuantize:
@@ -355,13 +364,14 @@ class TestQuantize:
 
 
 class TestGradients:
-    def test_each_loss_has_one_owner(self, quantizer, encoder_leaves, state, z_e):
-        """[1, 2, 31] The gradient of a term reaches the state or z_e, never both.
+    def test_each_loss_has_one_owner(self, quantizer, encoder_leaves, after, z_e):
+        """[1, 2, 31] The gradient of a term reaches the codebooks or z_e, never both.
 
-        A map from z_e to the space of the codes belongs to the encoder.
+        A map from z_e to the space of the codes belongs to the encoder. After an
+        update: a term may read statistics that are neutral at first.
         """
         gradients = jax.jit(functools.partial(gradients_of_losses, quantizer))
-        for name, (for_state, for_z_e) in gradients(state, z_e).items():
+        for name, (for_state, for_z_e) in gradients(after, z_e).items():
             assert_finite((for_state, for_z_e))
             for_maps, for_rows = encoder_leaves(for_state)
             owners = for_rows, (for_maps, for_z_e)
@@ -562,6 +572,15 @@ class TestUpdate:
 
 
 class TestTransformations:
+    def test_stays_in_32_bits_with_x64_enabled(self, quantizer, state, z_e, mask):
+        """Programs that use the library may enable x64."""
+        with jax.enable_x64(True):
+            results = functools.partial(all_results, quantizer)
+            found = jax.eval_shape(results, state, z_e, mask)
+            fresh = jax.eval_shape(quantizer.init, KEY, z_e, mask)
+        dtypes = {leaf.dtype.name for leaf in jax.tree.leaves((found, fresh))}
+        assert dtypes <= {"float32", "int32"}
+
     def test_eager_equals_jit(self, quantizer, state, z_e, out, after):
         eager = quantizer.quantize(state, z_e)
         np.testing.assert_array_equal(eager.codes, out.codes)

@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax import options
 from vqvae_jax.quantizers.base import AxisName, Quantized
-from vqvae_jax.quantizers.codebook import require_mask
 from vqvae_jax.quantizers.projection import (
     Projection,
     all_vectors,
@@ -134,7 +133,8 @@ class _Binary:
         # y - sg[y] is exactly 0, so z_q stays equal to `lookup` to the last bit.
         values = self._scale * (signs + (y - lax.stop_gradient(y)))
         z_q = project_out(state.projection, values).astype(z_e.dtype)
-        codes = jnp.sum(ones * self._place_values(y.ndim), axis=-1, keepdims=True)
+        bits = ones * self._place_values(y.ndim)
+        codes = bits.sum(axis=-1, keepdims=True, dtype=jnp.int32)
         return Quantized(z_q, codes, losses, self.total_loss(losses)[..., 0])
 
     def update(
@@ -159,7 +159,6 @@ class _Binary:
             all devices equal. Under jit with sharded arrays leave it out.
         """
         del codes, key
-        require_mask(mask, z_e)
         y = self._numbers(project_in(state.projection, z_e, mask))
         p = jax.nn.sigmoid(self._logits(lax.stop_gradient(y)))
         valid = jnp.ones(p.shape[:-1], jnp.float32) if mask is None else mask
@@ -300,10 +299,10 @@ class BSQ(_Binary):
         return self.bits**-0.5
 
     def _numbers(self, v: Float[Array, "*batch bits"]) -> Float[Array, "*batch bits"]:
-        # The smallest normal number keeps 0 / 0 and its gradient finite.
-        square = jnp.sum(jnp.square(v), axis=-1, keepdims=True)
-        return v * lax.rsqrt(square / self.bits + 1e-12)
+        # The small number keeps the gradient at 0 finite.
+        square = jnp.mean(jnp.square(v), axis=-1, keepdims=True)
+        return v * lax.rsqrt(square + 1e-12)
 
 
 def _signs(ones: Bool[Array, "*batch bits"]) -> Float[Array, "*batch bits"]:
-    return jnp.where(ones, 1.0, -1.0).astype(jnp.float32)
+    return 2 * ones.astype(jnp.float32) - 1

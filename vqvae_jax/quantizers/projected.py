@@ -138,7 +138,7 @@ class Projected:
         mask: Bool[Array, "*batch"] | None = None,
         axis_name: AxisName = None,
     ) -> ProjectedState:
-        """Update the quantizer with the projected vectors; arguments are those of it."""
+        """Update the quantizer, with its arguments, from the projected vectors."""
         z = project_in(state.projection, z_e, mask)
         shared = {"key": key, "mask": mask, "axis_name": axis_name}
         updated = self.quantizer.update(state.quantizer, z, codes, **shared)

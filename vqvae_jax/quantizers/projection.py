@@ -77,10 +77,16 @@ def project_in(
     return _affine(z_e, projection.into, projection.into_bias)
 
 
+@jax.jit
 def project_out(
     projection: Projection, z: Float[Array, "*batch d"]
 ) -> Float[Array, "*batch F"]:
-    """Map quantized vectors to z_q, in float32."""
+    """Map quantized vectors to z_q, in float32.
+
+    The result does not depend on what computes z, nor on whether the caller is jitted:
+    XLA would round differently where it merges the map with the operations before it.
+    """
+    z = lax.optimization_barrier(z)
     return _affine(z, projection.out, projection.out_bias)
 
 
