@@ -17,7 +17,7 @@ from benchmarks import (
     growth,
     likelihoods,
     pipeline,
-    quantizer,
+    quantizers,
     sampling,
     startup,
     training,
@@ -27,7 +27,7 @@ from benchmarks import (
 # Benchmarks that start processes come first, while this process is small.
 BENCHMARKS = (
     startup.BENCHMARK,
-    quantizer.BENCHMARK,
+    quantizers.BENCHMARK,
     likelihoods.BENCHMARK,
     training.BENCHMARK,
     pipeline.BENCHMARK,

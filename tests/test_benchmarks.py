@@ -90,9 +90,11 @@ def test_are_installed_requires_all_modules():
     assert not peers.are_installed("json", "a_missing_package")
 
 
-def test_quantizer(measured):
-    (table,), _ = measured("quantizer")
-    assert table["title"] == "Quantizer, N = 64, D = 4, K = 8"
+def test_quantizers(measured):
+    (table, member), _ = measured("quantizers")
+    assert table["title"] == "Quantizer, N = 64, D = 8, K = 8"
+    assert member["title"] == "fsq, N = 64, D = 8"
+    assert by_name(member["rows"])["vqvae_jax"]["median_seconds"] > 0
     rows = by_name(table["rows"])
     assert rows["dm-haiku"]["note"] == "not installed"
     assert rows["vector-quantize-pytorch"]["note"] == "not installed"

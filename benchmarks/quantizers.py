@@ -1,9 +1,10 @@
-"""Speed and memory of the quantizer's training step, compared with two peers.
+"""Speed and memory of the quantizers' training steps, compared with peers.
 
-    python benchmarks/quantizer.py [--json quantizer.json]
+    python benchmarks/quantizers.py [--json quantizers.json]
 
-A step is the forward pass, backward pass and EMA update for 65 536 vectors. Peak memory
-is the amount that the step adds to a fresh process.
+A step is the forward pass, backward pass and update for 65 536 vectors. Peak memory is
+the amount that the step adds to a fresh process. The EMA codebook is compared with two
+peers, every other quantizer with that of vector-quantize-pytorch.
 """
 
 import dataclasses
@@ -35,15 +36,54 @@ class Sizes:
     num_codes: tuple[int, ...] = (512, 8192)
     speed_goals: tuple[float, ...] = (5.0, 8.0)
     memory_goal: float = 4.0
+    members: tuple[str, ...] = tuple(quantizer_steps.MEMBERS)
 
 
-TINY = Sizes(num_vectors=64, dim=4, num_codes=(8,), speed_goals=(5.0,))
+TINY = Sizes(
+    num_vectors=64, dim=8, num_codes=(8,), speed_goals=(5.0,), members=("fsq",)
+)
 
 
 def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
     """Time one step of each contestant per round, for each number of codes."""
     for num_codes, goal in zip(sizes.num_codes, sizes.speed_goals, strict=True):
         yield _measure_one(sizes, num_codes, goal, rounds)
+    for member in sizes.members:
+        yield _measure_member(sizes, member, rounds)
+
+
+def _measure_member(sizes: Sizes, member: str, rounds: int) -> Table:
+    """Compare one quantizer with its peer."""
+    shape = {"member": member, "num_vectors": sizes.num_vectors, "dim": sizes.dim}
+    functions = {OURS: "our_member"}
+    if peers.are_installed(*CONTESTANTS[TORCH][0]):
+        functions[TORCH] = "member_of_torch"
+    memory = {
+        name: peak_memory.of_run("quantizer_steps", function, **shape)
+        for name, function in functions.items()
+    }
+    runs = {
+        name: getattr(quantizer_steps, function)(**shape)
+        for name, function in functions.items()
+    }
+    seconds = timing.in_turns(runs, rounds)
+    rows = []
+    for name in (OURS, TORCH):
+        if name not in functions:
+            rows.append(Row(name, note="not installed"))
+            continue
+        figures = {"peak_mebibytes": memory[name] / 2**20} if memory[name] else {}
+        rows.append(Row(name, seconds[name], figures))
+    outcomes = []
+    if TORCH in functions:
+        goal = quantizer_steps.MEMBERS[member].speed_goal
+        speed = timing.ratios(seconds[TORCH], seconds[OURS])
+        outcomes.append(Outcome(f"{member}: {TORCH} / {OURS}, time", speed, goal))
+        if memory[TORCH] and memory[OURS]:
+            ratio = [memory[TORCH] / memory[OURS]]
+            outcomes.append(Outcome(f"{member}: {TORCH} / {OURS}, memory", ratio, 2.0))
+    title = f"{member}, N = {sizes.num_vectors:,}, D = {sizes.dim}"
+    return Table(title, rows, outcomes)
 
 
 def _measure_one(sizes: Sizes, num_codes: int, goal: float, rounds: int) -> Table:
@@ -88,7 +128,7 @@ def _measure_one(sizes: Sizes, num_codes: int, goal: float, rounds: int) -> Tabl
     return Table(title, rows, outcomes)
 
 
-BENCHMARK = command.Benchmark("quantizer", measure, Sizes(), TINY, rounds=5)
+BENCHMARK = command.Benchmark("quantizers", measure, Sizes(), TINY, rounds=5)
 
 if __name__ == "__main__":
     command.main(__doc__, [BENCHMARK])
