@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from vqvae_jax import options, registry
+from vqvae_jax import options, quantizers, registry
 from vqvae_jax.experiment import EvaluationConfig, SamplesConfig, training_section
 from vqvae_jax.options import Key
 from vqvae_jax.training.config import TrainingConfig
@@ -44,6 +44,14 @@ a model of the codes, adds its own section and one for its training, such as `pr
 
 | `model.kind` | model | `data` | second stage |
 |---|---|---|---|
+"""
+
+_QUANTIZERS = """
+## Quantizers
+
+`--config.model.quantizer.kind=fsq` replaces the section of a quantizer by the keys of
+another kind. Keys that both have, such as `dim`, keep their values; the others have the
+defaults of the kind. A study's sections and `hierarchy.quantizer` have the same keys.
 """
 
 _SUITES = """
@@ -85,6 +93,10 @@ def page() -> str:
     )
     parts += ["\n### Images\n", table(images, "data", "Images")]
     parts += ["\n### Recordings\n", table(speech, "data", "Recordings")]
+    parts += [_QUANTIZERS]
+    for kind, cls in quantizers.MEMBERS.items():
+        section = "model.quantizer"
+        parts += [f"\n### {kind}\n\n{_summary(cls)}\n", table(cls, section, kind)]
     parts += [
         "\n## `model`\n\nAn experiment sets `model.kind` with the keys of that kind.\n"
     ]
@@ -127,7 +139,7 @@ def description(key: Key) -> str:
     """Return what the docstring of a key's dataclass says of it; "" for nothing."""
     if key.field.one_of is not None:
         section = key.name.rpartition(".")[0].rpartition(".")[2]
-        return f"which {section}; the keys after this one are its options"
+        return f"which {section}; its keys are those of its [kind](#quantizers)"
     for cls in key.owner.__mro__:
         if key.field.name in _attributes(cls):
             return _attributes(cls)[key.field.name]
@@ -166,13 +178,24 @@ def _table(
 ) -> Iterator[str]:
     """Yield the lines of a table.
 
-    A nested section whose keys are listed elsewhere gets one row that refers to it.
+    A nested section whose keys are listed elsewhere gets one row that refers to it, and
+    of a choice the default.
     """
     yield "\n| key | default | values | description |\n|---|---|---|---|\n"
     groups: dict[tuple[str, type], list[Key]] = {}
+    chosen: dict[str, type] = {}
     for key in options.describe(cls, prefix=f"{section}."):
-        groups.setdefault((key.name.rpartition(".")[0], key.owner), []).append(key)
+        path = key.name.rpartition(".")[0]
+        if path.rpartition(".")[0] in chosen:
+            continue
+        if key.field.one_of is not None:
+            chosen[path] = key.owner
+        if chosen.get(path, key.owner) is not key.owner:
+            continue
+        groups.setdefault((path, key.owner), []).append(key)
     for (path, owner), group in groups.items():
+        if group[0].field.one_of is not None:
+            yield _row(group.pop(0))
         if owner in documented:
             yield _reference(path, group, documented[owner])
             continue
