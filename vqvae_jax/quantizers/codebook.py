@@ -148,12 +148,17 @@ def _root_of_squares(x):
 def _gather(
     embeddings: Float[Array, "G K D"], codes: Int[Array, "*batch G"]
 ) -> Float[Array, "*batch G D"]:
-    groups = jnp.arange(embeddings.shape[0]).reshape((1,) * (codes.ndim - 1) + (-1,))
-    return embeddings[groups, codes]
+    return _index(embeddings, codes)
 
 
 def _gather_forward(embeddings, codes):
-    return _gather(embeddings, codes), (codes, embeddings.shape[1])
+    # Not `_gather` itself, whose rule a second derivative could not pass.
+    return _index(embeddings, codes), (codes, embeddings.shape[1])
+
+
+def _index(embeddings, codes):
+    groups = jnp.arange(embeddings.shape[0]).reshape((1,) * (codes.ndim - 1) + (-1,))
+    return embeddings[groups, codes]
 
 
 def _gather_backward(residuals, gradient):

@@ -152,8 +152,8 @@ class VQ:
         are `|z^ - e^|^2 = 2 - 2 cos` of normalised vectors, without the division: the
         elements of those shrink as D grows.
 
-        With their weights above 0 there are two more. `entropy`, in nats, from 0 to
-        log K, reaches z_e only: the entropy of a vector's soft codes,
+        With their weights above 0 there are two more. `entropy`, in nats, whose mean is
+        from 0 to log K, reaches z_e only: the entropy of a vector's soft codes,
         softmax(-commitment / temperature) over the rows, plus log K minus the entropy
         of their mean over the vectors of this call, which on several devices with
         pmap or shard_map are one device's; each entry has the latter whole.
