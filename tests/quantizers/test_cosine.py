@@ -4,6 +4,10 @@ Numbers in brackets are rows of the list of known defects in docs/conformance.md
 """
 
 import dataclasses
+import os
+import subprocess
+import sys
+import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +121,44 @@ class TestQuantize:
         codes = jnp.array([[1, 2, 3]])
         expected = unit(codebook.embeddings)[np.arange(3), codes[0]].reshape(1, -1)
         np.testing.assert_allclose(cosine.lookup(codebook, codes), expected, atol=1e-6)
+
+
+def test_lookup_equals_z_q_in_optimised_programs():
+    """[26] Of a training step, whose gradient changes how XLA rounds a division."""
+    script = textwrap.dedent(
+        """
+        import jax, jax.numpy as jnp
+        from vqvae_jax import quantizers
+
+        KEY = jax.random.key(0)
+        for update in ("loss", "ema", "gradient"):
+            vq = quantizers.VQ(
+                num_codes=33, dim=17, num_codebooks=2, distance="cosine",
+                codebook_update=update, codebook_init="uniform", entropy_weight=0.1,
+            )
+            z_e = jax.random.normal(KEY, (64, vq.features))
+
+            def loss(state):
+                out = vq.quantize(state, z_e)
+                return out.loss.sum() + jnp.sin(out.z_q).sum(), out
+
+            @jax.jit
+            def step(state):
+                gradient, out = jax.grad(loss, has_aux=True)(state)
+                moved = state.embeddings - 0.01 * gradient.embeddings
+                moved = state._replace(embeddings=moved)
+                return out, vq.update(moved, z_e, out.codes, key=KEY)
+
+            state = vq.init(KEY)
+            for _ in range(3):
+                out, after = step(state)
+                for lookup in (vq.lookup, jax.jit(vq.lookup)):
+                    assert (lookup(state, out.codes) == out.z_q).all(), update
+                state = after
+        """
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
 
 
 class TestStatistics:

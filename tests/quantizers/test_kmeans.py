@@ -42,6 +42,13 @@ class TestKmeans:
         assert vq.quantize(fitted, z_e).losses["commitment"].max() < 1e-6
 
 
+@pytest.mark.parametrize("function", [quantizers.kmeans, quantizers.restart])
+def test_no_vectors_to_draw_from_raise_in_one_line(function, codebook):
+    empty = jnp.zeros((0, 12))
+    with pytest.raises(ValueError, match=r"z_e, which is empty: shape \(0, 12\)$"):
+        function(jax.random.key(0), codebook, empty)
+
+
 class TestRestart:
     def test_restarted_codes_survive_the_next_update(self, codebook, z_e):
         """[5] Count and sum restart with the embedding."""

@@ -97,6 +97,38 @@ def test_a_distant_row_costs_no_precision(far, oracle_codes, platform):
     )
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e25])
+def test_rows_without_a_norm_are_not_returned(wrong, oracle_codes, platform):
+    """One feature of each of three rows: the others keep their codes."""
+    rng = np.random.default_rng(0)
+    e = rng.normal(size=(2, 16, 8)).astype("float32")
+    z = jnp.asarray(rng.normal(size=(300, 2, 8)), "float32")
+    others = [0, *range(3, 15)]
+    expected = oracle_codes(e[:, others], np.asarray(z).reshape(300, 16))
+    e[:, [1, 2, 15], [0, 3, 7]] = wrong
+    codes = quantizers.nearest(jnp.asarray(e), z)
+    np.testing.assert_array_equal(codes, np.array(others)[expected])
+    codes = quantizers.nearest(jnp.full_like(jnp.asarray(e), wrong), z)
+    assert codes.min() >= 0
+    assert codes.max() < 16
+
+
+@pytest.mark.parametrize("distance", [1.0, 1e3, 1e4])
+def test_clusters_far_apart_cost_the_stated_precision(distance, platform):
+    """The bound of the docstring, with rows 1 apart in each feature."""
+    rng = np.random.default_rng(0)
+    centres = distance * np.array([[-1.0], [1.0]])
+    e = centres[rng.integers(2, size=512)] + rng.normal(size=(512, 64))
+    z = centres[rng.integers(2, size=200)] + rng.normal(size=(200, 64))
+    e, z = e.astype("float32"), z.astype("float32")
+    codes = quantizers.nearest(jnp.asarray(e[None]), jnp.asarray(z[:, None]))[:, 0]
+    e, z = e.astype("float64"), z.astype("float64")
+    distances = ((z[:, None] - e) ** 2).sum(-1)
+    found = distances[np.arange(200), codes]
+    bound = 1e-6 * ((z**2).sum(-1) + (e[codes] ** 2).sum(-1))
+    assert (found - distances.min(axis=1) <= bound).all()
+
+
 def test_distances_request_the_highest_precision():
     """[8] TPUs multiply float32 in fewer bits by default."""
     jaxpr = str(

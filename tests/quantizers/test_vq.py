@@ -98,3 +98,18 @@ def test_the_gradient_moves_embeddings_only_without_ema():
         vq = VQ(codebook_update=codebook_update, codebook_init="uniform")
         trainable = vq.trainable(vq.init(jax.random.key(0)))
         assert trainable == quantizers.Codebook(moves, False, False)
+
+
+def test_hessian_of_the_codebook_loss(vq, codebook, z_e):
+    """2 n / D on the diagonal, for n uses of a code."""
+    codes = vq.quantize(codebook, z_e).codes
+
+    def loss(embeddings):
+        out = vq.quantize(codebook._replace(embeddings=embeddings), z_e)
+        return out.losses["codebook"].sum()
+
+    size = codebook.embeddings.size
+    hessian = jax.hessian(loss)(codebook.embeddings).reshape(size, size)
+    uses = np.stack([np.bincount(codes[..., g].ravel(), minlength=7) for g in range(3)])
+    expected = np.diag(np.repeat(2 * uses.ravel() / vq.dim, vq.dim))
+    np.testing.assert_allclose(hessian, expected, rtol=1e-5, atol=1e-5)

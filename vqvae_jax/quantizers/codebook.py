@@ -7,9 +7,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from vqvae_jax.quantizers.primitives import sum_by_code, vary_like
+from vqvae_jax.quantizers.primitives import straight_through, sum_by_code, vary_like
 
 Distance = Literal["euclidean", "cosine"]
+
+# Of the squared length of a normalised row, whose rounding grows with D.
+_UNIT_TOLERANCE = 1e-5
 
 
 class Codebook(NamedTuple):
@@ -103,6 +106,18 @@ def normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
     return jnp.where(is_usable, scaled / _root_of_squares(scaled), x)
 
 
+def unit_rows(embeddings: Float[Array, "G K D"]) -> Float[Array, "G K D"]:
+    """Normalise rows, and return those of length 1 as they are, to the last bit.
+
+    Programs round a division by a root differently: with a gradient, for instance.
+    """
+    rows = normalize(embeddings)
+    squares = jnp.sum(jnp.square(embeddings), axis=-1, keepdims=True)
+    is_unit = jnp.abs(squares - 1.0) < _UNIT_TOLERANCE
+    kept = straight_through(rows, lax.stop_gradient(embeddings))
+    return jnp.where(is_unit, kept, rows)
+
+
 def normalize_groups(
     codebook: Codebook, z_e: Float[Array, "*batch GD"]
 ) -> Float[Array, "*batch GD"]:
@@ -133,12 +148,17 @@ def _root_of_squares(x):
 def _gather(
     embeddings: Float[Array, "G K D"], codes: Int[Array, "*batch G"]
 ) -> Float[Array, "*batch G D"]:
-    groups = jnp.arange(embeddings.shape[0]).reshape((1,) * (codes.ndim - 1) + (-1,))
-    return embeddings[groups, codes]
+    return _index(embeddings, codes)
 
 
 def _gather_forward(embeddings, codes):
-    return _gather(embeddings, codes), (codes, embeddings.shape[1])
+    # Not `_gather` itself, whose rule a second derivative could not pass.
+    return _index(embeddings, codes), (codes, embeddings.shape[1])
+
+
+def _index(embeddings, codes):
+    groups = jnp.arange(embeddings.shape[0]).reshape((1,) * (codes.ndim - 1) + (-1,))
+    return embeddings[groups, codes]
 
 
 def _gather_backward(residuals, gradient):

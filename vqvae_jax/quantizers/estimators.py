@@ -12,14 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from vqvae_jax.quantizers.codebook import norm, normalize
-
-
-def straight_through(
-    z: Float[Array, "*batch D"], e: Float[Array, "*batch D"]
-) -> Float[Array, "*batch D"]:
-    """Return e; pass its gradient to z unchanged (section 3.2)."""
-    # z - sg[z] is exactly 0, so the result stays equal to e to the last bit.
-    return e + (z - lax.stop_gradient(z))
+from vqvae_jax.quantizers.primitives import straight_through
 
 
 def rotation(

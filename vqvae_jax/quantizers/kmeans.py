@@ -42,6 +42,9 @@ def kmeans(
       distance: "cosine" for spherical k-means, of normalised vectors and rows.
       mask: `[...]`, False at padding.
       axis_name: as in `VQ.update`; `key` must then be the same on all devices.
+
+    Raises:
+      ValueError: z_e has no vectors, or another width than the codebook.
     """
     num_codes = codebook.counts.shape[1]
     start_key, empty_key = jax.random.split(key)
@@ -85,6 +88,9 @@ def restart(
       min_count: smallest running count of a live code, in uses per update.
       mask: `[...]`, False at padding, which is never drawn.
       axis_name: as in `VQ.update`; `key` must then be the same on all devices.
+
+    Raises:
+      ValueError: z_e has no vectors, or another width than the codebook.
     """
     dead = codebook.counts < min_count
     # Drawn even where no code is dead: a collective inside a conditional could
@@ -106,6 +112,8 @@ def _vector_drawer(codebook, z_e, mask, axis_name):
     vectors = lax.stop_gradient(split_groups(codebook, z_e))
     vectors = vectors.reshape(-1, num_codebooks, dim)
     num_vectors = vectors.shape[0]
+    if num_vectors == 0:
+        raise ValueError(f"rows are drawn from z_e, which is empty: shape {z_e.shape}")
 
     def take(indices, x):
         if axis_name is None:

@@ -1,4 +1,4 @@
-"""What the quantizers need of JAX: a choice by platform, mesh axes, sums by code."""
+"""What the quantizers need of JAX: platforms, mesh axes, gradients, sums by code."""
 
 import functools
 from collections.abc import Callable
@@ -56,6 +56,24 @@ def _varying_axes(x: jax.Array) -> frozenset[str]:
     # The attribute has had both names in JAX.
     manual = getattr(kind, "mat", None)
     return getattr(manual, "varying", getattr(kind, "vma", frozenset()))
+
+
+@jax.custom_jvp
+def straight_through(
+    z: Float[Array, "*batch D"], e: Float[Array, "*batch D"]
+) -> Float[Array, "*batch D"]:
+    """Return e; pass its gradient to z unchanged (section 3.2).
+
+    e + (z - sg[z]) would not be e to the last bit where z is a product: a fused
+    multiply-add may round one of the two and not the other.
+    """
+    del z
+    return e
+
+
+@straight_through.defjvp
+def _straight_through_jvp(primals, tangents):
+    return straight_through(*primals), tangents[0] + tangents[1]
 
 
 # Jitted, so that calls outside of jit are not traced and compiled each time.

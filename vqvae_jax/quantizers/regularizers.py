@@ -26,8 +26,8 @@ def entropy_deficit(
 
     p_n = softmax(-|z_n - e|^2 / temperature) over the K rows, and the mean is that of
     the vectors of the mask, on this device. The first entropy is low where codes are
-    certain, the second is high where all are used (MAGVIT-v2, Yu et al. 2024, equation
-    5); log K makes each entry lie between 0 and log K. Each entry has the second
+    certain, the second is high where all are used (MAGVIT-v2, Yu et al. 2024); log K
+    makes each entry at least 0, and their mean at most log K. Each entry has the second
     entropy whole, so that a mean over entries has it once.
 
     The gradient reaches the vectors only. At most 16 MiB of probabilities exist at a

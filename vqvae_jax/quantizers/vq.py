@@ -22,6 +22,7 @@ from vqvae_jax.quantizers.codebook import (
     normalize_groups,
     require_mask,
     split_groups,
+    unit_rows,
 )
 from vqvae_jax.quantizers.ema import count_update, ema_update
 from vqvae_jax.quantizers.kmeans import kmeans, restart
@@ -151,8 +152,8 @@ class VQ:
         are `|z^ - e^|^2 = 2 - 2 cos` of normalised vectors, without the division: the
         elements of those shrink as D grows.
 
-        With their weights above 0 there are two more. `entropy`, in nats, from 0 to
-        log K, reaches z_e only: the entropy of a vector's soft codes,
+        With their weights above 0 there are two more. `entropy`, in nats, whose mean is
+        from 0 to log K, reaches z_e only: the entropy of a vector's soft codes,
         softmax(-commitment / temperature) over the rows, plus log K minus the entropy
         of their mean over the vectors of this call, which on several devices with
         pmap or shard_map are one device's; each entry has the latter whole.
@@ -213,6 +214,8 @@ class VQ:
     ) -> Codebook:
         """Move the codebooks by EMA or keep their counts, then restart dead codes.
 
+        With the cosine distance the rows are normalised, after an optimiser's step too.
+
         Args:
           state: the codebooks, after the optimiser's step.
           z_e: `[..., G*D]`, the vectors that were quantized.
@@ -227,9 +230,9 @@ class VQ:
             z_e = normalize_groups(state, z_e)
         if self.codebook_update == "ema":
             state = ema_update(state, z_e, codes, decay=self.ema_decay, **shared)
-            if self._is_cosine:
-                state = state._replace(embeddings=normalize(state.embeddings))
+            state = state._replace(embeddings=self.codebooks(state))
         else:
+            state = state._replace(embeddings=self.codebooks(state))
             state = count_update(state, codes, decay=self.ema_decay, **shared)
         if self.dead_code_threshold > 0:
             state = restart(
@@ -282,9 +285,7 @@ class VQ:
         """Return the embeddings, normalised with the cosine distance."""
         if not self._is_cosine:
             return state.embeddings
-        # Fused with what surrounds it, the same row could be rounded in two ways.
-        embeddings = lax.optimization_barrier(state.embeddings)
-        return lax.optimization_barrier(normalize(embeddings))
+        return unit_rows(state.embeddings)
 
     @property
     def _is_cosine(self) -> bool:
@@ -309,8 +310,10 @@ class VQ:
         if self.estimator == "diveq":
             noise = {"noise_variance": self.noise_variance, "key": key}
             return like_z_e(estimators.diveq(vectors, rows, **noise))
-        z = like_z_e(vectors) if self._is_cosine else z_e
-        return estimators.straight_through(z, like_z_e(rows))
+        if self._is_cosine:
+            return like_z_e(estimators.straight_through(vectors, rows))
+        # z_e - sg[z_e] is exactly 0, so z_q stays equal to the rows to the last bit.
+        return like_z_e(rows) + (z_e - lax.stop_gradient(z_e))
 
     def _square(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
         """Return |x|^2 in the units of the losses."""
