@@ -37,7 +37,7 @@ from vqvae_jax.quantizers.projection import Projection
 from vqvae_jax.quantizers.search import nearest
 from vqvae_jax.quantizers.vq import VQ
 
-MEMBERS.update({"bsq": BSQ, "fsq": FSQ, "lfq": LFQ, "projected": Projected, "vq": VQ})
+MEMBERS.update({"vq": VQ, "fsq": FSQ, "lfq": LFQ, "bsq": BSQ, "projected": Projected})
 
 __all__ = [
     "BSQ",
