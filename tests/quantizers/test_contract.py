@@ -291,6 +291,17 @@ class TestQuantize:
             rows = methods.lookup(state, out.codes)
             np.testing.assert_array_equal(rows.astype(dtype), out.z_q)
 
+    def test_lookup_equals_z_q_with_all_optimizations(self, quantizer, state):
+        """[26] Where XLA merges operations, which rounds once instead of twice."""
+        # Biases start at 0, which would hide it.
+        state = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(KEY, x.shape), state)
+        compile = functools.partial(
+            jax.jit, compiler_options={"xla_backend_optimization_level": 3}
+        )
+        out = compile(quantizer.quantize)(state, draw(quantizer, 1000))
+        rows = compile(quantizer.lookup)(state, out.codes)
+        np.testing.assert_array_equal(rows, out.z_q)
+
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_codes_are_in_range_for_extreme_inputs(
         self, dtype, quantizer, jitted, state
