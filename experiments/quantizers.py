@@ -89,6 +89,8 @@ DIGITS = digits.DIGITS | {
     "training.checkpoint_every": 200,
     "prior_training.steps": 200,
     "prior_training.log_every": 100,
+    # A likelihood with bits.
+    "model.likelihood": "gaussian",
     "samples.num_samples": 500,
 }
 CIFAR_SMALL = cifar.PAPER | cifar.SMALL_VQVAE | {"prior_training.steps": 300}
