@@ -74,8 +74,11 @@ def test_the_files_that_a_page_names_exist(page):
 
 @pytest.fixture(scope="module")
 def keys() -> set[str]:
-    """The keys of all configs."""
-    found = set()
+    """The keys of all configs, and of studies."""
+    found = {"names", "seeds"}
+    for quantizer in quantizers.MEMBERS.values():
+        section = options.flatten(options.defaults(quantizer))
+        found |= {f"model.quantizer.{key}" for key in section}
     for kind, spec in registry.MODELS.items():
         for second_stage in spec.second_stages or (None,):
             found |= options.flatten(
