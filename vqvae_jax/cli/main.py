@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vqvae_jax import registry
 from vqvae_jax.cli.arguments import make_parser
-from vqvae_jax.runtime import extras
+from vqvae_jax.runtime import extras, terminal
 from vqvae_jax.runtime.errors import UserError, report
 
 _ERROR = 2
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def entry() -> None:
     """Run the console script."""
+    terminal.accept_any_text()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -39,11 +40,9 @@ def _run(arguments: Sequence[str]) -> int:
     chosen = next((word for word in arguments if word in registry.COMMANDS), None)
     options = make_parser(chosen).parse_args(arguments)
     # Imported after the command line has been checked, as they take seconds.
-    from absl import logging
-
     from vqvae_jax.runtime import compilation
 
-    logging.set_verbosity(logging.ERROR)
+    terminal.silence_libraries()
     # JAX bounds its cache with filelock; `info` runs without the extra `train`.
     if importlib.util.find_spec("filelock") is not None:
         compilation.keep_programs()

@@ -15,16 +15,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from vqvae_jax.options import flatten
-from vqvae_jax.runtime import extras
-from vqvae_jax.runtime.errors import report
+from vqvae_jax.runtime import extras, terminal
+from vqvae_jax.runtime.errors import UserError, report
+from vqvae_jax.runtime.safe_io import require_file
 
 _ROOT = Path(__file__).parents[2]
 _PROGRAM = "vqvae-jax train"
 _ERROR = 2
+_MAX_CONFIG_BYTES = 2**22
 _CONFIG_FLAGS = ("--config", "-config")
 _HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 _OUR_FLAGS = (
@@ -95,6 +97,7 @@ def launch(words: Sequence[str]) -> NoReturn:
 
 def parse(argv: list[str]) -> list[str]:
     """Parse the command line; an error ends the process with one line and code 2."""
+    terminal.accept_any_text()
     if any(word in _HELP_FLAGS for word in argv[1:]):
         # Its reader, such as head, may close the pipe.
         with contextlib.suppress(BrokenPipeError):
@@ -171,6 +174,7 @@ def with_config_found(argv: list[str]) -> list[str]:
 
     Raises:
       flags.Error: there is no such file or experiment.
+      UserError: the file is not a regular file, or too large.
     """
     found = list(argv)
     for index, word in enumerate(argv):
@@ -193,15 +197,12 @@ def fail(error: Exception | str) -> NoReturn:
 def main(argv: list[str]) -> None:
     """Run the stages that the flags name, or resume them."""
     del argv
-    # Libraries log an error and raise it too; it is reported once, in one line.
-    logging.set_verbosity(logging.FATAL)
-    sys.unraisablehook = _without_late_writes(sys.unraisablehook)
+    terminal.silence_libraries()
     # Imported after the command line has been checked, as they take seconds.
     import jax
 
     from vqvae_jax import pipeline, registry
     from vqvae_jax.runtime import compilation, distributed, preemption
-    from vqvae_jax.runtime.errors import UserError
 
     given = flags.FLAGS
     file, _, variant = given["config"].config_filename.partition(":")
@@ -241,25 +242,9 @@ def _command(program: str) -> list[str]:
     return program.split() if program == _PROGRAM else ["python", program]
 
 
-def _without_late_writes(hook):
-    """Suppress messages of background writes that fail after the first error.
-
-    On a full disk the first array of a checkpoint that cannot be written is reported.
-    The threads that write the others then find a closed event loop, and print that.
-    """
-
-    def without(unraisable):
-        error = unraisable.exc_value
-        if not (isinstance(error, RuntimeError) and "loop is closed" in str(error)):
-            hook(unraisable)
-
-    return without
-
-
 def _join_processes() -> None:
     """Join the other processes, if a flag or the cluster asks for it."""
     from vqvae_jax.runtime import distributed
-    from vqvae_jax.runtime.errors import UserError
 
     given = flags.FLAGS
     cluster = {
@@ -328,7 +313,8 @@ def _find_config(given: str) -> str:
     directory = experiments_directory()
     name = file.removeprefix("experiments/").removesuffix(".py")
     for path in (Path(file), _ROOT / file, directory / f"{name}.py"):
-        if path.is_file():
+        if path.exists() and not path.is_dir():
+            require_file(path, limit=_MAX_CONFIG_BYTES)
             return f"{path}{colon}{variant}"
     close = difflib.get_close_matches(Path(name).name, experiments(), n=1)
     hint = f", did you mean {close[0]}?" if close else ""

@@ -25,9 +25,10 @@ from vqvae_jax.runtime.checksums import (
     shapes_of,
 )
 from vqvae_jax.runtime.errors import UserError, one_line, require
-from vqvae_jax.runtime.safe_io import write_bytes
+from vqvae_jax.runtime.safe_io import require_file, write_bytes
 
 _FORMAT, _VERSION = "vqvae_jax", "2"
+_MAX_BYTES = 2**37
 # Types that arrays of a model may be stored as; those of half precision are widened.
 _DTYPES = {"float32": ("F32", "F16"), "int32": ("I32",)}
 
@@ -67,10 +68,13 @@ class File:
 
     Attributes:
       metadata: of the model in it.
+      damage: "", because a damaged file is not read.
 
     Raises:
       UserError: it is not such a file, damaged, or of another version.
     """
+
+    damage = ""
 
     def __init__(self, path: Path):
         """Read the metadata of a file, and no array yet."""
@@ -126,6 +130,7 @@ class File:
     @contextlib.contextmanager
     def _read(self):
         """Open the file; turn any error into one line with its name."""
+        require_file(self._path, limit=_MAX_BYTES)
         try:
             with safetensors.safe_open(self._path, framework="numpy") as file:
                 yield file

@@ -12,7 +12,7 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +22,7 @@ from vqvae_jax.runtime.errors import UserError, one_line, require
 
 # A config takes hundreds of bytes, the metadata of codes with 10 000 class names less
 # than a million.
-_MAX_JSON_BYTES = 2**26
+MAX_JSON_BYTES = 2**26
 _MAX_JSON_DEPTH = 32
 _MAX_TEXT_BYTES = 2**28
 _MAX_NPZ_BYTES = 2**33
@@ -98,13 +98,38 @@ def require_file(path: Path, *, limit: int) -> None:
     open_file(path, limit=limit).close()
 
 
+def require_files(directory: Path, *, limit: Callable[[Path], int]) -> None:
+    """Check all files under a directory before a library reads it.
+
+    Args:
+      directory: may be missing.
+      limit: returns the largest size of a file in bytes.
+
+    Raises:
+      UserError: a file is a FIFO or a device, larger than its limit, or unreadable.
+    """
+    seen, pending = set(), [Path(directory)]
+    while pending:
+        path = pending.pop()
+        if not path.exists():
+            continue
+        if not path.is_dir():
+            require_file(path, limit=limit(path))
+            continue
+        status = path.stat()
+        # A link may lead back.
+        if (status.st_dev, status.st_ino) not in seen:
+            seen.add((status.st_dev, status.st_ino))
+            pending += path.iterdir()
+
+
 def read_json(path: Path) -> dict:
     """Read a JSON object.
 
     Raises:
       UserError: the file is missing, damaged, too large or nested too deeply.
     """
-    content = read_bytes(path, limit=_MAX_JSON_BYTES)
+    content = read_bytes(path, limit=MAX_JSON_BYTES)
     damaged = f"{path} is damaged: "
     try:
         values = json.loads(content.decode())
