@@ -70,7 +70,7 @@ def test_huge_json_is_not_read(tmp_path):
 def test_require_numbers(tmp_path):
     values = {"a": 1, "b": 0.5, "c": float("nan")}
     assert safe_io.require_numbers(values, of=tmp_path) is values
-    for other in ("<b>", None, [1.0], {"x": 1}):
+    for other in ("<b>", None, [1.0], {"x": 1}, True, 10**400):
         with pytest.raises(UserError, match=r"x\.json is damaged: d is .*a number"):
             safe_io.require_numbers({"a": 1, "d": other}, of=tmp_path / "x.json")
 

@@ -16,7 +16,7 @@ from vqvae_jax.pretrained.loading import TrainedModel, find, require_same_codes
 from vqvae_jax.pretrained.metadata import Metadata
 from vqvae_jax.registry import ModelSpec
 from vqvae_jax.runtime.checksums import sha256_of_tree
-from vqvae_jax.runtime.errors import require
+from vqvae_jax.runtime.errors import printable, require
 
 
 class Loaded(NamedTuple):
@@ -95,7 +95,7 @@ def _print_table(lines: dict[str, str]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in lines.items():
-        table.add_row(name, escape(value))
+        table.add_row(escape(printable(name)), escape(printable(value)))
     rich.print(table)
 
 

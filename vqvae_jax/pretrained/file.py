@@ -100,8 +100,8 @@ class File:
         """Return the arrays of a stage.
 
         Raises:
-          UserError: arrays are missing, surplus, damaged, or of other shapes or types
-            than the model's.
+          UserError: arrays are missing, surplus, damaged, not finite, or of other
+            shapes or types than the model's.
         """
         expected = self.metadata.abstract_params(stage)
         prefix = f"{stage}/"
@@ -117,6 +117,11 @@ class File:
                     f"{prefix}{name} is of type {found}, expected {wanted[0]}",
                 )
             arrays = {name: file.get_tensor(prefix + name) for name in slices}
+            for name, array in arrays.items():
+                require(
+                    bool(np.isfinite(array).all()),
+                    f"{prefix}{name} has values that are NaN or infinite",
+                )
             require(
                 sha256_of_arrays(arrays) == self._hashes.get(stage),
                 f"the arrays of the {stage} are damaged; copy the file again",
@@ -134,7 +139,10 @@ class File:
         try:
             with safetensors.safe_open(self._path, framework="numpy") as file:
                 yield file
-        except (UserError, OSError, KeyError, ValueError, TypeError) as error:
+        except (
+            *(UserError, OSError, KeyError, ValueError, TypeError),
+            RecursionError,
+        ) as error:
             raise UserError(f"{self._path}: {one_line(error)}") from error
         except safetensors.SafetensorError as error:
             raise UserError(

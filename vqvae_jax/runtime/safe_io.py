@@ -11,6 +11,7 @@ import json
 import math
 import os
 import stat
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -143,15 +144,22 @@ def read_json(path: Path) -> dict:
     return values
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a JSON value is a number that a float can hold."""
+    if isinstance(value, float):
+        return True
+    return type(value) is int and abs(value) <= sys.float_info.max
+
+
 def require_numbers(values: dict, *, of: Path) -> dict:
     """Return the values of JSON file `of` if all are numbers.
 
     Raises:
-      UserError: a value is not a number.
+      UserError: a value is not a number, or larger than a float can hold.
     """
     for name, value in values.items():
         require(
-            isinstance(value, int | float),
+            is_number(value),
             f"{of} is damaged: {name} is {str(value)[:50]!r}, expected a number",
         )
     return values

@@ -118,7 +118,7 @@ def _entry(line: str) -> dict | None:
         is_complete = (
             all(isinstance(name, str) for name in names)
             and type(entry["step"]) is int
-            and all(type(entry[name]) in (int, float) for name in numbers)
+            and all(safe_io.is_number(entry[name]) for name in numbers)
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
