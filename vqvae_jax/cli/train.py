@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from vqvae_jax.options import flatten
 from vqvae_jax.runtime import extras, terminal
@@ -98,6 +98,7 @@ def launch(words: Sequence[str]) -> NoReturn:
 def parse(argv: list[str]) -> list[str]:
     """Parse the command line; an error ends the process with one line and code 2."""
     terminal.accept_any_text()
+    terminal.silence_libraries()
     if any(word in _HELP_FLAGS for word in argv[1:]):
         # Its reader, such as head, may close the pipe.
         with contextlib.suppress(BrokenPipeError):
@@ -116,6 +117,8 @@ def parse(argv: list[str]) -> list[str]:
         fail(_describe_unknown_key(error, argv))
     except ModuleNotFoundError as error:
         fail(extras.advice(error) or error)
+    except SystemExit as error:
+        fail(f"{_config_given(argv)} ended the program: {error}")
     except Exception as error:
         fail(error)
     return rest
@@ -268,21 +271,31 @@ def _join_processes() -> None:
 
 def _describe_unknown_key(error: AttributeError | KeyError, argv: list[str]) -> str:
     """Return which override names an unknown key, or which config file failed."""
-    files = [
-        word.partition("=")[2] or after
-        for word, after in zip(argv, [*argv[1:], ""], strict=True)
-        if word.partition("=")[0] in _CONFIG_FLAGS
-    ]
-    failed = ": ".join([*files[-1:], str(error)])
+    file = _config_given(argv)
+    failed = ": ".join(filter(None, (file, str(error))))
     try:
-        config = flags.FLAGS["config"].parser.parse(_find_config(files[-1])).to_dict()
-    except Exception:
+        found = flags.FLAGS["config"].parser.parse(_find_config(file))
+    except (Exception, SystemExit):
         return failed
+    if not isinstance(found, ConfigDict):
+        returned = type(found).__name__
+        return f"{file}: get_config() returned a {returned}, expected a ConfigDict"
+    config = found.to_dict()
     for word in argv:
         flag, *path = word.partition("=")[0].lstrip("-").split(".")
         if flag == "config" and path and (unknown := _unknown_key(config, path)):
             return f"{word}: {unknown}"
     return failed
+
+
+def _config_given(argv: Sequence[str]) -> str:
+    """Return the value of the last --config, "" without one."""
+    files = [
+        word.partition("=")[2] or after
+        for word, after in zip(argv, [*argv[1:], ""], strict=True)
+        if word.partition("=")[0] in _CONFIG_FLAGS
+    ]
+    return files[-1] if files else ""
 
 
 def _unknown_key(config: Mapping[str, Any], path: Sequence[str]) -> str:
