@@ -1,11 +1,12 @@
 """The directory of a run: its paths, atomic writes and checked reads."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,41 @@ class Workdir:
         if self.config.exists():
             _require_same(self.read_config(), config, self.path)
 
+    @contextlib.contextmanager
+    def removed_if_refused(self) -> Iterator[None]:
+        """Remove the directories that are created inside if an error leaves them empty.
+
+        The directory itself, and its parents.
+        """
+        missing = [
+            path for path in (self.path, *self.path.parents) if not path.exists()
+        ]
+        try:
+            yield
+        except Exception:
+            if distributed.is_first():
+                _remove_empty(missing)
+            raise
+
+    @contextlib.contextmanager
+    def emptied_if_refused(self) -> Iterator[None]:
+        """Remove what `begin` and others write if an error precedes the first step.
+
+        A workdir with a config belongs to a started run, and accepts no other config.
+        """
+        files = (self.config, self.command, self.given, self.data)
+        new = [path for path in files if not path.exists()]
+        try:
+            yield
+        except Exception:
+            is_refused = self.config in new and not self.metrics.exists()
+            if is_refused and distributed.is_first():
+                for path in new:
+                    path.unlink(missing_ok=True)
+                directories = self.path.glob("checkpoints/**/")
+                _remove_empty(sorted(directories, reverse=True))
+            raise
+
     def begin(self, config: Mapping[str, Any], *, command: str = "") -> None:
         """Write the config, and the command unless one was written before."""
         if command and not self.command.exists():
@@ -342,6 +378,13 @@ def without_machine_keys(config: Mapping[str, Any]) -> dict[str, Any]:
         for key in sorted(flat)
         if key.rpartition(".")[2] not in _MACHINE_OPTIONS
     }
+
+
+def _remove_empty(directories: Iterable[Path]) -> None:
+    """Remove directories, inner ones first, unless they have contents."""
+    for path in directories:
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _listed(items: Sequence[Any]) -> str:

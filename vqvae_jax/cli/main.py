@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from vqvae_jax import registry
 from vqvae_jax.cli.arguments import make_parser
 from vqvae_jax.runtime import extras, terminal
-from vqvae_jax.runtime.errors import UserError, report
+from vqvae_jax.runtime.errors import (
+    UserError,
+    is_out_of_memory,
+    report,
+    report_out_of_memory,
+)
 
 _ERROR = 2
 # Shells use this code for a program that Ctrl-C ended.
@@ -59,4 +64,9 @@ def _run(arguments: Sequence[str]) -> int:
         # Otherwise Python would try to flush stdout again, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        report_out_of_memory(error)
+        return _ERROR
     return 0

@@ -20,7 +20,12 @@ from ml_collections import ConfigDict, config_flags
 
 from vqvae_jax.options import flatten
 from vqvae_jax.runtime import extras, terminal
-from vqvae_jax.runtime.errors import UserError, report
+from vqvae_jax.runtime.errors import (
+    UserError,
+    is_out_of_memory,
+    report,
+    report_out_of_memory,
+)
 from vqvae_jax.runtime.safe_io import require_file
 
 _ROOT = Path(__file__).parents[2]
@@ -229,7 +234,10 @@ def main(argv: list[str]) -> None:
         except UserError as error:
             report(error)
             distributed.leave(_ERROR)
-        except jax.errors.JaxRuntimeError as error:
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                report_out_of_memory(error)
+                distributed.leave(_ERROR)
             if jax.process_count() == 1:
                 raise
             report(
