@@ -118,36 +118,23 @@ def run(
     with directory.removed_if_refused():
         directory.require_usable(config)
         with locked(directory.path), directory.emptied_if_refused():
-            _run_pending(config, directory, experiment, chosen, command=command)
-
-
-def _run_pending(
-    config: Mapping[str, Any],
-    directory: Workdir,
-    experiment: Experiment,
-    chosen: Sequence[str],
-    *,
-    command: str,
-) -> None:
-    """Run the first unfinished stage of the chosen ones and all after it."""
-    all_stages = registry.load(experiment.spec.stages)(experiment)
-    pending = _pending(chosen, all_stages, directory)
-    files = distributed.in_turn(lambda: _data_files(directory, experiment))
-    if not pending:
-        done = f"{directory.path}: {', '.join(chosen)} are finished; nothing to do"
-        rich.print(escape(done))
-        return
-    context = _open(directory, experiment)
-    require_labels(experiment, context.dataset)
-    data_files.keep(directory, files)
-    # Written last, so that a workdir with a config belongs to a started run.
-    directory.begin(config, command=command)
-    distributed.barrier("config")
-    for name in pending:
-        preemption.check()
-        rich.print(f"[bold]{name}[/bold]")
-        all_stages[name].run(context)
-        distributed.barrier(name)
+            pending = _pending(chosen, all_stages, directory)
+            files = distributed.in_turn(lambda: _data_files(directory, experiment))
+            if not pending:
+                done = f"{workdir}: {', '.join(chosen)} are finished; nothing to do"
+                rich.print(escape(done))
+                return
+            context = _open(directory, experiment)
+            require_labels(experiment, context.dataset)
+            data_files.keep(directory, files)
+            # Written last, so that a workdir with a config belongs to a started run.
+            directory.begin(config, command=command)
+            distributed.barrier("config")
+            for name in pending:
+                preemption.check()
+                rich.print(f"[bold]{name}[/bold]")
+                all_stages[name].run(context)
+                distributed.barrier(name)
 
 
 def train_model(context: Context) -> None:
