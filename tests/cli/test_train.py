@@ -2,14 +2,12 @@
 
 import os
 import re
-import types
 
 import pytest
 from absl import flags
 from launch_checks import ROOT, python
 
 from vqvae_jax.cli import train
-from vqvae_jax.runtime import terminal
 
 CIFAR = ROOT / "experiments" / "cifar.py"
 EXPERIMENTS = (
@@ -218,14 +216,3 @@ def test_parsing_the_command_line_does_not_import_jax():
     program = "import sys; import vqvae_jax.cli.train; print('jax' in sys.modules)"
     found = python("-c", program)
     assert found.stdout == "False\n", found.stderr
-
-
-def test_only_errors_of_abandoned_writes_are_suppressed():
-    reported = []
-    hook = terminal._without_late_callbacks(
-        lambda given: reported.append(given.exc_value)
-    )
-    errors = RuntimeError("Event loop is closed"), RuntimeError("another"), OSError("x")
-    for error in errors:
-        hook(types.SimpleNamespace(exc_value=error))
-    assert reported == list(errors[1:])
