@@ -2,8 +2,6 @@
 
 import json
 import os
-import resource
-import signal
 import zipfile
 
 import numpy as np
@@ -207,19 +205,14 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_a_failed_write_keeps_the_previous_file(write, tmp_path):
+def test_a_failed_write_keeps_the_previous_file(write, tmp_path, limited_file_sizes):
     path = tmp_path / "x.json"
     path.write_text("before")
-    most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Without this, the limit on file sizes ends the process.
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1, most[1]))
-    try:
-        with pytest.raises(UserError, match=r"cannot write .*x\.json: File too large"):
-            write(path, WRITERS[write])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, most)
-        signal.signal(signal.SIGXFSZ, before)
+    with (
+        limited_file_sizes(),
+        pytest.raises(UserError, match=r"cannot write .*x\.json: File too large"),
+    ):
+        write(path, WRITERS[write])
     assert os.listdir(tmp_path) == ["x.json"]
     assert path.read_text() == "before"
 

@@ -245,8 +245,8 @@ class _Records:
         self._directory = directory
         self._metadata = metadata
         records = directory / _RECORDS
-        require_file(records, limit=_MAX_RECORDS_BYTES)
         try:
+            require_file(records, limit=_MAX_RECORDS_BYTES)
             self._records = array_record_data_source.ArrayRecordDataSource(str(records))
             found = len(self._records)
         except (OSError, RuntimeError, ValueError) as error:
