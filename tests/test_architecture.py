@@ -195,6 +195,26 @@ def test_nothing_is_pickled():
     assert not users
 
 
+def uses_files_of(path: Path) -> bool:
+    """Return whether a module calls the methods of a path that read or write it.
+
+    The functions of `safe_io` have the same names, and a path as an argument.
+    """
+    arguments = {"read_text": 0, "read_bytes": 0, "write_text": 1, "write_bytes": 1}
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and arguments.get(node.func.attr) == len(node.args)
+        for node in ast.walk(syntax(path))
+    )
+
+
+def test_one_module_reads_and_writes_files():
+    users = {relative(path) for path in SOURCES if uses_files_of(path)}
+    # The first reads the package's own experiments.
+    assert users <= {"vqvae_jax/cli/train.py", "vqvae_jax/contrib/codec/commands.py"}
+
+
 @pytest.mark.parametrize("name", vqvae_jax.__all__)
 def test_public_names_exist(name):
     path = vqvae_jax._PATHS[name]

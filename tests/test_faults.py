@@ -288,6 +288,16 @@ def test_a_nan_loss_is_reported_with_its_step(command, run):
     assert [path.name for path in (run / "checkpoints" / "vqvae").glob("*0")] == ["10"]
 
 
+def test_exhausted_memory_is_reported_with_the_bytes_asked_for(command, run):
+    _, launch, *flags = command("--stages=vqvae")
+    assert launch == "launch.py"
+    program = "tests/programs/launch_without_memory.py"
+    error = error_of([sys.executable, program, *flags])
+    assert error.startswith("error: out of memory (")
+    assert f"{2**50} bytes" in error
+    assert not run.exists()
+
+
 def test_a_second_launch_in_the_same_workdir_raises(command, run):
     run.mkdir()
     with locked(run):

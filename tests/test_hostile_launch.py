@@ -5,12 +5,15 @@ terminal.
 """
 
 import io
+import json
+import os
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from launch_checks import RUN_FILES, assert_one_error, launch
+from launch_checks import RUN_FILES, assert_one_error, launch, python
 from PIL import Image
 
 pytestmark = pytest.mark.slow
@@ -95,3 +98,43 @@ def test_invalid_values_of_keys_raise(key, value, tmp_path):
     assert "Traceback" not in stderr
     assert "\x1b[2J" not in stderr
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [(b"exp[1]", "contains *, ? or [; choose"), (b"b\xe9", "is not UTF-8; rename")],
+)
+def test_paths_that_checkpoints_cannot_have_are_refused(name, message, tmp_path):
+    """A terminal of ASCII prints the path too; reading a config needs no such path."""
+    workdir = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+    code, stderr = launch("experiments/digits.py", workdir)
+    assert_one_error(code, stderr, named=message)
+    assert not Path(workdir).exists()
+
+
+def test_paths_of_any_bytes_are_printed(finished_run, tmp_path):
+    env = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    for name in ("é".encode(), b"b\xe9"):
+        workdir = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+        shutil.copytree(finished_run, workdir)
+        found = python("-m", "vqvae_jax", "info", workdir, env=env)
+        assert found.returncode == 0, found.stderr
+        out = os.fsdecode(os.fsencode(tmp_path) + b"/out" + name)
+        words = ("-m", "vqvae_jax", "sample", finished_run, out, "--num=1")
+        found = python(*words, env=env)
+        assert found.returncode == 0, found.stderr
+        assert found.stdout.isascii()
+        assert "\\" in found.stdout
+
+
+@pytest.mark.parametrize("item", ["params", "training"])
+def test_an_emptied_checkpoint_is_one_warning(item, copied_run, photos, tmp_path):
+    checkpoints = copied_run / "checkpoints" / "vqvae"
+    best = json.loads((checkpoints / "finished.json").read_text())["best_step"]
+    for path in (checkpoints / str(best) / item / "d").iterdir():
+        path.write_bytes(b"")
+    words = ("-m", "vqvae_jax", "encode", copied_run, photos, tmp_path / "out")
+    found = python(*words)
+    assert found.returncode == 0, found.stderr
+    # The second line of a warning is its place in the code.
+    assert found.stderr.count("\n") == (2 if item == "params" else 0), found.stderr

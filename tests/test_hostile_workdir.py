@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from launch_checks import RUN_FILES
 
+from vqvae_jax.pipeline.run import run
 from vqvae_jax.pipeline.samples import file_name
 from vqvae_jax.pretrained.card import summary
 from vqvae_jax.pretrained.loading import find
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.training.logging import read_entries
+from vqvae_jax.training.logging import MetricsLog, read_entries
 from vqvae_jax.workdir import SPLITS, Workdir
 
 
@@ -44,6 +45,7 @@ def read_all(path) -> None:
             assert codes[number]["codes"].shape == (4, 4, 1)
     workdir.read_samples()
     workdir.read_results()
+    workdir.read_command()
     read_entries(workdir.metrics)
 
 
@@ -59,11 +61,64 @@ def error_of(path) -> str:
 @pytest.fixture(scope="module")
 def copy(finished_run, tmp_path_factory):
     """A copy of a run; tests change a file and restore it."""
-    return shutil.copytree(finished_run, tmp_path_factory.mktemp("copy") / "run")
+    run = shutil.copytree(finished_run, tmp_path_factory.mktemp("copy") / "run")
+    Workdir(run).command.write_text("python launch.py\n")
+    return run
 
 
 def test_an_unchanged_run_is_read(copy):
     assert error_of(copy) == ""
+
+
+def link_to_zero(path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        *((name, os.mkfifo) for name in RUN_FILES),
+        *(("command.txt", make) for make in (os.mkfifo, os.mkdir, link_to_zero)),
+    ],
+)
+def test_only_regular_files_are_read(copy, name, make, tmp_path):
+    path = copy / name
+    path.rename(tmp_path / "file")
+    try:
+        make(path)
+        assert str(path) in error_of(copy)
+    finally:
+        path.rmdir() if path.is_dir() else path.unlink()
+        (tmp_path / "file").rename(path)
+
+
+def test_a_command_that_is_not_utf_8_is_read(copy):
+    workdir = Workdir(copy)
+    before = workdir.command.read_bytes()
+    try:
+        workdir.command.write_bytes(b"python \xff\n")
+        assert workdir.read_command() == "python \ufffd"
+    finally:
+        workdir.command.write_bytes(before)
+
+
+def test_nothing_outside_is_written(copied_run, tiny_config, tmp_path):
+    """Links in place of temporary files."""
+    outside = tmp_path / "outside"
+    outside.write_text("before")
+    names = ("config.json", "command.txt", "test_bits.npz", "results.json")
+    names += ("report.html", "metrics.jsonl", "checkpoints/prior/finished.json")
+    for name in names:
+        path = copied_run / name
+        path.with_name(f".{path.name}.tmp").symlink_to(outside)
+    (copied_run / "metrics.tmp").symlink_to(outside)
+    for name in ("results.json", "report.html", "checkpoints/prior/finished.json"):
+        (copied_run / name).unlink()
+    MetricsLog(copied_run, "prior", start_step=20).__exit__(None, None, None)
+    stages = ("prior", "evaluate", "report")
+    run(tiny_config, str(copied_run), stages, command="python launch.py")
+    assert outside.read_text() == "before"
+    assert not list(copied_run.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"grid": 3}', '{"fingerprint": 0}'])

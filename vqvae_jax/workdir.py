@@ -1,11 +1,12 @@
 """The directory of a run: its paths, atomic writes and checked reads."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from vqvae_jax.models.base import fingerprint
 from vqvae_jax.options import shown
 from vqvae_jax.runtime import distributed, safe_io
 from vqvae_jax.runtime.errors import UserError, require
-from vqvae_jax.training.checkpoints import on_devices, restore_params
+from vqvae_jax.training.checkpoints import (
+    on_devices,
+    require_usable_path,
+    restore_best,
+)
 from vqvae_jax.training.loop import checkpoint_directory
 
 SPLITS = ("train", "validation", "test")
@@ -38,14 +43,22 @@ _MACHINE_OPTIONS = frozenset(
 )
 # The format of config.json; version 0.1 wrote none.
 _FORMAT_KEY, _FORMAT = "format", 2
+# Systems limit a command line to less.
+_MAX_COMMAND_BYTES = 2**22
 
 
 class Workdir:
-    """The files of a run's directory."""
+    """The files of a run's directory.
+
+    Attributes:
+      damage: the checkpoint of the first model that the last `restore` found damaged
+        and replaced by an older one, and why; "" if none.
+    """
 
     def __init__(self, path: str | os.PathLike):
         """Set all paths; read and write nothing."""
         self.path = Path(path)
+        self.damage = ""
         self.config = self.path / "config.json"
         self.command = self.path / "command.txt"
         self.given = self.path / "given.json"
@@ -109,11 +122,17 @@ class Workdir:
             self.codes_metadata(second),
             *map(self.checkpoints, stages),
         )
+        again = (
+            f"remove {_listed(paths)}, and run the stages "
+            f"{_listed(['codes', *stages])} again"
+        )
         require(
             trained_on == digest,
-            f"the {second} in {self.path} was trained on the codes of another VQ-VAE "
-            f"({trained_on}, now {digest}): remove {_listed(paths)}, and run the "
-            f"stages {_listed(['codes', *stages])} again",
+            f"{self.damage}, and the {second} was trained on its codes: copy it from a "
+            f"backup, or {again}"
+            if self.damage
+            else f"the {second} in {self.path} was trained on the codes of another "
+            f"VQ-VAE ({trained_on}, now {digest}): {again}",
         )
         for split in filter(lambda name: self.codes_directory(name).is_dir(), SPLITS):
             self.codes(split).require_fingerprint(digest)
@@ -211,20 +230,25 @@ class Workdir:
         abstract = jax.eval_shape(model.init, jax.random.key(0), model.init_batch())
         one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = on_devices(abstract, one_device)
-        return model, restore_params(self.checkpoints(stage), abstract)
+        found = restore_best(self.checkpoints(stage), abstract)
+        if stage == experiment.kind:
+            self.damage = found.damage
+        return model, found.params
 
     def require_usable(self, config: Mapping[str, Any]) -> None:
         """Create the directory, or check that it is empty or holds this config's run.
 
         Raises:
-          UserError: it is not writable, contains the run of another config (the
-            message lists the keys that differ), or differs between processes.
+          UserError: it is not writable, its path contains a wildcard, it contains the
+            run of another config (the message lists the keys that differ), or differs
+            between processes.
         """
         distributed.in_turn(functools.partial(self._require_same_run, config))
         if jax.process_count() > 1:
             self._require_shared()
 
     def _require_same_run(self, config: Mapping[str, Any]) -> None:
+        require_usable_path(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.path):
@@ -236,6 +260,41 @@ class Workdir:
         if self.config.exists():
             _require_same(self.read_config(), config, self.path)
 
+    @contextlib.contextmanager
+    def removed_if_refused(self) -> Iterator[None]:
+        """Remove the directories that are created inside if an error leaves them empty.
+
+        The directory itself, and its parents.
+        """
+        missing = [
+            path for path in (self.path, *self.path.parents) if not path.exists()
+        ]
+        try:
+            yield
+        except Exception:
+            if distributed.is_first():
+                _remove_empty(missing)
+            raise
+
+    @contextlib.contextmanager
+    def emptied_if_refused(self) -> Iterator[None]:
+        """Remove what `begin` and others write if an error precedes the first step.
+
+        A workdir with a config belongs to a started run, and accepts no other config.
+        """
+        files = (self.config, self.command, self.given, self.data)
+        new = [path for path in files if not path.exists()]
+        try:
+            yield
+        except Exception:
+            is_refused = self.config in new and not self.metrics.exists()
+            if is_refused and distributed.is_first():
+                for path in new:
+                    path.unlink(missing_ok=True)
+                directories = self.path.glob("checkpoints/**/")
+                _remove_empty(sorted(directories, reverse=True))
+            raise
+
     def begin(self, config: Mapping[str, Any], *, command: str = "") -> None:
         """Write the config, and the command unless one was written before."""
         if command and not self.command.exists():
@@ -243,17 +302,21 @@ class Workdir:
         self.write_json(self.config, {_FORMAT_KEY: _FORMAT, **config})
 
     def read_command(self) -> str:
-        """Return the command line that started the run; "" if unknown."""
+        """Return the command line that started the run; "" if unknown.
+
+        Raises:
+          UserError: its file cannot be read.
+        """
         if not self.command.exists():
             return ""
-        return self.command.read_text(encoding="utf-8").strip()
+        return safe_io.read_text(self.command, limit=_MAX_COMMAND_BYTES).strip()
 
     def _require_shared(self) -> None:
         """Raise UserError unless all processes share this directory."""
         marker = self.path / ".shared"
         self.write_bytes(marker, uuid.uuid4().bytes)
         distributed.barrier("shared")
-        found = marker.read_bytes() if marker.exists() else b""
+        found = safe_io.read_bytes(marker, limit=16) if marker.exists() else b""
         distributed.require_same(
             found.hex(),
             f"--workdir={self.path} is not the same directory for all processes: "
@@ -315,6 +378,13 @@ def without_machine_keys(config: Mapping[str, Any]) -> dict[str, Any]:
         for key in sorted(flat)
         if key.rpartition(".")[2] not in _MACHINE_OPTIONS
     }
+
+
+def _remove_empty(directories: Iterable[Path]) -> None:
+    """Remove directories, inner ones first, unless they have contents."""
+    for path in directories:
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _listed(items: Sequence[Any]) -> str:

@@ -2,6 +2,7 @@
 
 import re
 
+import jax.numpy as jnp
 import pytest
 
 from vqvae_jax import registry
@@ -69,6 +70,19 @@ def test_the_example_of_a_command_parses(name):
 )
 def test_errors_are_one_line(error_of, words, message):
     assert message in error_of(*words)
+
+
+def test_exhausted_memory_is_one_line(error_of, monkeypatch):
+    """With the bytes asked for."""
+
+    def allocate(options):
+        del options
+        return jnp.zeros(2**50, jnp.uint8).block_until_ready()
+
+    monkeypatch.setattr(coding, "encode", allocate)
+    line = error_of("encode", "runs/digits", "photos", "codes")
+    assert line.startswith("error: out of memory (")
+    assert f"{2**50} bytes" in line
 
 
 def test_ctrl_c_ends_with_code_130_and_one_line(command, monkeypatch):

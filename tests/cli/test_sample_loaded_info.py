@@ -1,18 +1,23 @@
 """sample and info, and the kinds of models that commands accept."""
 
 import json
+import re
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors
+import safetensors.numpy
 
 import vqvae_jax
 from vqvae_jax.networks.autoencoder import Decoder, Encoder
 from vqvae_jax.networks.pixelcnn import PixelCNN
 from vqvae_jax.pretrained.card import summary
 from vqvae_jax.pretrained.loading import find
+from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.workdir import Workdir
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +149,53 @@ class TestSample:
         line = error_of("sample", run, tmp_path / "a")
         assert "was trained on the codes of another model (0, now" in line
 
+    def test_a_damaged_checkpoint_is_named(self, error_of, copied_run, tmp_path):
+        """The parameters of an older one do not fit the prior."""
+        checkpoints = copied_run / "checkpoints" / "vqvae"
+        best = json.loads((checkpoints / "finished.json").read_text())["best_step"]
+        (damaged,) = (checkpoints / str(best) / "params" / "d").iterdir()
+        damaged.write_bytes(b"")
+        message = (
+            f"{checkpoints / str(best)} is damaged (cannot read {damaged}), and the "
+            "prior was trained on its codes: copy it from a backup, or "
+        )
+        with pytest.warns(UserWarning, match="is skipped"):
+            line = error_of("sample", copied_run, tmp_path / "a")
+        assert message in line
+        workdir = Workdir(copied_run)
+        with pytest.warns(UserWarning, match="is skipped"):
+            restored = workdir.restore()
+        with pytest.raises(UserError, match=re.escape(f"{message}remove ")):
+            workdir.require_same_codebook(*restored)
+        with (
+            pytest.warns(UserWarning, match="is skipped"),
+            pytest.raises(UserError, match=re.escape(message)),
+        ):
+            vqvae_jax.save_pretrained(copied_run, tmp_path / "saved")
+
 
 class TestInfo:
+    def test_escape_sequences_are_not_printed(
+        self, command, error_of, digits_file, tmp_path
+    ):
+        with safetensors.safe_open(digits_file, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = dict(file.metadata())
+        about = json.loads(header["about"])
+        about["second_options"]["given"]["class_names"][0] = "\x1b[2J"
+        about["results"]["\x1b[2J"] = 1.0
+        changed = header | {"about": json.dumps(about)}
+        path = tmp_path / "x.safetensors"
+        path.write_bytes(safetensors.numpy.save(arrays, changed))
+        for options in ((), ("--json",)):
+            found = command("info", path, *options)
+            assert found.code == 0
+            assert "[2J" in found.out
+            assert "\x1b" not in found.out
+        changed = header | {"version": "\x1b[2J"}
+        path.write_bytes(safetensors.numpy.save(arrays, changed))
+        assert "\x1b" not in error_of("info", path)
+
     def test_json_has_the_summary_and_the_results(self, command, finished_run):
         found = command("info", finished_run, "--json")
         assert (found.code, found.err) == (0, "")

@@ -1,7 +1,7 @@
 """The flags of training: --config, help, typos; test_launch.py tests runs."""
 
+import os
 import re
-import types
 
 import pytest
 from absl import flags
@@ -211,6 +211,19 @@ def test_errors_are_reported_in_one_line(error, capsys):
             "import math\ndef get_config(variant=''):\n    return math.tau_of",
             "module 'math' has no attribute 'tau_of'",
         ),
+        ("raise SystemExit('its words')", "ended the program: its words"),
+        (
+            "import sys\ndef get_config(variant=''):\n    sys.exit(0)",
+            "ended the program: 0",
+        ),
+        (
+            "def get_config(variant=''):\n    pass",
+            "get_config() returned a NoneType, expected a ConfigDict",
+        ),
+        (
+            "def get_config(variant=''):\n    return {}",
+            "get_config() returned a dict, expected a ConfigDict",
+        ),
     ],
 )
 def test_a_failing_config_file_is_named(form, content, message, tmp_path):
@@ -223,16 +236,19 @@ def test_a_failing_config_file_is_named(form, content, message, tmp_path):
     assert "no key" not in line
 
 
+def test_only_regular_files_of_a_moderate_size_are_configs(tmp_path):
+    os.mkfifo(tmp_path / "fifo.py")
+    (tmp_path / "huge.py").touch()
+    os.truncate(tmp_path / "huge.py", 2**40)
+    for name, message in (
+        ("fifo.py", "is not a regular file"),
+        ("huge.py", "has 1099511627776 bytes, expected at most"),
+    ):
+        line = error_of(f"--config={tmp_path / name}")
+        assert f"{tmp_path / name} {message}" in line
+
+
 def test_parsing_the_command_line_does_not_import_jax():
     program = "import sys; import vqvae_jax.cli.train; print('jax' in sys.modules)"
     found = python("-c", program)
     assert found.stdout == "False\n", found.stderr
-
-
-def test_only_errors_of_abandoned_writes_are_suppressed():
-    reported = []
-    hook = train._without_late_writes(lambda given: reported.append(given.exc_value))
-    errors = RuntimeError("Event loop is closed"), RuntimeError("another"), OSError("x")
-    for error in errors:
-        hook(types.SimpleNamespace(exc_value=error))
-    assert reported == list(errors[1:])

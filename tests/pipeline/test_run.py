@@ -114,6 +114,54 @@ def test_missing_results_of_earlier_stages_and_unknown_stages_raise(
     assert not (tmp_path / "other").exists()
 
 
+def too_large(config):
+    """Embeddings of 16 GB, Adam's two moments, gradients, and counts of codes."""
+    config["model"]["quantizer"]["num_codes"] = 10**9
+
+
+def too_large_prior(config):
+    config["prior"]["network"]["channels"] = 2**20
+
+
+def without_data(config):
+    config["data"] |= {"source": "folder", "data_dir": "nowhere"}
+
+
+REFUSED = [
+    (too_large, r"optimiser state of vqvae take 72\d{9} bytes"),
+    (without_data, "is not a folder"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED)
+def test_a_refused_run_leaves_nothing(tiny_config, tmp_path, change, message):
+    changed = json.loads(json.dumps(tiny_config))
+    change(changed)
+    with pytest.raises(UserError, match=message):
+        pipeline.run(changed, str(tmp_path / "new" / "run"))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "run" / "mine").mkdir(parents=True)
+    with pytest.raises(UserError, match=message):
+        pipeline.run(changed, str(tmp_path / "run"), command="python launch.py")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "run", tmp_path / "run" / "mine"]
+
+
+def test_a_refused_run_changes_no_other_run(copied_run, tiny_config):
+    """Here the prior does not fit into memory, after the first stage."""
+    (copied_run / ".lock").unlink()
+    shutil.rmtree(copied_run / "checkpoints" / "prior")
+    changed = json.loads(json.dumps(tiny_config))
+    too_large_prior(changed)
+    values = json.loads((copied_run / "config.json").read_text())
+    values["prior"] = changed["prior"]
+    (copied_run / "config.json").write_text(json.dumps(values))
+    before = set(copied_run.rglob("*"))
+    with pytest.raises(UserError, match="optimiser state of prior take"):
+        pipeline.run(changed, str(copied_run))
+    assert before <= set(copied_run.rglob("*"))
+    assert not (copied_run / ".lock").exists()
+
+
 def test_results_are_flat_numbers_with_units_in_their_names(finished_run):
     results = json.loads((finished_run / "results.json").read_text())
     expected = {

@@ -58,8 +58,12 @@ def test_a_file_has_named_arrays_and_json(parts):
             "quantizer/embeddings is of type I32, expected F32",
         ),
         (lambda a: a.update({NAME: a[NAME] + 1}), "arrays of the vqvae are damaged"),
+        (
+            lambda a: a.update({NAME: a[NAME] * np.float32("nan")}),
+            "quantizer/embeddings has values that are NaN or infinite",
+        ),
     ],
-    ids=["missing", "surplus", "shape", "float64", "int32", "values"],
+    ids=["missing", "surplus", "shape", "float64", "int32", "values", "nan"],
 )
 def test_other_arrays_raise(parts, tmp_path, change, message):
     arrays, header = parts
@@ -89,6 +93,8 @@ def test_other_arrays_raise(parts, tmp_path, change, message):
         ({"about": "[]"}, "its metadata are damaged"),
         ({"about": "{}"}, "its metadata are damaged"),
         ({"sha256": "{"}, "x.safetensors: "),
+        ({"sha256": "[" * 100_000}, "x.safetensors: maximum recursion depth"),
+        ({"about": "[" * 100_000}, "its metadata are damaged: maximum recursion"),
         ({"sha256": "{}"}, "arrays of the vqvae are damaged; copy the file again"),
         ({"sha256": "[1]"}, "its checksums are damaged"),
     ],
@@ -143,6 +149,8 @@ def top(**changes):
         (top(sample_rate="fast"), "are damaged: sample_rate cannot be 'fast'"),
         (top(config={"data": 3}), "are damaged: config cannot be"),
         (top(results={"test_psnr_db": "a"}), "are damaged: results cannot be"),
+        (top(results={"test_psnr_db": 10**400}), "are damaged: results cannot be"),
+        (top(sample_rate=10**400), "are damaged: sample_rate cannot be 1000"),
     ],
 )
 def test_invalid_metadata_raise(parts, tmp_path, change, message):

@@ -47,3 +47,26 @@ def test_failure_to_lock_is_reported(tmp_path):
     file.touch()
     with pytest.raises(UserError, match="cannot lock"), locked(file):
         pytest.fail("locked a file")
+
+
+def refuse(directory):
+    """Lock a directory, fail to lock it again, and end with that error."""
+    with locked(directory):
+        try:
+            with locked(directory):
+                pytest.fail("locked twice")
+        finally:
+            assert (directory / ".lock").exists()
+
+
+def test_an_error_removes_the_file_of_the_launch_that_created_it(tmp_path):
+    """A launch that is refused because of another one leaves the lock of that one."""
+    with pytest.raises(UserError, match="is in use"):
+        refuse(tmp_path)
+    assert not (tmp_path / ".lock").exists()
+    (tmp_path / ".lock").touch()
+    with pytest.raises(UserError, match="is in use"):
+        refuse(tmp_path)
+    assert (tmp_path / ".lock").exists()
+    with locked(tmp_path):
+        pass

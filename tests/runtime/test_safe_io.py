@@ -61,25 +61,59 @@ def test_damaged_json_is_reported(content, message, tmp_path):
 def test_huge_json_is_not_read(tmp_path):
     with (tmp_path / "x.json").open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(UserError, match="it has 1099511627776 bytes, expected at most"):
+    with pytest.raises(UserError, match="has 1099511627776 bytes, expected at most"):
         safe_io.read_json(tmp_path / "x.json")
 
 
 def test_require_numbers(tmp_path):
     values = {"a": 1, "b": 0.5, "c": float("nan")}
     assert safe_io.require_numbers(values, of=tmp_path) is values
-    for other in ("<b>", None, [1.0], {"x": 1}):
+    for other in ("<b>", None, [1.0], {"x": 1}, True, 10**400):
         with pytest.raises(UserError, match=r"x\.json is damaged: d is .*a number"):
             safe_io.require_numbers({"a": 1, "d": other}, of=tmp_path / "x.json")
 
 
-@pytest.mark.parametrize(
-    "read", [safe_io.read_json, lambda p: safe_io.read_arrays(p, {})]
+READERS = (
+    safe_io.read_json,
+    safe_io.read_text,
+    lambda path: safe_io.read_arrays(path, {}),
+    lambda path: safe_io.read_bytes(path, limit=10),
+    lambda path: safe_io.require_file(path, limit=10),
 )
-def test_a_missing_file_or_a_directory_is_reported(read, tmp_path):
-    for path in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(UserError, match="does not exist or is not a file"):
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_only_regular_files_are_read(read, tmp_path):
+    """A FIFO without a writer and an endless device raise at once."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to("loop")
+    for path, message in (
+        (tmp_path, "is a directory, expected a file"),
+        (tmp_path / "missing", "does not exist"),
+        (tmp_path / "fifo", "is not a regular file"),
+        (tmp_path / "link", "is not a regular file"),
+        (tmp_path / "loop", "cannot be read: Too many levels of symbolic links"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
             read(path)
+        assert str(path) in str(caught.value)
+
+
+def test_files_are_read_up_to_a_limit(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"0123456789")
+    (tmp_path / "link").symlink_to(path)
+    assert safe_io.read_bytes(tmp_path / "link", limit=10) == b"0123456789"
+    safe_io.require_file(path, limit=10)
+    for read in (safe_io.read_bytes, safe_io.require_file):
+        with pytest.raises(UserError, match="x has 10 bytes, expected at most 9"):
+            read(path, limit=9)
+
+
+def test_text_that_is_not_utf_8_is_read(tmp_path):
+    (tmp_path / "x").write_bytes(b"a\xff\xc3\xa9")
+    assert safe_io.read_text(tmp_path / "x") == "a\ufffdé"
 
 
 def test_arrays_round_trip(tmp_path):
@@ -164,19 +198,43 @@ def test_an_archive_that_expands_too_much_is_rejected(tmp_path, monkeypatch):
         safe_io.read_arrays(path, {"images": "u N"})
 
 
-@pytest.mark.parametrize("write", [safe_io.write_bytes, safe_io.write_json])
-def test_a_failed_write_keeps_the_previous_file(write, tmp_path, monkeypatch):
+WRITERS = {
+    safe_io.write_bytes: b'{\n  "after": 1\n}\n',
+    safe_io.write_json: {"after": 1},
+}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_failed_write_keeps_the_previous_file(write, tmp_path, limited_file_sizes):
     path = tmp_path / "x.json"
     path.write_text("before")
-
-    def full(self, content):
-        with self.open("wb") as file:
-            file.write(content[:1])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    content = b"after" if write is safe_io.write_bytes else {"after": 1}
-    with pytest.raises(UserError, match=r"cannot write .*x\.json: No space left"):
-        write(path, content)
+    with (
+        limited_file_sizes(),
+        pytest.raises(UserError, match=r"cannot write .*x\.json: File too large"),
+    ):
+        write(path, WRITERS[write])
     assert os.listdir(tmp_path) == ["x.json"]
     assert path.read_text() == "before"
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_write_never_follows_a_link(write, tmp_path):
+    """Nor does it change a file that shares its name or its temporary name."""
+    outside = tmp_path / "outside"
+    outside.write_text("before")
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    path, temporary = inside / "x.json", inside / ".x.json.tmp"
+    for link in (path.symlink_to, path.hardlink_to):
+        for temporary_link in (temporary.symlink_to, temporary.hardlink_to):
+            link(outside)
+            temporary_link(outside)
+            write(path, WRITERS[write])
+            assert outside.read_text() == "before"
+            assert os.listdir(inside) == ["x.json"]
+            assert not path.is_symlink()
+            assert path.read_bytes() == WRITERS[safe_io.write_bytes]
+            path.unlink()
+    temporary.symlink_to(tmp_path / "created")
+    write(path, WRITERS[write])
+    assert not (tmp_path / "created").exists()

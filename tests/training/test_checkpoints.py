@@ -150,6 +150,17 @@ class TestDamage:
             assert best_step(directory) == 2
         assert steps_in(directory) == {"1", "2", "3"}
 
+    @pytest.mark.parametrize("item", ["training", "data", "metrics"])
+    def test_damage_to_other_items_does_not_affect_the_parameters(
+        self, directory, item
+    ):
+        """The warning filter turns the warning of a skipped checkpoint to an error."""
+        for path in filter(Path.is_file, (directory / "1" / item).rglob("*")):
+            path.write_bytes(b"")
+        assert best_step(directory) == (2 if item == "metrics" else 1)
+        shutil.rmtree(directory / "1" / item)
+        assert best_step(directory) == (2 if item == "metrics" else 1)
+
     @pytest.mark.parametrize("content", ["", "{", "[]"])
     def test_damaged_metadata_counts_as_damage(self, directory, content):
         for file in (directory / "3" / "params").glob("_METADATA"):
@@ -241,6 +252,21 @@ def test_the_newest_of_equal_checkpoints_is_the_best(tmp_path):
         assert checkpoints.best_step == 5
 
 
+@pytest.mark.parametrize("name", ["exp[1]", "exp*", "exp?", "in[side/line"])
+def test_a_path_with_wildcards_is_refused_before_the_first_step(name, tmp_path):
+    """Orbax would write checkpoints that cannot be read, even after a rename."""
+    with pytest.raises(UserError, match=r"its absolute path contains \*, \? or \["):
+        Checkpoints(tmp_path / name, keep=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_is_not_utf_8_is_refused(directory, tmp_path):
+    renamed = directory.rename(tmp_path / os.fsdecode(b"b\xe9"))
+    for read in (best_step, restore):
+        with pytest.raises(UserError, match=r"its absolute path is not UTF-8; rename"):
+            read(renamed)
+
+
 def test_other_files_in_the_directory_are_kept(directory):
     """The mark of a finished stage, and the temporary file of a killed run."""
     for name in ("finished.json", ".finished.json.tmp"):
@@ -285,13 +311,14 @@ class TestManager:
             found = manager.read(2, params=tree(0))
             assert found.keys() == {"params"}
             np.testing.assert_array_equal(found["params"]["w"], [2, 2, 2])
-            found = manager.read(1, params=tree(0), training=tree(0))
-            assert found["data"] == {"next": 1}
-            np.testing.assert_array_equal(found["training"]["w"], [-1, -1, -1])
             with pytest.raises(
                 UserError, match=r"w has shape \(3,\) in the checkpoint"
             ):
                 manager.read(1, params=tree(0, size=4))
+        with writable_manager(tmp_path, keep=2) as manager:
+            found = manager.read(1, params=tree(0), training=tree(0))
+            assert found["data"] == {"next": 1}
+            np.testing.assert_array_equal(found["training"]["w"], [-1, -1, -1])
 
     def test_a_temporary_failure_is_retried_once(self, tmp_path, monkeypatch):
         monkeypatch.setattr(checkpoints_lib, "_RETRY_DELAY", 0.0)

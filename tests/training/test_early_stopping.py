@@ -44,13 +44,10 @@ def test_the_mark_stores_the_last_and_the_best_step(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_mark_is_written_atomically(tmp_path, monkeypatch):
-    def full(self, content):
-        with self.open("wb") as file:
-            file.write(content[:3])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(UserError, match=r"cannot write .*finished.json: No space left"):
+def test_the_mark_is_written_atomically(tmp_path, limited_file_sizes):
+    with (
+        limited_file_sizes(),
+        pytest.raises(UserError, match=r"cannot write .*finished.json: File too large"),
+    ):
         early_stopping.write_mark(tmp_path, last_step=15, best_step=5)
     assert not early_stopping.is_marked(tmp_path)

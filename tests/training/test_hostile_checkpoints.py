@@ -4,8 +4,10 @@ Either the checkpoint is read unchanged, or the previous one with a warning, or 
 of one line is raised.
 """
 
+import os
 import shutil
 import warnings
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.training import checkpoints as checkpoints_lib
 from vqvae_jax.training.checkpoints import Checkpoints, restore_params
 
 
@@ -103,3 +106,59 @@ def test_damaged_values_are_never_read(
         assert all(len(message.splitlines()) == 1 for message in skipped)
     finally:
         shutil.rmtree(directory)
+
+
+def files_in(directory) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def readers(directory):
+    """Return the functions that read the parameters and the training state."""
+
+    def restore_latest():
+        with Checkpoints(directory, keep=10) as checkpoints:
+            return checkpoints.restore_latest(abstract_state())
+
+    return lambda: restore_params(directory, abstract_state().params), restore_latest
+
+
+def link_to_zero(path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, link_to_zero])
+def test_a_fifo_or_a_device_is_not_opened(two_steps, copies, make):
+    directory = shutil.copytree(two_steps, copies / "fifo", dirs_exist_ok=True)
+    paths = files_in(directory / "2")
+    assert len(paths) > 10
+    for path in paths:
+        content = path.read_bytes()
+        path.unlink()
+        make(path)
+        for read_one in readers(directory):
+            with pytest.raises(UserError, match="is not a regular file") as caught:
+                read_one()
+            assert str(path) in str(caught.value)
+        path.unlink()
+        path.write_bytes(content)
+
+
+def test_a_directory_in_place_of_a_file_is_damage(two_steps, copies, monkeypatch):
+    monkeypatch.setattr(checkpoints_lib, "_RETRY_DELAY", 0.0)
+    for number in range(len(files_in(two_steps / "2"))):
+        directory = shutil.copytree(two_steps, copies / "directory")
+        path = files_in(directory / "2")[number]
+        path.unlink()
+        path.mkdir()
+        for read_one in readers(directory):
+            found, _ = read(read_one)
+            assert found is not None, path
+        shutil.rmtree(directory)
+
+
+def test_huge_metadata_are_not_read(two_steps, copies):
+    directory = shutil.copytree(two_steps, copies / "huge")
+    os.truncate(directory / "2" / "params" / "_METADATA", 2**40)
+    for read_one in readers(directory):
+        with pytest.raises(UserError, match="_METADATA has 1099511627776 bytes"):
+            read_one()

@@ -11,7 +11,13 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training import logging
-from vqvae_jax.training.logging import EventFile, MetricsLog, Progress, run_name
+from vqvae_jax.training.logging import (
+    EventFile,
+    MetricsLog,
+    Progress,
+    read_entries,
+    run_name,
+)
 
 
 def entries(workdir):
@@ -87,6 +93,23 @@ class TestMetricsLog:
         fill_disk(log)
         with pytest.raises(KeyError, match="lost"), log:
             raise KeyError("lost")
+
+    def test_links_are_replaced_and_not_followed(self, tmp_path):
+        """Also one to a file that opening it would create."""
+        outside = tmp_path / "outside"
+        for content in (None, "before"):
+            if content is not None:
+                outside.write_text(content)
+            (tmp_path / "metrics.jsonl").symlink_to(outside)
+            (tmp_path / "metrics.tmp").unlink(missing_ok=True)
+            (tmp_path / "metrics.tmp").symlink_to(outside)
+            with MetricsLog(tmp_path, "vqvae", start_step=0) as log:
+                log.write(1, "train", {"loss": 0.5})
+            (entry,) = read_entries(tmp_path / "metrics.jsonl")
+            assert entry["loss"] == 0.5
+            assert outside.exists() == (content is not None)
+            (tmp_path / "metrics.jsonl").unlink()
+        assert outside.read_text() == "before"
 
     def test_a_missing_workdir_raises(self, tmp_path):
         with pytest.raises(UserError, match="No such file or directory"):

@@ -64,6 +64,7 @@ def _of_one(text: str, suffixes: Sequence[str]) -> list[Input]:
         # Given explicitly, so any suffix is accepted.
         found = [Input(path, path.stem)]
     else:
+        require(not path.exists(), f"{text} is not a regular file")
         paths = (Path(match) for match in sorted(glob.glob(text, recursive=True)))
         found = [Input(file, file.stem) for file in paths if _fits(file, suffixes)]
         is_pattern = glob.has_magic(text)

@@ -12,11 +12,11 @@ from rich.markup import escape
 from vqvae_jax import registry
 from vqvae_jax.models import base
 from vqvae_jax.pretrained.card import summary
-from vqvae_jax.pretrained.loading import TrainedModel, find
+from vqvae_jax.pretrained.loading import TrainedModel, find, require_same_codes
 from vqvae_jax.pretrained.metadata import Metadata
 from vqvae_jax.registry import ModelSpec
 from vqvae_jax.runtime.checksums import sha256_of_tree
-from vqvae_jax.runtime.errors import require
+from vqvae_jax.runtime.errors import printable, require
 
 
 class Loaded(NamedTuple):
@@ -95,7 +95,7 @@ def _print_table(lines: dict[str, str]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in lines.items():
-        table.add_row(name, escape(value))
+        table.add_row(escape(printable(name)), escape(printable(value)))
     rich.print(table)
 
 
@@ -131,12 +131,7 @@ def load_prior(loaded: Loaded, stage: str) -> tuple[Any, Any]:
         else f"{source} has no {stage}: it is followed by "
         f"{metadata.second_stage or 'nothing'}",
     )
-    fingerprint = loaded.fingerprint
-    require(
-        metadata.codes_of == fingerprint,
-        f"the {stage} in {source} was trained on the codes of another model "
-        f"({metadata.codes_of}, now {fingerprint}): train it again",
-    )
+    require_same_codes(loaded.found, loaded.fingerprint, source=source)
     return metadata.models[stage], loaded.found.params(stage)
 
 

@@ -7,8 +7,13 @@ from collections.abc import Sequence
 
 from vqvae_jax import registry
 from vqvae_jax.cli.arguments import make_parser
-from vqvae_jax.runtime import extras
-from vqvae_jax.runtime.errors import UserError, report
+from vqvae_jax.runtime import extras, terminal
+from vqvae_jax.runtime.errors import (
+    UserError,
+    is_out_of_memory,
+    report,
+    report_out_of_memory,
+)
 
 _ERROR = 2
 # Shells use this code for a program that Ctrl-C ended.
@@ -28,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def entry() -> None:
     """Run the console script."""
+    terminal.accept_any_text()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -39,11 +45,9 @@ def _run(arguments: Sequence[str]) -> int:
     chosen = next((word for word in arguments if word in registry.COMMANDS), None)
     options = make_parser(chosen).parse_args(arguments)
     # Imported after the command line has been checked, as they take seconds.
-    from absl import logging
-
     from vqvae_jax.runtime import compilation
 
-    logging.set_verbosity(logging.ERROR)
+    terminal.silence_libraries()
     # JAX bounds its cache with filelock; `info` runs without the extra `train`.
     if importlib.util.find_spec("filelock") is not None:
         compilation.keep_programs()
@@ -60,4 +64,9 @@ def _run(arguments: Sequence[str]) -> int:
         # Otherwise Python would try to flush stdout again, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        report_out_of_memory(error)
+        return _ERROR
     return 0

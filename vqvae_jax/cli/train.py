@@ -15,16 +15,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
 
 from vqvae_jax.options import flatten
-from vqvae_jax.runtime import extras
-from vqvae_jax.runtime.errors import report
+from vqvae_jax.runtime import extras, terminal
+from vqvae_jax.runtime.errors import (
+    UserError,
+    is_out_of_memory,
+    report,
+    report_out_of_memory,
+)
+from vqvae_jax.runtime.safe_io import require_file
 
 _ROOT = Path(__file__).parents[2]
 _PROGRAM = "vqvae-jax train"
 _ERROR = 2
+_MAX_CONFIG_BYTES = 2**22
 _CONFIG_FLAGS = ("--config", "-config")
 _HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 _OUR_FLAGS = (
@@ -137,6 +144,8 @@ def launch(words: Sequence[str]) -> NoReturn:
 
 def parse(argv: list[str]) -> list[str]:
     """Parse the command line; an error ends the process with one line and code 2."""
+    terminal.accept_any_text()
+    terminal.silence_libraries()
     if any(word in _HELP_FLAGS for word in argv[1:]):
         # Its reader, such as head, may close the pipe.
         with contextlib.suppress(BrokenPipeError):
@@ -155,6 +164,8 @@ def parse(argv: list[str]) -> list[str]:
         fail(_describe_unknown_key(error, argv))
     except ModuleNotFoundError as error:
         fail(extras.advice(error) or error)
+    except SystemExit as error:
+        fail(f"{_config_given(argv)} ended the program: {error}")
     except Exception as error:
         fail(error)
     return rest
@@ -213,6 +224,7 @@ def with_config_found(argv: list[str]) -> list[str]:
 
     Raises:
       flags.Error: there is no such file or experiment.
+      UserError: the file is not a regular file, or too large.
     """
     found = list(argv)
     for index, word in enumerate(argv):
@@ -235,15 +247,12 @@ def fail(error: Exception | str) -> NoReturn:
 def main(argv: list[str]) -> None:
     """Run the stages that the flags name, or resume them."""
     del argv
-    # Libraries log an error and raise it too; it is reported once, in one line.
-    logging.set_verbosity(logging.FATAL)
-    sys.unraisablehook = _without_late_writes(sys.unraisablehook)
+    terminal.silence_libraries()
     # Imported after the command line has been checked, as they take seconds.
     import jax
 
     from vqvae_jax import pipeline, registry
     from vqvae_jax.runtime import compilation, distributed, preemption
-    from vqvae_jax.runtime.errors import UserError
 
     given = flags.FLAGS
     file, _, variant = given["config"].config_filename.partition(":")
@@ -267,7 +276,10 @@ def main(argv: list[str]) -> None:
         except UserError as error:
             report(error)
             distributed.leave(_ERROR)
-        except jax.errors.JaxRuntimeError as error:
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                report_out_of_memory(error)
+                distributed.leave(_ERROR)
             if jax.process_count() == 1:
                 raise
             report(
@@ -283,25 +295,9 @@ def _command(program: str) -> list[str]:
     return program.split() if program == _PROGRAM else ["python", program]
 
 
-def _without_late_writes(hook):
-    """Suppress messages of background writes that fail after the first error.
-
-    On a full disk the first array of a checkpoint that cannot be written is reported.
-    The threads that write the others then find a closed event loop, and print that.
-    """
-
-    def without(unraisable):
-        error = unraisable.exc_value
-        if not (isinstance(error, RuntimeError) and "loop is closed" in str(error)):
-            hook(unraisable)
-
-    return without
-
-
 def _join_processes() -> None:
     """Join the other processes, if a flag or the cluster asks for it."""
     from vqvae_jax.runtime import distributed
-    from vqvae_jax.runtime.errors import UserError
 
     given = flags.FLAGS
     cluster = {
@@ -325,21 +321,31 @@ def _join_processes() -> None:
 
 def _describe_unknown_key(error: AttributeError | KeyError, argv: list[str]) -> str:
     """Return which override names an unknown key, or which config file failed."""
-    files = [
-        word.partition("=")[2] or after
-        for word, after in zip(argv, [*argv[1:], ""], strict=True)
-        if word.partition("=")[0] in _CONFIG_FLAGS
-    ]
-    failed = ": ".join([*files[-1:], str(error)])
+    file = _config_given(argv)
+    failed = ": ".join(filter(None, (file, str(error))))
     try:
-        config = flags.FLAGS["config"].parser.parse(_find_config(files[-1])).to_dict()
-    except Exception:
+        found = flags.FLAGS["config"].parser.parse(_find_config(file))
+    except (Exception, SystemExit):
         return failed
+    if not isinstance(found, ConfigDict):
+        returned = type(found).__name__
+        return f"{file}: get_config() returned a {returned}, expected a ConfigDict"
+    config = found.to_dict()
     for word in argv:
         flag, *path = word.partition("=")[0].lstrip("-").split(".")
         if flag == "config" and path and (unknown := _unknown_key(config, path)):
             return f"{word}: {unknown}"
     return failed
+
+
+def _config_given(argv: Sequence[str]) -> str:
+    """Return the value of the last --config, "" without one."""
+    files = [
+        word.partition("=")[2] or after
+        for word, after in zip(argv, [*argv[1:], ""], strict=True)
+        if word.partition("=")[0] in _CONFIG_FLAGS
+    ]
+    return files[-1] if files else ""
 
 
 def _unknown_key(config: Mapping[str, Any], path: Sequence[str]) -> str:
@@ -370,7 +376,8 @@ def _find_config(given: str) -> str:
     directory = experiments_directory()
     name = file.removeprefix("experiments/").removesuffix(".py")
     for path in (Path(file), _ROOT / file, directory / f"{name}.py"):
-        if path.is_file():
+        if path.exists() and not path.is_dir():
+            require_file(path, limit=_MAX_CONFIG_BYTES)
             return f"{path}{colon}{variant}"
     close = difflib.get_close_matches(Path(name).name, experiments(), n=1)
     hint = f", did you mean {close[0]}?" if close else ""

@@ -6,7 +6,6 @@ collapsed.
 
 import contextlib
 import dataclasses
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,10 +20,11 @@ from vqvae_jax import metrics
 from vqvae_jax.data.batches import eval_batches
 from vqvae_jax.data.source import Example, cached, read_many
 from vqvae_jax.runtime.errors import CollapsedError, UserError, require
-from vqvae_jax.runtime.safe_io import read_json
+from vqvae_jax.runtime.safe_io import read_json, require_file, write_json
 
 _RECORDS = "codes.array_record"
 _METADATA = "metadata.json"
+_MAX_RECORDS_BYTES = 2**42
 # A smaller fraction of codes in use suggests a failed run.
 _FEW = 0.05
 
@@ -142,7 +142,7 @@ def write_codes(
         require(metadata.num_examples > 0, f"there are no codes to write: {directory}")
         with _one_line_errors(directory):
             writer.close()
-            (partial / _METADATA).write_text(json.dumps(dataclasses.asdict(metadata)))
+            write_json(partial / _METADATA, dataclasses.asdict(metadata))
             shutil.rmtree(old, ignore_errors=True)
             if directory.exists():
                 directory.rename(old)
@@ -244,10 +244,10 @@ class _Records:
     def __init__(self, directory: Path, metadata: CodesMetadata):
         self._directory = directory
         self._metadata = metadata
+        records = directory / _RECORDS
         try:
-            self._records = array_record_data_source.ArrayRecordDataSource(
-                str(directory / _RECORDS)
-            )
+            require_file(records, limit=_MAX_RECORDS_BYTES)
+            self._records = array_record_data_source.ArrayRecordDataSource(str(records))
             found = len(self._records)
         except (OSError, RuntimeError, ValueError) as error:
             raise _damaged(directory, str(error)) from error
@@ -312,7 +312,7 @@ def _write_batch(writer: Any, codes: np.ndarray, columns: Columns) -> None:
 def _read_metadata(directory: Path) -> CodesMetadata:
     path = directory / _METADATA
     require(
-        path.is_file(),
+        path.exists(),
         f"there are no finished codes in {directory}; run the stage that extracts them",
     )
     try:

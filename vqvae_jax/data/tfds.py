@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from vqvae_jax.data.config import DataConfig
 from vqvae_jax.data.source import FRAME_COLUMNS, Example, Source, Splits
 from vqvae_jax.registry import EMBEDDED_SETS, load
 from vqvae_jax.runtime.errors import UserError, one_line, require
+from vqvae_jax.runtime.safe_io import MAX_JSON_BYTES, require_files
 
+_MAX_RECORDS_BYTES = 2**42
 _SPLIT_NAMES = {
     "train": ("train",),
     "validation": ("validation", "valid", "val", "dev"),
@@ -183,6 +186,8 @@ def _builder(name: str, data_dir: str) -> Any:
 
     directory = data_dir or None
     stem, _, config = name.partition("/")
+    if directory is not None:
+        require_files(Path(directory, stem).expanduser(), limit=_limit_of)
     try:
         if stem in EMBEDDED_SETS:
             embedded = load(EMBEDDED_SETS[stem])
@@ -204,6 +209,11 @@ def _builder(name: str, data_dir: str) -> Any:
         )
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise UserError(f"data.name={name!r}: {reason}{hint}") from error
+
+
+def _limit_of(path: Path) -> int:
+    """Return the largest size of a file: of examples, or of their description."""
+    return _MAX_RECORDS_BYTES if "array_record" in path.name else MAX_JSON_BYTES
 
 
 def _prepare(builder: Any) -> None:

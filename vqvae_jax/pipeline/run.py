@@ -115,25 +115,26 @@ def run(
         "them with the same command",
     )
     directory = Workdir(workdir)
-    directory.require_usable(config)
-    with locked(directory.path):
-        pending = _pending(chosen, all_stages, directory)
-        files = distributed.in_turn(lambda: _data_files(directory, experiment))
-        if not pending:
-            done = f"{workdir}: {', '.join(chosen)} are finished; nothing to do"
-            rich.print(escape(done))
-            return
-        context = _open(directory, experiment)
-        require_labels(experiment, context.dataset)
-        data_files.keep(directory, files)
-        # Written last, so that a workdir with a config belongs to a started run.
-        directory.begin(config, command=command)
-        distributed.barrier("config")
-        for name in pending:
-            preemption.check()
-            rich.print(f"[bold]{name}[/bold]")
-            all_stages[name].run(context)
-            distributed.barrier(name)
+    with directory.removed_if_refused():
+        directory.require_usable(config)
+        with locked(directory.path), directory.emptied_if_refused():
+            pending = _pending(chosen, all_stages, directory)
+            files = distributed.in_turn(lambda: _data_files(directory, experiment))
+            if not pending:
+                done = f"{workdir}: {', '.join(chosen)} are finished; nothing to do"
+                rich.print(escape(done))
+                return
+            context = _open(directory, experiment)
+            require_labels(experiment, context.dataset)
+            data_files.keep(directory, files)
+            # Written last, so that a workdir with a config belongs to a started run.
+            directory.begin(config, command=command)
+            distributed.barrier("config")
+            for name in pending:
+                preemption.check()
+                rich.print(f"[bold]{name}[/bold]")
+                all_stages[name].run(context)
+                distributed.barrier(name)
 
 
 def train_model(context: Context) -> None:

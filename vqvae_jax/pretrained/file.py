@@ -25,9 +25,10 @@ from vqvae_jax.runtime.checksums import (
     shapes_of,
 )
 from vqvae_jax.runtime.errors import UserError, one_line, require
-from vqvae_jax.runtime.safe_io import write_bytes
+from vqvae_jax.runtime.safe_io import require_file, write_bytes
 
 _FORMAT, _VERSION = "vqvae_jax", "2"
+_MAX_BYTES = 2**37
 # Types that arrays of a model may be stored as; those of half precision are widened.
 _DTYPES = {"float32": ("F32", "F16"), "int32": ("I32",)}
 
@@ -67,10 +68,13 @@ class File:
 
     Attributes:
       metadata: of the model in it.
+      damage: "", because a damaged file is not read.
 
     Raises:
       UserError: it is not such a file, damaged, or of another version.
     """
+
+    damage = ""
 
     def __init__(self, path: Path):
         """Read the metadata of a file, and no array yet."""
@@ -96,8 +100,8 @@ class File:
         """Return the arrays of a stage.
 
         Raises:
-          UserError: arrays are missing, surplus, damaged, or of other shapes or types
-            than the model's.
+          UserError: arrays are missing, surplus, damaged, not finite, or of other
+            shapes or types than the model's.
         """
         expected = self.metadata.abstract_params(stage)
         prefix = f"{stage}/"
@@ -113,6 +117,11 @@ class File:
                     f"{prefix}{name} is of type {found}, expected {wanted[0]}",
                 )
             arrays = {name: file.get_tensor(prefix + name) for name in slices}
+            for name, array in arrays.items():
+                require(
+                    bool(np.isfinite(array).all()),
+                    f"{prefix}{name} has values that are NaN or infinite",
+                )
             require(
                 sha256_of_arrays(arrays) == self._hashes.get(stage),
                 f"the arrays of the {stage} are damaged; copy the file again",
@@ -126,10 +135,14 @@ class File:
     @contextlib.contextmanager
     def _read(self):
         """Open the file; turn any error into one line with its name."""
+        require_file(self._path, limit=_MAX_BYTES)
         try:
             with safetensors.safe_open(self._path, framework="numpy") as file:
                 yield file
-        except (UserError, OSError, KeyError, ValueError, TypeError) as error:
+        except (
+            *(UserError, OSError, KeyError, ValueError, TypeError),
+            RecursionError,
+        ) as error:
             raise UserError(f"{self._path}: {one_line(error)}") from error
         except safetensors.SafetensorError as error:
             raise UserError(

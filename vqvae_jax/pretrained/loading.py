@@ -25,9 +25,16 @@ HUB = "hf://"
 
 @runtime_checkable
 class TrainedModel(Protocol):
-    """A trained model and its second stage, wherever they are stored."""
+    """A trained model and its second stage, wherever they are stored.
+
+    Attributes:
+      metadata: of the model.
+      damage: the checkpoint of the model that was replaced by an older one when its
+        parameters were read, and why; "" if none.
+    """
 
     metadata: Metadata
+    damage: str
 
     def params(self, stage: str) -> Any:
         """Return the parameters of a stage."""
@@ -67,6 +74,11 @@ class Run:
         """
         return self._workdir.restore(stage)[1]
 
+    @property
+    def damage(self) -> str:
+        """The checkpoint of the model that was replaced by an older one, and why."""
+        return self._workdir.damage
+
 
 def find(source: str | os.PathLike) -> TrainedModel:
     """Return the trained model of a source.
@@ -85,11 +97,32 @@ def find(source: str | os.PathLike) -> TrainedModel:
         path.exists(),
         f"{path} does not exist: expected a run's workdir, a {FILE} or hf://user/name",
     )
-    if path.is_file():
+    if not path.is_dir():
         return File(path)
     if (path / FILE).is_file() and not (path / "config.json").exists():
         return File(path / FILE)
     return Run(path)
+
+
+def require_same_codes(
+    found: TrainedModel, digest: str, *, source: str | os.PathLike
+) -> None:
+    """Raise UserError unless the second stage was trained on the codes of a model.
+
+    Args:
+      found: the model and its second stage.
+      digest: the fingerprint of the model's parameters.
+      source: names the model in the message.
+    """
+    metadata = found.metadata
+    require(
+        metadata.codes_of == digest,
+        f"{found.damage}, and the {metadata.second_stage} was trained on its codes: "
+        f"copy it from a backup, or train the {metadata.second_stage} again"
+        if found.damage
+        else f"the {metadata.second_stage} in {source} was trained on the codes of "
+        f"another model ({metadata.codes_of}, now {digest}): train it again",
+    )
 
 
 def download(name: str, filename: str) -> Path:
@@ -184,13 +217,9 @@ def save_pretrained(
         metadata = found.metadata
         stages = (metadata.kind, *metadata.models)
         params = {stage: found.params(stage) for stage in stages}
-    if metadata.models:
-        digest = fingerprint(metadata.model, params[metadata.kind])
-        require(
-            metadata.codes_of == digest,
-            f"the {metadata.second_stage} of {source} was trained on the codes of "
-            f"another model ({metadata.codes_of}, not {digest}): train it again first",
-        )
+        if metadata.models:
+            digest = fingerprint(metadata.model, params[metadata.kind])
+            require_same_codes(found, digest, source=source)
     if half:
         params = jax.tree.map(_half, params)
         if metadata.models:

@@ -10,6 +10,7 @@ from vqvae_jax import options, registry
 from vqvae_jax.models.base import fingerprint, second_models
 from vqvae_jax.options import shown
 from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.safe_io import is_number
 
 
 class Metadata(NamedTuple):
@@ -78,7 +79,10 @@ def from_json(text: str) -> Metadata:
         return metadata
     except UserError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        *(ValueError, TypeError, KeyError, AttributeError),
+        *(ArithmeticError, RecursionError),
+    ) as error:
         raise UserError(f"its metadata are damaged: {error}") from error
 
 
@@ -115,14 +119,10 @@ def _require_types(metadata: Metadata) -> None:
         ("codes_of", isinstance(metadata.codes_of, str | None)),
         ("sample_rate", rate is None or (type(rate) is int and 0 < rate < 2**31)),
         ("config", config is None or isinstance(config.get("data", {}), dict)),
-        ("results", all(_is_number(x) for x in metadata.results.values())),
+        ("results", all(is_number(x) for x in metadata.results.values())),
     ):
         if not is_right:
             raise TypeError(f"{name} cannot be {shown(getattr(metadata, name))}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _name_of(rows: Mapping[str, Any], model: Any) -> str:

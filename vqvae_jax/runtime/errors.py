@@ -28,7 +28,34 @@ def require(condition: bool, message: str) -> None:
 
 def one_line(error: Exception | str, *, limit: int | None = None) -> str:
     """Return the message of an error in one line, cut to `limit`; its type if empty."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__
+    text = " ".join(printable(str(error), kept="\n\t").split())[:limit]
+    return text or type(error).__name__
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether NumPy or JAX could not allocate an array."""
+    # JAX is not imported here.
+    is_jax = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+    is_exhausted = is_jax and "RESOURCE_EXHAUSTED" in str(error)
+    return is_exhausted or isinstance(error, MemoryError)
+
+
+def report_out_of_memory(error: Exception) -> None:
+    """Print an error of `is_out_of_memory`, which has the bytes asked for."""
+    report(
+        f"out of memory ({one_line(error, limit=300)}): use a smaller batch or model"
+    )
+
+
+def printable(text: str, *, kept: str = "") -> str:
+    r"""Replace characters that are not printable, except `kept`, by escapes.
+
+    A file may contain names such as "\x1b[2J", which clears a terminal.
+    """
+    return "".join(
+        char if char.isprintable() or char in kept else ascii(char)[1:-1]
+        for char in text
+    )
 
 
 def report(error: Exception | str) -> None:

@@ -16,7 +16,7 @@ def locked(workdir: Path) -> Iterator[None]:
     """Keep other launches out of a directory; the lock of a killed launch is released.
 
     The first process of a launch holds the lock. File systems that do not support locks
-    go without.
+    go without. The lock file is removed if an error ends the launch that created it.
 
     Raises:
       UserError: another launch uses the directory.
@@ -33,7 +33,9 @@ def locked(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _lock_file(workdir: Path) -> Iterator[None]:
-    lock = filelock.FileLock(workdir / ".lock", fallback_to_soft=False)
+    path = workdir / ".lock"
+    is_new = not path.exists()
+    lock = filelock.FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout as error:
@@ -46,5 +48,10 @@ def _lock_file(workdir: Path) -> Iterator[None]:
             raise UserError(f"cannot lock {workdir}: {error}") from error
     try:
         yield
+    except Exception:
+        # While it is held: filelock tries again if it locked a removed file.
+        if is_new:
+            path.unlink(missing_ok=True)
+        raise
     finally:
         lock.release()

@@ -8,7 +8,9 @@ the data iterator. Checksums of all three are stored, because Orbax has none of 
 
 import contextlib
 import dataclasses
+import glob
 import math
+import re
 import time
 import warnings
 from pathlib import Path
@@ -20,11 +22,25 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vqvae_jax.runtime import checksums
 from vqvae_jax.runtime.checksums import require_same_shapes, shapes_of
-from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.runtime.errors import UserError, one_line
+from vqvae_jax.runtime.safe_io import MAX_JSON_BYTES, require_files
 from vqvae_jax.training.step import TrainState
 
 _CENTURY = 100 * 365 * 86_400  # Seconds.
 _RETRY_DELAY = 1.0  # Second.
+_MAX_ARRAYS_BYTES = 2**42
+
+
+class BestParams(NamedTuple):
+    """Parameters of the best readable checkpoint.
+
+    Attributes:
+      params: as the abstract parameters.
+      damage: the first better checkpoint that cannot be read, and why; "" if none.
+    """
+
+    params: Any
+    damage: str
 
 
 class Restored(NamedTuple):
@@ -147,7 +163,14 @@ class Checkpoints:
 
 
 def restore_params(directory: Path, abstract_params: Any) -> Any:
+    """Read the parameters of the best readable checkpoint, as `restore_best`."""
+    return restore_best(directory, abstract_params).params
+
+
+def restore_best(directory: Path, abstract_params: Any) -> BestParams:
     """Read the parameters of the best readable checkpoint by validation.
+
+    Damage to optimiser state or metrics does not matter.
 
     Raises:
       UserError: there is no checkpoint, none can be read, or it belongs to a model of
@@ -158,15 +181,44 @@ def restore_params(directory: Path, abstract_params: Any) -> Any:
         raise UserError(
             f"there is no checkpoint in {directory}: train this stage first"
         )
+    damage = ""
     with readable_manager(directory) as manager:
         for step in manager.best_first():
             try:
-                return manager.read(step, params=abstract_params)["params"]
+                params = manager.read(step, params=abstract_params)["params"]
+                return BestParams(params, damage)
             except UserError:
                 raise
             except Exception as error:
-                _warn_damaged(directory / str(step), error)
+                path = directory / str(step)
+                _warn_damaged(path, error)
+                damage = damage or f"{path} is damaged ({_reason(error)})"
     raise UserError(f"no checkpoint in {directory} can be read: train this stage first")
+
+
+def require_usable_path(directory: Path) -> None:
+    """Raise UserError if checkpoints written to this path would be unreadable.
+
+    Orbax finds the files of an array by a pattern that begins with the path, in which
+    "[1]" matches "1".
+    """
+    _require_utf_8(directory)
+    if glob.has_magic(str(Path(directory).absolute())):
+        raise UserError(
+            f"checkpoints cannot be written to {directory}: its absolute path contains "
+            "*, ? or [; choose another directory"
+        )
+
+
+def _require_utf_8(directory: Path) -> None:
+    """Raise UserError unless a path is UTF-8, as TensorStore requires."""
+    try:
+        str(Path(directory).absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{directory} cannot hold checkpoints: its absolute path is not UTF-8; "
+            "rename the directory"
+        ) from error
 
 
 def on_devices(abstract: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -184,12 +236,16 @@ def _without_result(state: TrainState, *, key: Any) -> TrainState:
 
 
 def _warn_damaged(path: Path, error: Exception) -> None:
-    reason = str(error).strip().splitlines()
     warnings.warn(
-        f"checkpoint {path} cannot be read and is skipped: "
-        f"{reason[0][:200] if reason else type(error).__name__}",
+        f"checkpoint {path} cannot be read and is skipped: {_reason(error)}",
         stacklevel=3,
     )
+
+
+def _reason(error: Exception) -> str:
+    """Return the file that TensorStore cannot read, or the start of the message."""
+    files = re.findall(r'local file "([^"]+)"', str(error))
+    return f"cannot read {files[-1]}" if files else one_line(error, limit=200)
 
 
 @contextlib.contextmanager
@@ -222,7 +278,7 @@ class Manager(ocp.CheckpointManager):
         """
         try:
             found = super().metrics(step)
-        except ValueError:
+        except (ValueError, OSError, RecursionError):
             return None
         if isinstance(found, dict) and found == _metrics(found.get("validation_loss")):
             return found
@@ -296,7 +352,12 @@ def writable_manager(directory: Path, *, keep: int) -> Manager:
     """Open or create a directory and remove remains of interrupted saves.
 
     The newest `keep` checkpoints and the best by validation are kept.
+
+    Raises:
+      UserError: the path contains a wildcard, or a file is not a regular one.
     """
+    require_usable_path(directory)
+    require_files(directory, limit=_limit_of)
     policy = preservation_policy.AnyPreservationPolicy(
         [
             preservation_policy.LatestN(keep),
@@ -316,7 +377,9 @@ def writable_manager(directory: Path, *, keep: int) -> Manager:
 
 
 def readable_manager(directory: Path) -> Manager:
-    """Open a directory to read it in this process, without the other processes."""
+    """Open a directory to read `params` in this process, without the others."""
+    _require_utf_8(directory)
+    require_files(directory, limit=_limit_of)
     process = jax.process_index()
     this_process = ocp.options.MultiprocessingOptions(
         primary_host=process,
@@ -330,7 +393,22 @@ def readable_manager(directory: Path) -> Manager:
         best_fn=_validation_loss,
         best_mode="min",
     )
-    return Manager(directory, options=options, item_handlers=_item_handlers())
+    handlers = dict.fromkeys(("training", "data"), _Unread())
+    handlers["params"] = _item_handlers()["params"]
+    return Manager(directory, options=options, item_handlers=handlers)
+
+
+class _Unread(ocp.JsonCheckpointHandler):
+    """Skips an item: Orbax reads the metadata of all items, damaged or not."""
+
+    def metadata(self, directory: Any) -> None:
+        """Return no metadata."""
+        del directory
+
+
+def _limit_of(path: Path) -> int:
+    """Return the largest size of a file: arrays are in folders `d`, others are JSON."""
+    return _MAX_ARRAYS_BYTES if path.parent.name == "d" else MAX_JSON_BYTES
 
 
 def _save_args(tree: Any, **notes: Any) -> ocp.args.PyTreeSave:

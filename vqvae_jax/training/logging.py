@@ -16,7 +16,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from vqvae_jax.runtime import distributed
+from vqvae_jax.runtime import distributed, safe_io
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training.weights_and_biases import WandbRun
 
@@ -106,10 +106,7 @@ def read_entries(path: Path) -> list[dict]:
     Raises:
       UserError: the file cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    text = safe_io.read_text(path)
     return [entry for line in text.splitlines() if (entry := _entry(line)) is not None]
 
 
@@ -121,7 +118,7 @@ def _entry(line: str) -> dict | None:
         is_complete = (
             all(isinstance(name, str) for name in names)
             and type(entry["step"]) is int
-            and all(type(entry[name]) in (int, float) for name in numbers)
+            and all(safe_io.is_number(entry[name]) for name in numbers)
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
@@ -129,16 +126,15 @@ def _entry(line: str) -> dict | None:
 
 
 def _drop_after(path: Path, stage: str, start_step: int) -> None:
-    if not path.exists():
+    # A link to a missing file would have that file created.
+    if not os.path.lexists(path):
         return
     kept = [
         json.dumps(entry) + "\n"
-        for entry in read_entries(path)
+        for entry in (read_entries(path) if path.exists() else ())
         if entry["stage"] != stage or entry["step"] <= start_step
     ]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    safe_io.write_bytes(path, "".join(kept).encode())
 
 
 class EventFile:

@@ -90,7 +90,8 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
     Raises:
       Preempted: the process received a signal to end.
       UserError: a loss term became NaN or infinite, the batch does not split over the
-        devices, or a checkpoint cannot be written or read.
+        devices, the model does not fit into their memory, or a checkpoint cannot be
+        written or read.
     """
     mesh = sharding.data_mesh()
     sharding.require_divisible(
@@ -224,6 +225,12 @@ def _init_or_restore(
 
     replicated = sharding.replicated(mesh)
     abstract = on_devices(jax.eval_shape(init, key, init_batch), replicated)
+    # Gradients have the sizes of the parameters.
+    leaves = jax.tree.leaves((abstract, abstract.params))
+    sharding.require_memory(
+        sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves),
+        what=f"parameters, gradients and optimiser state of {run.stage}",
+    )
     restored = checkpoints.restore_latest(abstract)
     if restored is None:
         initialise = jax.jit(

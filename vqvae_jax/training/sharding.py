@@ -1,6 +1,7 @@
 """A mesh with one axis, `data`: batches are split over it, the rest is replicated."""
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +52,32 @@ def require_room(num_bytes: int, *, key: str) -> None:
             f"{room / 2**30:.1f} GiB, which leaves too little for training: set it to "
             "False",
         )
+
+
+def require_memory(num_bytes: int, *, what: str) -> None:
+    """Raise UserError unless each local device can hold its copy of so many bytes.
+
+    CPU devices share the memory of the machine.
+    """
+    devices = jax.local_devices()
+    room = (devices[0].memory_stats() or {}).get("bytes_limit")
+    if room is None and devices[0].platform == "cpu":
+        room = _physical_memory() / len(devices)
+    if room is not None:
+        require(
+            num_bytes <= room,
+            f"{what} take {num_bytes} bytes, {num_bytes / 2**30:.1f} GiB, and each of "
+            f"{len(devices)} devices has {room / 2**30:.1f} GiB of memory: use a "
+            "smaller model, such as fewer channels or codes",
+        )
+
+
+def _physical_memory() -> int | float:
+    """Return the bytes of memory of this machine; infinity if unknown."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:

@@ -6,14 +6,13 @@ bit-identical.
 """
 
 import importlib.util
-import json
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vqvae_jax.runtime import distributed
+from vqvae_jax.runtime import distributed, safe_io
 from vqvae_jax.runtime.errors import UserError, one_line, require
 
 
@@ -83,11 +82,10 @@ def _is_enabled() -> bool:
 def _stored_id(path: Path) -> str:
     """Return the id in a file; create the file with a new id if it is missing."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(secrets.token_hex(4), encoding="utf-8")
-    return path.read_text(encoding="utf-8")
+        safe_io.write_bytes(path, secrets.token_hex(4).encode())
+    return safe_io.read_text(path)
 
 
 def _config(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return safe_io.read_json(path) if path.exists() else {}

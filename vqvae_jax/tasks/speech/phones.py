@@ -9,17 +9,21 @@ always predicting the most frequent phone gives 7.2 %.
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Int32
 
 from vqvae_jax.runtime.errors import UserError, require
+from vqvae_jax.runtime.safe_io import read_bytes
 
 # Seconds a phone may extend past the recording: aligners use frames of 10 ms.
 _TOLERANCE = 0.02
 # Seconds; tables round times to a few digits.
 _ROUNDING = 1e-6
+# Of a table; an hour of speech takes a megabyte.
+_MAX_BYTES = 2**26
 
 # Of the table next to a recording.
 SUFFIX = ".tsv"
@@ -68,9 +72,8 @@ def read_table(path: str, *, seconds: float) -> Table:
         are not numbers, or times that overlap, decrease or exceed the recording.
     """
     try:
-        with open(path, encoding="utf-8") as stream:
-            lines = stream.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bytes(Path(path), limit=_MAX_BYTES).decode().splitlines()
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     rows: list[tuple[float, float, str]] = []
     for number, line in enumerate(lines, start=1):
