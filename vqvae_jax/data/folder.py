@@ -232,7 +232,7 @@ def _problem(file: str, decode: bool) -> str:
             if form == "PNG":
                 # The checksums detect damage after writing, which decoding may not.
                 image.verify()
-        if decode or not (form == "PNG" or form == "JPEG" and _ends_as_jpeg(file)):
+        if decode or not (form == "PNG" or (form == "JPEG" and _ends_as_jpeg(file))):
             images.load(file)
     except Exception as error:
         return one_line(error)

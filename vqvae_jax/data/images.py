@@ -1,4 +1,4 @@
-"""Reading of image files, and conversion to uint8 [image_size, image_size, channels]."""
+"""Decoding of images, and conversion to uint8 [image_size, image_size, channels]."""
 
 import io
 
