@@ -63,6 +63,43 @@ def test_an_interrupted_folder_is_completed_with_the_same_files(tmp_path, capsys
     )
 
 
+@pytest.mark.parametrize("out", ["out", "new/out", "."])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_command_that_makes_nothing_leaves_nothing(tmp_path, out, force):
+    with pytest.raises(Interrupted):
+        run(tmp_path / out, Maker(stop=0), force=force)
+    assert not list(tmp_path.iterdir())
+    # The folder is not reserved for that command.
+    run(tmp_path / out, Maker(), made_by={"model": "n"})
+
+
+def test_a_command_that_adds_nothing_leaves_the_folder_as_it_was(tmp_path):
+    first = dict(list(SOURCES.items())[:3])
+    run(tmp_path, Maker(), sources=first)
+    with pytest.raises(Interrupted):
+        run(tmp_path, Maker(stop=1))
+    assert contents(tmp_path) == {name: f"{of} in 0" for name, of in first.items()}
+    run(tmp_path, Maker())
+    assert len(contents(tmp_path)) == len(SOURCES)
+
+
+@pytest.mark.parametrize("length", [247, 250, 252, 256, 5_000])
+def test_names_that_are_too_long_raise_before_work_starts(tmp_path, length):
+    maker = Maker()
+    with pytest.raises(UserError, match=r"cannot write .* more than 250 bytes; rename"):
+        run(tmp_path / "out", maker, sources={"x" * length: "a", "b": "b"})
+    if length > 255:
+        with pytest.raises(UserError, match=r"cannot write .* too long"):
+            run(tmp_path / ("x" * length), maker)
+    assert not maker.batches
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_longest_names_are_written(tmp_path):
+    run(tmp_path, Maker(), sources={"x" * 246: "a", "b": "b"})
+    assert len(contents(tmp_path)) == 2
+
+
 def test_existing_files_are_kept_and_more_are_added(tmp_path):
     first = dict(list(SOURCES.items())[:4])
     run(tmp_path, Maker(), sources=first)
