@@ -112,6 +112,16 @@ def test_phonemes_are_not_measured_without_phones_of_test(
         workdir, experiment, dataset, model
     )
     assert confusion.sum() == measured["phoneme_frames"] > 0
+    assert "phoneme_accuracy_without_silence" not in measured
+    # The second of both phones is silence.
+    with_silence = dataset._replace(phone_names=("AA", "SIL"))
+    measured, confusion = evaluation._phoneme_results(
+        workdir, experiment, with_silence, model
+    )
+    assert measured["phoneme_frames_without_silence"] == confusion[0].sum()
+    assert 0 < confusion[0].sum() < measured["phoneme_frames"]
+    for name in ("accuracy", "chance_accuracy"):
+        assert measured[f"phoneme_{name}_without_silence"] == 1
     without_phones = [
         {**dataset.test[i], "phones": phones.none()} for i in range(len(lengths))
     ]
