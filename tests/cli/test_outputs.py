@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from vqvae_jax.cli.outputs import make_files, progress
+from vqvae_jax.cli.outputs import make_files, progress, require_new
 from vqvae_jax.runtime.errors import UserError
 
 SOURCES = {f"{folder}/{i}": f"of {i}" for folder in "ab" for i in range(4)}
@@ -93,6 +93,15 @@ def test_names_that_are_too_long_raise_before_work_starts(tmp_path, length):
             run(tmp_path / ("x" * length), maker)
     assert not maker.batches
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_single_result_that_cannot_be_written_raises(tmp_path, force):
+    (tmp_path / "file").write_text("")
+    for name in ("x" * 251, "x" * 256 + "/y", "file/y"):
+        with pytest.raises(UserError, match=r"^cannot write"):
+            require_new(tmp_path / name, force=force)
+    require_new(tmp_path / "new" / "y", force=force)
 
 
 def test_the_longest_names_are_written(tmp_path):
