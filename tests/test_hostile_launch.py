@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,22 @@ def claiming(content: bytes, side: int) -> bytes:
     return content[:16] + sides + content[24:]
 
 
+def damaged(content: bytes) -> bytes:
+    """A PNG with damaged pixels under a valid checksum, found when they are decoded."""
+    start = content.index(b"IDAT")
+    end = start + 4 + int.from_bytes(content[start - 4 : start], "big")
+    pixels = content[start : start + 60] + bytes(9) + content[start + 69 : end]
+    return (
+        content[:start] + pixels + zlib.crc32(pixels).to_bytes(4) + content[end + 4 :]
+    )
+
+
 NOISE = random.Random(0).randbytes(300)
 IMAGES = {
     "empty": b"",
     "noise": NOISE,
     "truncated": png()[:200],
+    "damaged": damaged(png()),
     "a bomb": claiming(png(), 60_000),
     "markup": b"<script>alert(1)</script>",
 }

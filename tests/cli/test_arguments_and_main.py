@@ -59,10 +59,18 @@ def test_the_example_of_a_command_parses(name):
         ((), "required: COMMAND; see vqvae-jax --help"),
         (("enc0de",), "invalid choice: 'enc0de'"),
         (("encode", "m"), "required: INPUT, OUT; see vqvae-jax encode --help"),
-        (("sample", "m", "o", "--num=0"), "--num: must be at least 1, got 0"),
+        (("sample", "m", "o", "--num=0"), "--num: must be 1 ... 100000, got 0"),
+        (("sample", "m", "o", f"--num={10**21 - 1}"), "must be 1 ... 100000, got 9999"),
+        (("sample", "m", "o", f"--top_k={2**31}"), "--top_k: must be 1 ... 2147483647"),
+        (("encode", "m", "i", "o", f"--batch_size={10**12}"), "must be 1 ... 65536"),
+        (("interpolate", "m", "a", "b", "o", "--steps=1"), "must be 2 ... 1000, got 1"),
+        (
+            ("interpolate", "m", "a", "b", "o", "--steps=100000000"),
+            "be 2 ... 1000, got",
+        ),
         (("sample", "m", "o", "--num=x"), "--num: must be a whole number, got 'x'"),
-        (("sample", "m", "o", "--seed=-1"), "--seed: must be 0 ... 2**32 - 1, got -1"),
-        (("sample", "m", "o", f"--seed={2**64}"), "--seed: must be 0 ... 2**32 - 1"),
+        (("sample", "m", "o", "--seed=-1"), "--seed: must be 0 ... 4294967295, got"),
+        (("sample", "m", "o", f"--seed={2**64}"), "--seed: must be 0 ... 4294967295"),
         (("interpolate", "m", "a", "b", "o", "--space=rgb"), "invalid choice: 'rgb'"),
         (("info", "m", "--jsno"), "unrecognized arguments: --jsno"),
         (("info", "m", "two\nlines"), "unrecognized arguments: two lines"),
@@ -83,6 +91,10 @@ def test_exhausted_memory_is_one_line(error_of, monkeypatch):
     line = error_of("encode", "runs/digits", "photos", "codes")
     assert line.startswith("error: out of memory (")
     assert f"{2**50} bytes" in line
+
+
+def test_an_error_of_the_file_system_is_one_line(error_of):
+    assert "File name too long" in error_of("info", "x" * 256)
 
 
 def test_ctrl_c_ends_with_code_130_and_one_line(command, monkeypatch):

@@ -1,5 +1,8 @@
 """encode, decode and reconstruct, against the model's own methods."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,3 +118,33 @@ def test_damaged_files_are_named(error_of, codes, digits_file, tmp_path):
     line = error_of("encode", digits_file, tmp_path / "x.png", tmp_path / "out")
     assert "1 of 1 images cannot be read" in line
     assert "x.png" in line
+
+
+@pytest.mark.parametrize("name", ["reconstruct", "encode", "compress"])
+def test_damage_behind_valid_checksums_is_reported_before_work_starts(
+    error_of, digits_file, photos, tmp_path, name
+):
+    """An interlaced PNG without the end of its pixels, whose chunks are complete."""
+
+    def chunk(kind, content):
+        checksum = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + checksum
+
+    pixels = np.random.default_rng(0).integers(5, size=4_000).astype("u1").tobytes()
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 50, 50, 8, 0, 0, 0, 1))
+        + chunk(b"IDAT", zlib.compress(pixels)[:500])
+        + chunk(b"IEND", b"")
+    )
+    line = error_of(name, digits_file, photos, cut, tmp_path / "out")
+    assert f"1 of 6 images cannot be read, first {cut}: image file is truncated" in line
+    assert "workdir" not in line
+    assert list(tmp_path.iterdir()) == [cut]
+
+
+def test_a_folder_whose_name_is_too_long_raises(error_of, digits_file, photos):
+    line = error_of("reconstruct", digits_file, photos, "x" * 256)
+    assert "cannot write" in line
+    assert "File name too long" in line

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from vqvae_jax.cli.outputs import make_files, progress
+from vqvae_jax.cli.outputs import make_files, progress, require_new
 from vqvae_jax.runtime.errors import UserError
 
 SOURCES = {f"{folder}/{i}": f"of {i}" for folder in "ab" for i in range(4)}
@@ -61,6 +61,52 @@ def test_an_interrupted_folder_is_completed_with_the_same_files(tmp_path, capsys
     assert capsys.readouterr().out == (
         f"{tmp_path / 'whole'}: 8 files\n{tmp_path / 'half'}: 8 files (3 existed)\n"
     )
+
+
+@pytest.mark.parametrize("out", ["out", "new/out", "."])
+@pytest.mark.parametrize("force", [False, True])
+def test_a_command_that_makes_nothing_leaves_nothing(tmp_path, out, force):
+    with pytest.raises(Interrupted):
+        run(tmp_path / out, Maker(stop=0), force=force)
+    assert not list(tmp_path.iterdir())
+    # The folder is not reserved for that command.
+    run(tmp_path / out, Maker(), made_by={"model": "n"})
+
+
+def test_a_command_that_adds_nothing_leaves_the_folder_as_it_was(tmp_path):
+    first = dict(list(SOURCES.items())[:3])
+    run(tmp_path, Maker(), sources=first)
+    with pytest.raises(Interrupted):
+        run(tmp_path, Maker(stop=1))
+    assert contents(tmp_path) == {name: f"{of} in 0" for name, of in first.items()}
+    run(tmp_path, Maker())
+    assert len(contents(tmp_path)) == len(SOURCES)
+
+
+@pytest.mark.parametrize("length", [247, 250, 252, 256, 5_000])
+def test_names_that_are_too_long_raise_before_work_starts(tmp_path, length):
+    maker = Maker()
+    with pytest.raises(UserError, match=r"cannot write .* more than 250 bytes; rename"):
+        run(tmp_path / "out", maker, sources={"x" * length: "a", "b": "b"})
+    if length > 255:
+        with pytest.raises(UserError, match=r"cannot write .* too long"):
+            run(tmp_path / ("x" * length), maker)
+    assert not maker.batches
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_single_result_that_cannot_be_written_raises(tmp_path, force):
+    (tmp_path / "file").write_text("")
+    for name in ("x" * 251, "x" * 256 + "/y", "file/y"):
+        with pytest.raises(UserError, match=r"^cannot write"):
+            require_new(tmp_path / name, force=force)
+    require_new(tmp_path / "new" / "y", force=force)
+
+
+def test_the_longest_names_are_written(tmp_path):
+    run(tmp_path, Maker(), sources={"x" * 246: "a", "b": "b"})
+    assert len(contents(tmp_path)) == 2
 
 
 def test_existing_files_are_kept_and_more_are_added(tmp_path):

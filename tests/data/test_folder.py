@@ -151,13 +151,7 @@ def test_data_after_the_end_of_a_jpeg_is_accepted(tmp_path):
 def test_a_decompression_bomb_raises(tmp_path, monkeypatch):
     make(tmp_path, {"train/a": 2})
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert_raises(tmp_path, "decompression bomb")
-
-
-def test_an_unsupported_mode_raises_when_opening(tmp_path):
-    make(tmp_path, {"train/a": 1})
-    Image.new("F", (9, 9)).save(tmp_path / "train/a/000.png", format="TIFF")
-    assert_raises(tmp_path, "mode 'F'")
+    assert_raises(tmp_path, "it claims 120 pixels, expected at most 100")
 
 
 def test_a_file_damaged_after_opening_raises_with_its_name(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import tracemalloc
 import zlib
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
-from vqvae_jax.data.folder import open_folder
+from vqvae_jax.data import images
+from vqvae_jax.data.folder import FolderSource, open_folder
 from vqvae_jax.runtime.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (19, 23, 4), np.uint8)
@@ -59,13 +61,15 @@ def png_bomb(side: int) -> bytes:
     )
 
 
-def read(root, suffix: str, content: bytes) -> str:
+def read(root, suffix: str, content: bytes, *, skip_corrupt: bool = False) -> str:
     """Read a folder with one image; return the error message, "" if there is none."""
     file = root / "train" / "a" / f"x.{suffix}"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     try:
-        splits = open_folder(str(root), image_size=8, channels=3)
+        splits = open_folder(
+            str(root), image_size=8, channels=3, skip_corrupt=skip_corrupt
+        )
         image = splits.sources["train"][0]["image"]
     except UserError as error:
         message = str(error)
@@ -75,7 +79,7 @@ def read(root, suffix: str, content: bytes) -> str:
         return ""
     finally:
         file.unlink()
-    assert str(file) in message
+    assert str(file.parent.parent if skip_corrupt else file) in message
     return message
 
 
@@ -107,6 +111,113 @@ def test_damaged_images_are_read_or_raise(root, suffix, number, flips, missing):
         content[position % min(len(content), 200 if position % 2 else 10**9)] ^= bits
     message = read(root, suffix, bytes(content[: max(0, len(content) - missing)]))
     assert len(message.splitlines()) <= 1
+
+
+def flipped(content: bytes, rng: np.random.Generator, *, bits: int) -> bytes:
+    """Flip bits: of a PNG only in its pixels, under a valid checksum."""
+    first, last = 8, len(content)
+    if content.startswith(b"\x89PNG"):
+        first = content.index(b"IDAT") + 4
+        last = first + int.from_bytes(content[first - 8 : first - 4])
+    damaged = bytearray(content)
+    for position in rng.integers(first, last, bits):
+        damaged[position] ^= 1 << rng.integers(8)
+    if first > 8:
+        checksum = zlib.crc32(damaged[first - 4 : last])
+        damaged[last : last + 4] = struct.pack(">I", checksum)
+    return bytes(damaged)
+
+
+def strictly_loaded(content: bytes) -> np.ndarray | None:
+    """Load an image with one call of Pillow's, which raises if it detects damage."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return images.fit(image, image_size=8, channels=3)
+    except Exception:
+        return None
+
+
+@pytest.mark.parametrize("bits", [1, 3])
+@pytest.mark.parametrize("suffix", IMAGES)
+@pytest.mark.filterwarnings("ignore")  # Pillow's, about damage outside of the pixels.
+def test_flipped_bits_raise_or_are_skipped_if_pillow_detects_them(
+    suffix, bits, tmp_path
+):
+    """Not one of hundreds of damaged files becomes black without an error."""
+    rng, expected = np.random.default_rng(bits), []
+    folder = tmp_path / "train" / "a"
+    folder.mkdir(parents=True)
+    (folder / f"000.{suffix}").write_bytes(IMAGES[suffix][0])
+    for content in IMAGES[suffix] * (400 // len(IMAGES[suffix])):
+        damaged = flipped(content, rng, bits=bits)
+        file = folder / f"{len(expected) + 1:03}.{suffix}"
+        file.write_bytes(damaged)
+        expected.append(strictly_loaded(damaged))
+        source = FolderSource([str(file)], [0], image_size=8, channels=3)
+        if expected[-1] is None:
+            with pytest.raises(UserError, match=rf"{file.name} cannot be decoded"):
+                source[0]
+        else:
+            np.testing.assert_array_equal(source[0]["image"], expected[-1])
+    readable = [image for image in expected if image is not None]
+    # BMP has no redundancy outside of its header, and WebP little.
+    refused = len(expected) - len(readable)
+    assert refused > {"jpg": 20, "png": 100, "webp": 1, "bmp": 0}[suffix]
+    splits = open_folder(str(tmp_path), image_size=8, channels=3, skip_corrupt=True)
+    opened = [splits.sources["train"][i + 1]["image"] for i in range(len(readable))]
+    np.testing.assert_array_equal(opened, readable)
+    assert len(splits.sources["train"]) == len(readable) + 1
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("damage", ["cut", "overwritten"])
+@pytest.mark.filterwarnings("ignore:skipped 1 of 1")
+def test_damaged_pixels_behind_valid_checksums_of_a_png(root, interlaced, damage):
+    """Refused with Pillow's reason when read, or skipped after decoding."""
+    header = struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, interlaced)
+    # In any order of rows, each begins with a valid filter, 0 ... 4.
+    pixels = np.random.default_rng(0).integers(0, 5, 64 * 200, np.uint8).tobytes()
+    stream = bytearray(zlib.compress(pixels))
+    if damage == "cut":
+        del stream[len(stream) // 3 :]
+    else:
+        stream[200:250] = bytes(50)
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(kind, bytes(part))
+        for kind, part in [(b"IHDR", header), (b"IDAT", stream), (b"IEND", b"")]
+    )
+    assert strictly_loaded(content) is None
+    message = read(root, "png", content)
+    reason = "truncated" if damage == "cut" else "data stream"
+    assert re.search(rf"x\.png cannot be decoded \(.*{reason}", message)
+    message = read(root, "png", content, skip_corrupt=True)
+    assert "has no image that can be read" in message
+
+
+POSTSCRIPT = (
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+)
+
+
+@pytest.mark.parametrize("suffix", IMAGES)
+def test_postscript_is_not_executed(suffix, root, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        EpsImagePlugin, "Ghostscript", lambda *_, **__: started.append(1)
+    )
+    message = read(root, suffix, POSTSCRIPT)
+    assert "it is not a JPEG, PNG, WebP or BMP image" in message
+    with pytest.raises(OSError, match="it is not a JPEG, PNG, WebP or BMP image"):
+        images.decode(POSTSCRIPT, image_size=8, channels=3)
+    assert not started
+
+
+@pytest.mark.parametrize("form", ["GIF", "TIFF", "PPM", "ICO", "PCX"])
+def test_formats_that_are_not_promised_raise(form, root):
+    assert "it is not a JPEG, PNG, WebP or BMP image" in read(
+        root, "png", encoded("RGB", form)
+    )
 
 
 @given(st.sampled_from(sorted(IMAGES)), st.binary(max_size=300))

@@ -312,3 +312,21 @@ def test_the_last_row_and_cell_alone_equal_those_of_the_grid(case):
     cell_out, cell_skip = apply("horizontal_stack", *cell, zeros_left=0)
     np.testing.assert_allclose(cell_out, out[:, -1:, -1:], atol=1e-5)
     np.testing.assert_allclose(cell_skip, skip[:, -1:, -1:], atol=1e-5)
+
+
+def test_dropout_scales_or_drops_each_gated_output(case):
+    """Read from the skip output, whose projection is the identity here."""
+    params, inputs = case
+    identity = jnp.tile(jnp.eye(F), 2)
+    into_skip = {"kernel": identity, "bias": jnp.zeros(2 * F)}
+    params = {"params": params["params"] | {"residual_and_skip": into_skip}}
+    layer, outputs = LAYER.clone(dropout=0.25), []
+    for rngs in (None, *({"dropout": jax.random.key(n)} for n in range(50))):
+        outputs.append(layer.apply(params, *inputs, method=both_stacks, rngs=rngs)[3])
+    whole, dropped = np.asarray(outputs[0]), np.asarray(outputs[1:])
+    is_kept = dropped != 0
+    np.testing.assert_allclose(
+        dropped, np.where(is_kept, whole / 0.75, 0), rtol=1e-5, atol=1e-7
+    )
+    # 7200 draws.
+    assert is_kept.mean() == pytest.approx(0.75, abs=0.02)

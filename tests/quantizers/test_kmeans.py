@@ -3,6 +3,8 @@
 Numbers in brackets are rows of the list of known defects in docs/conformance.md.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +42,25 @@ class TestKmeans:
         fitted = quantizers.kmeans(jax.random.key(1), codebook, z_e)
         assert np.isfinite(fitted.embeddings).all()
         assert vq.quantize(fitted, z_e).losses["commitment"].max() < 1e-6
+
+    def test_an_empty_cluster_restarts_from_another_drawn_vector(self):
+        """The data are a, a and b, and so are the first three rows, in some order.
+
+        One of both rows a is empty, as ties go to the other. It becomes a vector of a
+        new draw, which is b for a third of the keys.
+        """
+        a, b = np.array([1.0, 2.0]), np.array([3.0, -4.0])
+        z_e = jnp.asarray(np.stack([a, a, b]), "float32")
+        empty = VQ(num_codes=3, dim=2, codebook_init="uniform").init(jax.random.key(0))
+        fit = functools.partial(quantizers.kmeans, iterations=1)
+        keys = jax.random.split(jax.random.key(0), 300)
+        fitted = jax.vmap(lambda key: fit(key, empty, z_e))(keys)
+        rows = np.asarray(fitted.embeddings)[:, 0]
+        is_a, is_b = (np.all(rows == x, axis=-1) for x in (a, b))
+        assert (is_a | is_b).all()
+        # Without the draw there would be one b for every key.
+        assert set(is_b.sum(axis=1)) == {1, 2}
+        assert (is_b.sum(axis=1) == 2).mean() == pytest.approx(1 / 3, abs=0.1)
 
 
 @pytest.mark.parametrize("function", [quantizers.kmeans, quantizers.restart])

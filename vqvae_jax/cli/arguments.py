@@ -23,8 +23,14 @@ such as 'photos/**/*.jpg'. Results are named after their inputs, those of a fold
 their subfolders."""
 IMAGES = """
 
-Images of any size and format are resized to the model's: the shorter side is scaled,
-and the longer one is centre-cropped."""
+Images (JPEG, PNG, WebP or BMP) of any size are resized to the model's: the shorter side
+is scaled, and the longer one is centre-cropped."""
+
+
+# Results are numbered with five digits, and the images of an interpolation with three.
+_MAX_SAMPLES = 100_000
+_MAX_STEPS = 1_000
+_MAX_BATCH = 2**16
 
 
 class Help(argparse.HelpFormatter):
@@ -144,7 +150,7 @@ write each as .png or .wav."""
         + RESUMES
     )
     add_out(command, "the folder of the samples")
-    _add_number(command, "--num", 16, "number of samples")
+    _add_number(command, "--num", 16, "number of samples", most=_MAX_SAMPLES)
     command.add_argument(
         "--label",
         metavar="NAME",
@@ -160,7 +166,7 @@ write each as .png or .wav."""
     command.add_argument(
         "--top_k",
         metavar="K",
-        type=int,
+        type=_positive,
         help="draw each code or pixel from the K most likely",
     )
     command.add_argument(
@@ -204,7 +210,14 @@ Write images between two images, and all of them side by side as strip.png.
     command.add_argument("first", metavar="A", help="an image")
     command.add_argument("last", metavar="B", help="another image")
     add_out(command, "the folder of the images")
-    _add_number(command, "--steps", 8, "number of images, including A and B")
+    _add_number(
+        command,
+        "--steps",
+        8,
+        "number of images, including A and B",
+        least=2,
+        most=_MAX_STEPS,
+    )
     command.add_argument(
         "--space",
         choices=("z_e", "codes"),
@@ -231,7 +244,7 @@ def add_out(command: argparse.ArgumentParser, of: str) -> None:
 
 def add_batch_size(command: argparse.ArgumentParser) -> None:
     """Add --batch_size."""
-    _add_number(command, "--batch_size", 32, "items processed at once")
+    _add_number(command, "--batch_size", 32, "items processed at once", most=_MAX_BATCH)
 
 
 def add_seed(command: argparse.ArgumentParser, what: str) -> None:
@@ -246,10 +259,23 @@ def add_seed(command: argparse.ArgumentParser, what: str) -> None:
 
 
 def _add_number(
-    command: argparse.ArgumentParser, name: str, default: int, what: str
+    command: argparse.ArgumentParser,
+    name: str,
+    default: int,
+    what: str,
+    *,
+    least: int = 1,
+    most: int,
 ) -> None:
+    def number(text: str) -> int:
+        return _within(_whole(text), least, most)
+
     command.add_argument(
-        name, metavar="N", type=_positive, default=default, help=f"{what} (%(default)s)"
+        name,
+        metavar="N",
+        type=number,
+        default=default,
+        help=f"{what} (%(default)s)",
     )
 
 
@@ -261,16 +287,16 @@ def _add_speech(command: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = _whole(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
+    return _within(_whole(text), 1, 2**31 - 1)
 
 
 def _seed_number(text: str) -> int:
-    number = _whole(text)
-    if not 0 <= number < 2**32:
-        raise argparse.ArgumentTypeError(f"must be 0 ... 2**32 - 1, got {number}")
+    return _within(_whole(text), 0, 2**32 - 1)
+
+
+def _within(number: int, least: int, most: int) -> int:
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"must be {least} ... {most}, got {number}")
     return number
 
 

@@ -136,7 +136,7 @@ class ImageCoder:
 
 def require_images(files: Sequence[Input]) -> None:
     """Raise UserError if an image cannot be read; the message names the first."""
-    bad = folder.unreadable([str(file.path) for file in files])
+    bad = folder.unreadable([str(file.path) for file in files], decode=True)
     first = files[min(bad, default=0)].path
     require(
         not bad,

@@ -7,6 +7,7 @@ from pathlib import Path
 from vqvae_jax import options as options_lib
 from vqvae_jax import registry
 from vqvae_jax.cli.loaded import load, load_prior, print_results
+from vqvae_jax.cli.outputs import require_new
 from vqvae_jax.data.batches import eval_batches
 from vqvae_jax.pipeline.evaluate import evaluate_on
 from vqvae_jax.runtime.errors import require
@@ -21,7 +22,7 @@ def evaluate(options: argparse.Namespace) -> None:
       UserError: the model does not record its data, they cannot be read, or OUT exists.
     """
     out = Path(options.out)
-    require(options.force or not out.exists(), f"{out} exists: --force replaces it")
+    require_new(out, force=options.force)
     sharding.require_divisible(
         options.batch_size, sharding.data_mesh(), key="--batch_size"
     )

@@ -14,10 +14,11 @@ from vqvae_jax.cli.outputs import make_files, png
 from vqvae_jax.report import image_grid
 from vqvae_jax.runtime.errors import require
 
+_BATCH = 32
+
 
 def interpolate(options: argparse.Namespace) -> None:
     """Write images between two images, and all of them as a strip."""
-    require(options.steps >= 2, f"--steps must be at least 2, got {options.steps}")
     loaded = load(options.model, "interpolate")
     model, params = loaded.model, loaded.params
     ends = [
@@ -39,7 +40,10 @@ def interpolate(options: argparse.Namespace) -> None:
         else:
             ends_codes = np.asarray(model.encode(params, images))
             codes = between_codes(ends_codes, parts, seed=options.seed)
-        decoded = np.asarray(jax.jit(model.decode)(params, codes))
+        decode = jax.jit(model.decode)
+        # Of two sizes at most, so that there is little to compile.
+        batches = np.array_split(codes, -(-len(codes) // _BATCH))
+        decoded = np.concatenate([decode(params, part) for part in batches])
         made = {f"{i:03d}": png(image) for i, image in enumerate(decoded)}
         made["strip"] = image_grid.image_grid(decoded, columns=len(decoded))
         return [made[name] for name in names]

@@ -64,6 +64,9 @@ def _run(arguments: Sequence[str]) -> int:
         # Otherwise Python would try to flush stdout again, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except OSError as error:  # Such as a name that is too long, or no permission.
+        report(error)
+        return _ERROR
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.runtime.safe_io import read_json, write_bytes, write_json
 
 _MADE_BY = "made_by.json"
+# File systems allow 255 bytes, of which the name of a temporary file needs five more.
+_MAX_NAME = 250
 
 # The sources of a batch and its number -> the content of a file for each.
 Make = Callable[[Sequence[str], int], list[bytes]]
@@ -63,18 +66,19 @@ class Outputs:
 
         Raises:
           UserError: the folder has other files or results of another command, or a
-            result would replace an input.
+            result would replace an input or cannot be written.
         """
         self._folder, self._suffix = Path(folder), suffix
         wanted = frozenset(sources)
         record = self._folder / _MADE_BY
-        existing = [name for name in sources if self.path(name).exists()]
+        has_record = _exists(record)
+        existing = [name for name in sources if _exists(self.path(name))]
         require_apart(map(self.path, existing), reads)
         if force:
             for path in (record, *map(self.path, existing)):
                 _remove(path)
-            existing = []
-        if record.exists():
+            existing, has_record = [], False
+        if has_record:
             before = _read(record)
             kept = {name: sources[name] for name in existing}
             for old, new in ((before.made_by, made_by), (before.sources, kept)):
@@ -86,8 +90,15 @@ class Outputs:
                 f"{self.path(existing[0]) if existing else ''} exists already: choose "
                 "another folder, or --force to replace it",
             )
+        folders = (self._folder, *self._folder.parents)
+        self._created = [path for path in folders if not path.exists()]
+        self._is_new = not has_record
         content = Record(dict(made_by), dict(sources))._asdict()
-        write_json(record, content)
+        try:
+            write_json(record, content)
+        except UserError:
+            self.remove_if_empty()
+            raise
         self.missing = wanted - set(existing)
         self._num_existing = len(existing)
 
@@ -103,6 +114,19 @@ class Outputs:
         """
         if name in self.missing:
             write_bytes(self.path(name), content)
+            self._is_new = False
+
+    def remove_if_empty(self) -> None:
+        """Remove the record and the created folders if no result was written.
+
+        Otherwise a failed command would reserve the folder.
+        """
+        if self._is_new:
+            (self._folder / _MADE_BY).unlink(missing_ok=True)
+            # A result that could not be written may have left a subfolder.
+            with contextlib.suppress(OSError):
+                for path in self._created:
+                    path.rmdir()
 
     def _require_same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         differing = [
@@ -156,6 +180,20 @@ def make_files(
         force=options.force,
         reads=reads,
     )
+    try:
+        _make_missing(outputs, options, sources, make)
+    except BaseException:
+        outputs.remove_if_empty()
+        raise
+    outputs.print_summary()
+
+
+def _make_missing(
+    outputs: Outputs,
+    options: argparse.Namespace,
+    sources: Mapping[str, str],
+    make: Make,
+) -> None:
     names = list(sources)
     with progress(options.command, len(names)) as advance:
         for number, start in enumerate(range(0, len(names), options.batch_size)):
@@ -165,7 +203,6 @@ def make_files(
                 for name, content in zip(batch, contents, strict=True):
                     outputs.write(name, content)
             advance(len(batch))
-    outputs.print_summary()
 
 
 @contextlib.contextmanager
@@ -203,8 +240,25 @@ def require_apart(results: Iterable[Path], reads: Iterable[str]) -> None:
 
 
 def require_new(path: Path, *, force: bool) -> None:
-    """Raise UserError if a single result exists and must not be replaced."""
-    require(force or not path.exists(), f"{path} exists already: --force replaces it")
+    """Raise UserError if a single result must not be replaced or cannot be written."""
+    exists = _exists(path)
+    require(force or not exists, f"{path} exists already: --force replaces it")
+
+
+def _exists(path: Path) -> bool:
+    """Return whether a result exists; UserError if it cannot be written there."""
+    require(
+        len(os.fsencode(path.name)) <= _MAX_NAME,
+        f"cannot write {path}: its name has more than {_MAX_NAME} bytes; rename its "
+        "input or choose a shorter name",
+    )
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -79,12 +79,17 @@ def open_folder(
             [labels[i] for i in kept],
             image_size=image_size,
             channels=channels,
+            advice="put back the file that the run was started with and give the same "
+            "command, or start in another --workdir with data.skip_corrupt=True",
         )
     return Splits(sources, class_names)
 
 
 class FolderSource:
-    """Image files [n] and their labels [n], decoded on access."""
+    """Image files [n] and their labels [n], decoded on access.
+
+    A file that cannot be decoded raises UserError with its name and `advice`.
+    """
 
     def __init__(
         self,
@@ -93,33 +98,32 @@ class FolderSource:
         *,
         image_size: int,
         channels: int,
+        advice: str = "replace or remove it",
     ):
         self._files = files
         self._labels = np.asarray(labels, np.int32)
         self._size = {"image_size": image_size, "channels": channels}
+        self._advice = advice
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Example:
+        file = self._files[index]
         try:
-            with Image.open(self._files[index]) as image:
-                array = images.fit(_upright(image), **self._size)
+            array = images.fit(_upright(images.load(file)), **self._size)
         except Exception as error:
             raise UserError(
-                f"{self._files[index]} cannot be decoded ({error}): put back the file "
-                "that the run was started with and give the same command, or start "
-                "in another --workdir with data.skip_corrupt=True"
+                f"{file} cannot be decoded ({one_line(error)}): {self._advice}"
             ) from error
         return {"image": array, "label": np.asarray(self._labels[index])}
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation; ignore EXIF data that cannot be read."""
+    """Apply the EXIF orientation of a loaded image; ignore unreadable EXIF data."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:
-        # Pillow raises SyntaxError and others. Decoding reports damaged pixels.
+    except Exception:  # Pillow raises SyntaxError and others.
         return image
 
 
@@ -216,7 +220,6 @@ def unreadable(files: Sequence[str], *, decode: bool = False) -> dict[int, str]:
     # Warning filters are global: set them once for all threads.
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         problems = pool.map(lambda file: _problem(file, decode), files)
         return {i: problem for i, problem in enumerate(problems) if problem}
 
@@ -224,13 +227,13 @@ def unreadable(files: Sequence[str], *, decode: bool = False) -> dict[int, str]:
 def _problem(file: str, decode: bool) -> str:
     """Return the problem of a file, or ""; most files are not decoded."""
     try:
-        with Image.open(file) as image:
-            if image.format == "PNG":
-                # The checksums of a PNG detect damage anywhere.
+        with images.open_image(file) as image:
+            form = image.format
+            if form == "PNG":
+                # The checksums detect damage after writing, which decoding may not.
                 image.verify()
-            elif decode or image.format != "JPEG" or not _ends_as_jpeg(file):
-                image.load()
-            images.require_convertible(image)
+        if decode or not (form == "PNG" or (form == "JPEG" and _ends_as_jpeg(file))):
+            images.load(file)
     except Exception as error:
         return one_line(error)
     return ""

@@ -1,27 +1,57 @@
-"""Conversion of any image to uint8 [image_size, image_size, channels]."""
+"""Decoding of images, and conversion to uint8 [image_size, image_size, channels]."""
 
 import io
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vqvae_jax.runtime.errors import require
 
+# Pillow identifies a file by its content and reads dozens of formats; for PostScript it
+# starts Ghostscript, which executes the file.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _CONVERTIBLE = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV")
+
+
+def open_image(file: str | io.BytesIO) -> Image.Image:
+    """Open a JPEG, PNG, WebP or BMP image without decoding it.
+
+    Raises:
+        OSError: the content has another format.
+        Image.DecompressionBombError: it claims more than `Image.MAX_IMAGE_PIXELS`.
+        Exception: Pillow's many types, if the header is damaged.
+    """
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise OSError("it is not a JPEG, PNG, WebP or BMP image") from error
+    pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+    if pixels > limit:
+        # Pillow only warns up to twice the limit.
+        raise Image.DecompressionBombError(
+            f"it claims {pixels} pixels, expected at most {limit}"
+        )
+    return image
+
+
+def load(file: str | io.BytesIO) -> Image.Image:
+    """Decode all pixels of an image that `open_image` opens.
+
+    Raises:
+        Exception: see `open_image`; Pillow's many types for damage and truncation.
+    """
+    with open_image(file) as image:
+        # Only the first call reports damage: a second one returns black pixels.
+        image.load()
+        return image
 
 
 def decode(
     encoded: bytes, *, image_size: int, channels: int
 ) -> UInt8[np.ndarray, "image_size image_size channels"]:
-    """Decode an image in any format that Pillow supports, and `fit` it.
-
-    Raises:
-        OSError: the bytes are not an image, or truncated.
-        UserError: see `fit`.
-    """
-    with Image.open(io.BytesIO(encoded)) as image:
-        return fit(image, image_size=image_size, channels=channels)
+    """`load` an image from bytes, and `fit` it."""
+    return fit(load(io.BytesIO(encoded)), image_size=image_size, channels=channels)
 
 
 def fit(
@@ -61,8 +91,7 @@ def fit_array(
     return fit(image, image_size=image_size, channels=channels)
 
 
-def require_convertible(image: Image.Image) -> None:
-    """Raise UserError unless the mode of the image has an obvious 8-bit form."""
+def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
     require(
         image.mode in _CONVERTIBLE
         or image.mode.startswith("I;16")
@@ -70,10 +99,6 @@ def require_convertible(image: Image.Image) -> None:
         f"an image has Pillow mode {image.mode!r}, which has no 8-bit form; convert it "
         "to 8-bit grey or RGB",
     )
-
-
-def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
-    require_convertible(image)
     if image.mode.startswith("I;16"):
         image = _upper_bits(image)
     elif image.has_transparency_data:

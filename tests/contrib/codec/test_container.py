@@ -69,6 +69,7 @@ def test_other_versions_raise():
     "after",
     [
         bytes([4 * 3 + 3]) + b"payload",  # Invalid `how`.
+        bytes([4 * 0 + 1]) + b"payload",  # No images.
         bytes([200, 200]),  # Unterminated varint.
         b"\x80" * 10 + b"\1",  # Varint with too many groups.
     ],

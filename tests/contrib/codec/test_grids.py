@@ -9,6 +9,7 @@ import pytest
 from tiny_models import random_params
 
 from vqvae_jax.contrib.codec.grids import Codec, container
+from vqvae_jax.contrib.codec.stream import Undecodable
 from vqvae_jax.models.prior import Prior
 from vqvae_jax.networks.pixelcnn import PixelCNN
 from vqvae_jax.runtime.errors import UserError
@@ -131,11 +132,66 @@ def test_changed_bytes_raise():
                 WITH_LABELS.decompress(bytes(damaged))
 
 
-def test_impossible_image_counts_raise():
-    contents = container.unpack(UNIFORM.compress(np.zeros((2, *GRID), int)).data)
-    claimed = container.pack(contents._replace(images=2**48))
-    with pytest.raises(UserError, match="claims 281474976710656 images, more than fit"):
-        UNIFORM.decompress(claimed)
+def claiming(codec: Codec, images: int) -> bytes:
+    """Return a file of two images that claims others, with a valid CRC."""
+    codes, labels = draw(2)
+    labels = labels if codec is WITH_LABELS else None
+    contents = container.unpack(codec.compress(codes, labels=labels).data)
+    return container.pack(contents._replace(images=images))
+
+
+@pytest.mark.parametrize("codec", [WITH_LABELS, WITHOUT, UNIFORM])
+@pytest.mark.parametrize("images", [10**8, 2**60])
+def test_impossible_image_counts_raise_before_decoding(codec, images, monkeypatch):
+    data = claiming(codec, images)
+    monkeypatch.setattr(Codec, "_visit", None)
+    with pytest.raises(UserError, match=f"claims {images} images, and its .* can hold"):
+        codec.decompress(data)
+
+
+@pytest.mark.parametrize("codec", [WITH_LABELS, WITHOUT, UNIFORM])
+def test_an_image_takes_at_least_the_bits_of_its_likeliest_codes(codec, monkeypatch):
+    """One image less than the payload may hold is decoded, one more is not."""
+    payload = len(container.unpack(claiming(codec, 2)).payload)
+    # 12 codes of 8, with probability 1 - 7 / 2^24 at most, and a label of 3 classes.
+    image = {
+        UNIFORM: 12 * 3,
+        WITHOUT: -12 * math.log2(1 - 7 / 2**24),
+        WITH_LABELS: -12 * math.log2(1 - 7 / 2**24) + math.log2(3),
+    }[codec]
+    most = int((8 * payload + 32) // image)
+    accepted, refused = claiming(codec, most), claiming(codec, most + 1)
+
+    def visit(*_, **__):
+        raise Undecodable
+
+    monkeypatch.setattr(Codec, "_visit", visit)
+    with pytest.raises(UserError, match="do not match the original ones"):
+        codec.decompress(accepted)
+    with pytest.raises(UserError, match=f"can hold {most} at most"):
+        codec.decompress(refused)
+
+
+@pytest.mark.parametrize("images", [3, 10**6])
+def test_more_images_than_the_payload_has_end_with_it(images):
+    """Decoding stops in the first batch whose codes need more bits."""
+    completed = []
+    data = claiming(WITHOUT, images)
+    with pytest.raises(UserError, match="do not match the original ones"):
+        WITHOUT.decompress(data, progress=completed.append)
+    assert sum(completed) <= 128
+
+
+def test_one_code_raises():
+    with pytest.raises(UserError, match="has one code, which carries no information"):
+        dataclasses.replace(UNIFORM, num_codes=1)
+
+
+def test_labels_of_a_prior_without_classes_raise():
+    data = WITHOUT.compress(draw(2)[0]).data
+    contents = container.unpack(data)._replace(how=container.How.PRIOR_WITH_LABELS)
+    with pytest.raises(UserError, match="has labels, and the prior has none"):
+        WITHOUT.decompress(container.pack(contents))
 
 
 def test_wrongly_decoded_codes_raise():

@@ -7,6 +7,8 @@ from vqvae_jax.contrib.codec.stream import (
     Reader,
     Undecodable,
     Writer,
+    capacity,
+    fewest_bits,
     frequencies,
     information,
 )
@@ -88,6 +90,51 @@ class TestStream:
         reader = Reader(payload)
         found = [reader.read(freq) for _ in range(2**10)]
         np.testing.assert_array_equal(np.concatenate(found), symbols)
+
+    @pytest.mark.parametrize("num_symbols", [2, 8, 512, 2**14])
+    @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+    def test_a_payload_never_holds_more_bits_than_its_capacity(
+        self, num_symbols, scale
+    ):
+        """Likely, first and random symbols; each one makes the bits grow."""
+        rng = np.random.default_rng(num_symbols)
+        for choice in ("likeliest", "first", "random"):
+            writer, bits = Writer(), 0.0
+            for _ in range(40):
+                logits = rng.normal(size=(3, num_symbols)) * scale
+                freq = frequencies(logits)
+                symbols = {
+                    "likeliest": freq.argmax(axis=-1),
+                    "first": np.zeros(3, int),
+                    "random": rng.integers(num_symbols, size=3),
+                }[choice]
+                writer.write(symbols, freq)
+                bits += (24 - np.log2(freq[np.arange(3), symbols].astype(float))).sum()
+                assert bits <= capacity(len(writer.getvalue()))
+
+    def test_the_most_symbols_are_read_from_no_bytes_and_not_one_more(self):
+        """Those whose bits fit the 32 that the coder's state holds before a word."""
+        freq = np.array([[2**24 - 3 * 2**16, 2**16, 2**16, 2**16]], np.float32)
+        bits = -np.log2(1 - 3 / 2**8)
+        assert fewest_bits(freq) == pytest.approx(bits, rel=1e-9)
+        most = int(32 / bits)
+        writer, reader = Writer(), Reader(b"")
+        for count in range(1, most + 1):
+            writer.write(np.zeros(1, int), freq)
+            assert reader.read(freq) == [0]
+            # The coder's own rounding takes up to 5 % here.
+            assert writer.getvalue() == b"" or count > 0.95 * most
+        with pytest.raises(Undecodable, match="contains fewer symbols"):
+            reader.read(freq)
+
+    @pytest.mark.parametrize("num_symbols", [2, 512, 4096])
+    def test_a_certain_symbol_takes_the_bits_of_the_other_categories_units(
+        self, num_symbols
+    ):
+        logits = np.where(np.arange(num_symbols) == 3 % num_symbols, 0.0, -1e4)
+        bits = -np.log1p(-(num_symbols - 1) / 2**24) / np.log(2)
+        found = fewest_bits(frequencies(logits[None]))
+        assert found == pytest.approx(bits, rel=1e-6)
 
     def test_undecodable_bytes_raise(self):
         """2^64 - 1 lies beyond the last of 2^24 equal integer parts of the state."""

@@ -1,7 +1,9 @@
 """Recordings are read, resampled and written; any file is read or raises an error."""
 
 import io
+import struct
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.speech import audio
 
-pytest.importorskip("soundfile", reason="soundfile is not installed")
+soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
 pytest.importorskip("soxr", reason="soxr is not installed")
 
 
@@ -117,6 +119,54 @@ class TestRefused:
         (tmp_path / name).write_bytes(b"this is no sound file" * 100)
         assert_refused(tmp_path / name, "cannot be read")
 
+    @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8", "PCM_24", "FLOAT", "ULAW"])
+    @pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
+    @pytest.mark.parametrize("kept", [0.5, 0.9999, -1])
+    def test_truncated_wav_file(self, tmp_path, tone, subtype, endian, kept):
+        """libsndfile adapts the number of samples to the length of the file."""
+        path = tmp_path / "a.wav"
+        soundfile.write(path, tone(1.0), 16_000, subtype=subtype, endian=endian)
+        content = path.read_bytes()
+        assert len(read(path)) == 16_000
+        path.write_bytes(content[: int(len(content) * kept) if kept > 0 else -1])
+        assert_refused(path, r"claims \d+ bytes of samples and has \d+; copy it again")
+
+    def test_chunks_around_the_samples(self, tmp_path, write, tone):
+        """Other chunks, of even and odd lengths, are skipped."""
+        content = write(tmp_path / "a.wav", tone(1.0)).read_bytes()
+        extra = b"LIST\x03\0\0\0abc\0" + b"junk\x02\0\0\0ab"
+        content = content[:36] + extra + content[36:] + extra
+        path = tmp_path / "b.wav"
+        path.write_bytes(
+            content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
+        )
+        assert len(read(path)) == 16_000
+        path.write_bytes(path.read_bytes()[: -len(extra) - 1])
+        assert_refused(path, "claims 32000 bytes of samples and has 31999")
+
+    @pytest.mark.parametrize("form", ["AIFF", "AU", "W64", "OGG"])
+    def test_formats_that_are_not_promised(self, tmp_path, tone, form):
+        soundfile.write(tmp_path / "a.wav", tone(1.0), 16_000, format=form)
+        assert_refused(tmp_path / "a.wav", f"has the format {form}; expected WAV or")
+
+    @pytest.mark.parametrize("rate", [1, 10, 999])
+    def test_rates_that_multiply_the_size(self, tmp_path, write, tone, rate):
+        """32 kB at 1 Hz would become 256 million samples."""
+        path = write(tmp_path / "a.wav", tone(1.0), rate)
+        tracemalloc.start()
+        assert_refused(path, f"claims a rate of {rate} Hz; expected at least 1000")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 2**20
+
+    def test_samples_are_limited_after_resampling(
+        self, tmp_path, write, tone, monkeypatch
+    ):
+        monkeypatch.setattr(audio, "_MAX_SAMPLES", 16_000)
+        read(write(tmp_path / "a.wav", tone(1.0, 8_000), 8_000))
+        path = write(tmp_path / "b.wav", tone(1.1, 8_000), 8_000)
+        assert_refused(path, "claims 8800 samples, which are 17600 at 16000 Hz")
+
     def test_truncated_flac_file(self, tmp_path, write):
         noise = np.random.default_rng(0).integers(-9_000, 9_000, 80_000, np.int16)
         path = write(tmp_path / "a.flac", noise)
@@ -136,9 +186,6 @@ def test_missing_package_raises(monkeypatch):
     # Without resampling the package is not needed.
     assert len(audio.resample(np.zeros(99), from_rate=8_000, to_rate=8_000)) == 99
 
-
-soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed")
-pytest.importorskip("soxr", reason="soxr is not installed")
 
 RATE = 8_000
 

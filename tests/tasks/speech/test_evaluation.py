@@ -112,6 +112,16 @@ def test_phonemes_are_not_measured_without_phones_of_test(
         workdir, experiment, dataset, model
     )
     assert confusion.sum() == measured["phoneme_frames"] > 0
+    assert "phoneme_accuracy_without_silence" not in measured
+    # The second of both phones is silence.
+    with_silence = dataset._replace(phone_names=("AA", "SIL"))
+    measured, confusion = evaluation._phoneme_results(
+        workdir, experiment, with_silence, model
+    )
+    assert measured["phoneme_frames_without_silence"] == confusion[0].sum()
+    assert 0 < confusion[0].sum() < measured["phoneme_frames"]
+    for name in ("accuracy", "chance_accuracy"):
+        assert measured[f"phoneme_{name}_without_silence"] == 1
     without_phones = [
         {**dataset.test[i], "phones": phones.none()} for i in range(len(lengths))
     ]
@@ -350,6 +360,24 @@ def test_classifier_recognises_the_converted_voices():
     )
     assert found["converted_speaker_accuracy"] == 0
     assert found["converted_speaker_accuracy_in_noise"] == 0
+
+
+def test_real_voices_are_those_of_validation():
+    """Whose speakers are mislabelled here, so that none is named; train's would be."""
+    mislabelled = Listed(
+        {**utterance(s, 5, 9), "speaker": np.int32((s + 1) % 3)} for s in (0, 1, 2)
+    )
+    by_split = {"train": codes_of(TRAIN), "validation": codes_of(mislabelled)}
+    found = evaluation._speaker_accuracies(
+        {"voices": np.array([[0, 1]]), "speakers": np.array([0])},
+        [speak(0, 5)],
+        [speak(1, 5)],
+        DATASET._replace(validation=mislabelled),
+        by_split.__getitem__,
+    )
+    assert found["real_speaker_accuracy"] == 0
+    assert found["real_speaker_accuracy_in_noise"] == 0
+    assert found["converted_speaker_accuracy"] == 1
 
 
 def test_single_speaker_has_no_speaker_accuracies():

@@ -107,15 +107,16 @@ TRAIN = [
 
 
 def test_codes_get_their_most_frequent_phone():
-    phone_of = phones._likeliest(phones._counts(TRAIN, 6, 5))
+    every = [frames([0, 1, 2, 3, 4, 5], [2, 1, 2, 2, 2, 2])]
     # Ties go to the lower phone; codes without phones get the most frequent one.
-    assert phone_of.tolist() == [2, 1, 2, 2, 2, 2]
+    assert score(TRAIN, every, num_codes=6, num_phones=5).all.accuracy == 1
 
 
 def test_utterances_from_an_iterator():
     once = score(iter(TRAIN), iter(TRAIN), num_codes=6, num_phones=5)
     again = score(TRAIN, TRAIN, num_codes=6, num_phones=5)
-    assert once[:4] == again[:4]
+    assert once[:3] == again[:3]
+    np.testing.assert_array_equal(once.confusion, again.confusion)
 
 
 def test_score_against_hand_counted_frames():
@@ -125,9 +126,8 @@ def test_score_against_hand_counted_frames():
     ]
     found = score(TRAIN, test, num_codes=6, num_phones=5)
     # True 2, 0, 1, 4, 2, 3; predicted 2, 2, 1, 2, 2, 2.
-    assert found.frames == 6
-    assert found.accuracy == 3 / 6
-    assert found.chance == 2 / 6
+    assert found.all == (3 / 6, 2 / 6, 6)
+    assert found.spoken is None
     expected = np.zeros((5, 5), int)
     for true, predicted in [(2, 2), (0, 2), (1, 1), (4, 2), (2, 2), (3, 2)]:
         expected[true, predicted] += 1
@@ -139,7 +139,46 @@ def test_chance_uses_the_most_frequent_phone_of_train():
     train = [frames([0, 1, 1], [0, 1, 1])]
     test = [frames([0, 0, 0, 1], [0, 0, 0, 1])]
     found = score(train, test, num_codes=2, num_phones=2)
-    assert (found.accuracy, found.chance) == (1.0, 0.25)
+    assert found.all == (1.0, 0.25, 4)
+
+
+def test_accuracy_without_silence_against_hand_counted_frames():
+    """Silence is phone 0 here; without it code 1 is phone 2, and 2 is the likeliest."""
+    train = [frames([0, 0, 0, 1, 1, 1, 2], [0, 0, 0, 0, 0, 2, 2]), frames([2], [1])]
+    test = [frames([0, 0, 1, 1, 2], [0, 0, 0, 2, 1]), frames([1, 3, 3], [1, 2, -1])]
+    found = score(train, test, num_codes=4, num_phones=3, silence=(0,))
+    # True 0, 0, 0, 2, 1, 1, 2; predicted 0, 0, 0, 0, 1, 0, 0.
+    assert found.all == (4 / 7, 3 / 7, 7)
+    # True 2, 1, 1, 2; predicted 2, 1, 2, 2, for code 2 has phones 1 and 2 once each.
+    assert found.spoken == (3 / 4, 2 / 4, 4)
+    assert found.confusion[2].tolist() == [2, 0, 0]
+
+
+def test_silence_raises_the_chance_level():
+    """Nine tenths of the frames are silence; the others are ten phones, equally."""
+    rng = np.random.default_rng(0)
+    said = np.where(rng.random(20_000) < 0.9, 0, rng.integers(1, 11, size=20_000))
+    utterances = [frames(np.zeros(20_000), said)]
+    found = score(utterances, utterances, num_codes=1, num_phones=11, silence=(0,))
+    assert found.all.accuracy == found.all.chance == pytest.approx(0.9, abs=0.01)
+    assert found.spoken.accuracy == found.spoken.chance == pytest.approx(0.1, abs=0.02)
+    assert found.spoken.frames == np.count_nonzero(said)
+
+
+def test_nothing_but_silence_has_no_accuracy_without_it():
+    silent = [frames([0, 1], [1, 1])]
+    sizes = {"num_codes": 2, "num_phones": 3, "silence": (1,)}
+    assert score(silent, silent, **sizes).spoken is None
+    spoken = [frames([0, 1], [0, 1])]
+    assert score(spoken, silent, **sizes).spoken is None
+    assert score(silent, spoken, **sizes).spoken is None
+    assert score(spoken, spoken, **sizes).spoken == (1.0, 1.0, 1)
+
+
+def test_silences_are_found_by_name():
+    names = ("AA", "SIL", "sp", "S", "spn", "h#", "pau", "P")
+    assert phones.silences(names) == (1, 2, 5, 6)
+    assert phones.silences(("AA", "S")) == ()
 
 
 def test_codes_that_determine_phones():
@@ -147,9 +186,9 @@ def test_codes_that_determine_phones():
     rng = np.random.default_rng(0)
     utterances = [frames(codes, codes // 2) for codes in rng.integers(8, size=(9, 300))]
     found = score(utterances[:5], utterances[5:], num_codes=8, num_phones=4)
-    assert found.accuracy == 1
+    assert found.all.accuracy == 1
     assert found.shuffled == pytest.approx(1 / 4, abs=0.05)
-    assert found.chance == pytest.approx(1 / 4, abs=0.05)
+    assert found.all.chance == pytest.approx(1 / 4, abs=0.05)
     assert np.count_nonzero(found.confusion) == 4
 
 
@@ -157,7 +196,7 @@ def test_codes_independent_of_phones_are_at_chance():
     rng = np.random.default_rng(0)
     train, test = ([random_frames(rng, 2_000) for _ in range(5)] for _ in "ab")
     found = score(train, test, num_codes=8, num_phones=5)
-    for value in (found.accuracy, found.shuffled, found.chance):
+    for value in (found.all.accuracy, found.shuffled, found.all.chance):
         assert value == pytest.approx(1 / 5, abs=0.03)
 
 
@@ -170,10 +209,10 @@ def test_codes_are_shuffled_within_an_utterance():
     utterances += [frames([1] * 50, [1] * 50), frames([2] * 40, [2] * 40)]
     found = score(utterances, utterances, num_codes=3, num_phones=3)
     assert found.shuffled == 1
-    assert found.frames == 140
+    assert found.all.frames == 140
     joined = [frames(*map(np.concatenate, zip(*utterances, strict=True)))]
     found = score(utterances, joined, num_codes=3, num_phones=3)
-    assert found.accuracy == 1
+    assert found.all.accuracy == 1
     assert found.shuffled < 0.6
 
 

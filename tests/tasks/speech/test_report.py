@@ -70,10 +70,32 @@ def test_phonemes_that_do_not_occur_are_left_out(tmp_path):
         workdir.write_arrays(
             workdir.phones, confusion=np.array(confusion), phone_names=np.array(names)
         )
-        return report._phonemes(workdir).pictures[0].image
+        return report._phonemes(workdir, {}).pictures[0].image
 
     expected = picture([[3, 1], [0, 4]], ["A", "B"])
     assert picture([[3, 0, 1], [0, 0, 0], [0, 0, 4]], ["A", "X", "B"]) == expected
+
+
+def test_phonemes_are_shown_with_and_without_silence(tmp_path):
+    workdir = Workdir(tmp_path)
+    workdir.write_arrays(
+        workdir.phones, confusion=np.eye(2, dtype=int), phone_names=np.array(["A", "B"])
+    )
+    results = {"phoneme_accuracy": 0.437, "phoneme_chance_accuracy": 0.225}
+    head, whole = report._phonemes(workdir, results).table
+    assert (head, whole) == (
+        ("", "accuracy", "chance"),
+        ("all frames", "43.7%", "22.5%"),
+    )
+    results |= {
+        "phoneme_accuracy_without_silence": 0.3,
+        "phoneme_chance_accuracy_without_silence": 0.126,
+    }
+    assert report._phonemes(workdir, results).table == (
+        head,
+        whole,
+        ("without silence", "30.0%", "12.6%"),
+    )
 
 
 def test_tables_show_results():

@@ -11,7 +11,13 @@ from scipy import special, stats
 from vqvae_jax import sampling
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.tasks.speech import wavenet
-from vqvae_jax.tasks.speech.wavenet import SequenceCondition, WaveNet, queued, walk
+from vqvae_jax.tasks.speech.wavenet import (
+    DilatedLayer,
+    SequenceCondition,
+    WaveNet,
+    queued,
+    walk,
+)
 
 K, B = 5, 2
 SMALL = {"num_values": K, "stacks": 2, "layers": 2, "channels": 4, "skip_channels": 6}
@@ -83,6 +89,28 @@ def test_logits_match_loops(options):
     ours = jax.jit(network.apply)(params, values, condition)
     oracle = expected(network, params, values, condition)
     np.testing.assert_allclose(ours, oracle, rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_scales_or_drops_each_gated_output():
+    """Read from the skip output of a layer, whose projection is the identity here."""
+    channels, shape = 4, (60, 4)
+    layer = DilatedLayer(channels, channels, 1, 0.25, jnp.float32)
+    rng = np.random.default_rng(0)
+    past, present = (jnp.asarray(rng.normal(size=shape), "float32") for _ in range(2))
+    params = layer.init(jax.random.key(0), past, present, None)["params"]
+    identity = {"kernel": jnp.eye(channels), "bias": jnp.zeros(channels)}
+    params = {"params": params | {"skip": identity}}
+    outputs = [
+        np.asarray(layer.apply(params, past, present, None, rngs=rngs)[1])
+        for rngs in (None, *({"dropout": jax.random.key(n)} for n in range(20)))
+    ]
+    whole, dropped = outputs[0], np.stack(outputs[1:])
+    is_kept = dropped != 0
+    np.testing.assert_allclose(
+        dropped, np.where(is_kept, whole / 0.75, 0), rtol=1e-5, atol=1e-7
+    )
+    # 4800 draws.
+    assert is_kept.mean() == pytest.approx(0.75, abs=0.025)
 
 
 def test_layers_do_not_share_weights():

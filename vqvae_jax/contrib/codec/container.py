@@ -94,7 +94,7 @@ def unpack(data: bytes) -> Contents:
     require(zlib.crc32(before + after).to_bytes(_CRC) == crc, damaged)
     number, payload = _split_varint(after[HASH_BYTES:])
     images, how = divmod(number, 4)
-    require(how in tuple(How), _INVALID_HEADER)
+    require(how in tuple(How) and images > 0, _INVALID_HEADER)
     return Contents(before[-HASH_BYTES:], after[:HASH_BYTES], images, How(how), payload)
 
 

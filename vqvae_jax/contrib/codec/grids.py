@@ -27,6 +27,8 @@ from vqvae_jax.contrib.codec.stream import (
     Reader,
     Undecodable,
     Writer,
+    capacity,
+    fewest_bits,
     frequencies,
     information,
 )
@@ -36,6 +38,8 @@ from vqvae_jax.runtime.checksums import short_sha256
 from vqvae_jax.runtime.errors import UserError, require
 
 _LARGEST_BATCH = 128
+# The logit of a code of probability 0, next to 0.
+_IMPOSSIBLE = -1e4
 _MISMATCH = (
     "the decoded codes do not match the original ones: this machine or version of JAX "
     "computes different probabilities than the one that compressed the file; "
@@ -76,7 +80,7 @@ class Codec:
 
     Attributes:
       grid: shape `(H, W, C)` of the codes of an image.
-      num_codes: K, number of categories of a code.
+      num_codes: K >= 2, number of categories of a code.
       fingerprint: fingerprint of the model that the codes belong to.
       prior: p(z); None for the uniform prior.
       prior_params: parameters of the prior.
@@ -87,6 +91,13 @@ class Codec:
     fingerprint: str
     prior: Prior | None = None
     prior_params: Any = None
+
+    def __post_init__(self) -> None:
+        """Raise UserError if there is only one code: nothing bounds how often."""
+        require(
+            self.num_codes >= 2,
+            "the model has one code, which carries no information to compress",
+        )
 
     def compress(
         self,
@@ -168,20 +179,28 @@ class Codec:
             contents.identity == self._identity,
             "the file was made with another model or another prior: use that model",
         )
+        has_labels = contents.how == How.PRIOR_WITH_LABELS
+        require(
+            not has_labels or self.prior.num_classes > 0,
+            "the file has labels, and the prior has none: use that model",
+        )
+        most = int(capacity(len(contents.payload)) / self._fewest_bits(contents.how))
+        require(
+            contents.images <= most,
+            f"the file claims {contents.images} images, and its "
+            f"{len(contents.payload)} bytes of codes can hold {most} at most: "
+            "compress the images again",
+        )
         reader = Reader(contents.payload)
         try:
             found = self._visit(
                 lambda logits: reader.read(frequencies(logits)),
                 contents.images,
-                with_labels=contents.how == How.PRIOR_WITH_LABELS,
+                with_labels=has_labels,
                 progress=progress,
             )
         except Undecodable as error:
             raise UserError(_MISMATCH) from error
-        except MemoryError as error:
-            raise UserError(
-                f"the file claims {contents.images} images, more than fit into memory"
-            ) from error
         require(container.hash_of_codes(*found) == contents.check, _MISMATCH)
         return found
 
@@ -192,6 +211,20 @@ class Codec:
           UserError: the data has another format, or is damaged.
         """
         return container.unpack(data).images
+
+    def _fewest_bits(self, how: How) -> float:
+        """Return the bits of the likeliest image.
+
+        A prior may assign almost 1 to a code, which then takes 24 - log2(2^24 - K + 1)
+        bits. It is 4.4e-5 for K = 512, so that a few bytes may hold many images.
+        """
+        logits = np.zeros((1, self.num_codes))
+        if how != How.UNIFORM:
+            logits[0, 1:] = _IMPOSSIBLE
+        bits = math.prod(self.grid) * fewest_bits(frequencies(logits))
+        if how == How.PRIOR_WITH_LABELS:
+            bits += fewest_bits(frequencies(np.zeros((1, self.prior.num_classes))))
+        return bits
 
     @functools.cached_property
     def _identity(self) -> bytes:
@@ -218,22 +251,24 @@ class Codec:
 
         `exchange` writes or reads the next symbols, given their logits.
         """
-        codes = np.zeros((images, *self.grid), np.int32)
-        labels = np.zeros(images, np.int32) if with_labels else None
+        codes, labels = [], []
         for part, size in _batches(images):
-            count = len(codes[part])
-            if labels is not None:
-                uniform_logits = np.zeros((count, self.prior.num_classes))
-                labels[part] = exchange(uniform_logits)
+            count = min(images, part.stop) - part.start
+            batch_labels = None
+            if with_labels:
+                labels.append(exchange(np.zeros((count, self.prior.num_classes))))
+                batch_labels = _zero_padded(labels[-1], size)
 
             def respond(logits, count=count, size=size):
                 return _zero_padded(exchange(logits[:count]), size)
 
-            batch_labels = None if labels is None else _zero_padded(labels[part], size)
-            codes[part] = self._visit_batch(respond, size, batch_labels)[:count]
+            codes.append(self._visit_batch(respond, size, batch_labels)[:count])
             if progress is not None:
                 progress(count)
-        return Decompressed(codes, labels)
+        return Decompressed(
+            np.concatenate(codes, dtype=np.int32),
+            np.concatenate(labels, dtype=np.int32) if with_labels else None,
+        )
 
     def _visit_batch(self, respond, size: int, labels) -> Int[np.ndarray, "B H W C"]:
         shape = (size, *self.grid)

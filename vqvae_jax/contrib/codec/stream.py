@@ -55,6 +55,22 @@ def information(
     return float(-chosen.sum() / np.log(2))
 
 
+def capacity(num_bytes: int) -> int:
+    """Return the most bits, -log2 f / 2^24 of each symbol, that a payload can hold.
+
+    A symbol of frequency f multiplies the width of the coder's interval by f / 2^24 at
+    most, for the coder rounds down. The width, in units of 2^-64, stays at 2^32 or
+    more: below that, the coder emits a word and multiplies it by 2^32. So n emitted
+    words go with at most 32 (n + 1) bits, and `Writer.getvalue` returns all n words.
+    """
+    return 8 * num_bytes + _STATE - _WORD
+
+
+def fewest_bits(freq: Frequencies) -> float:
+    """Return the bits of the most likely symbol."""
+    return float(_PRECISION - np.log2(freq.max(), dtype=np.float64))
+
+
 class Writer:
     """Encodes symbols to bytes."""
 
@@ -96,20 +112,27 @@ class Reader:
         padded = payload.ljust(-(-len(payload) // 4) * 4, b"\0")
         words = np.frombuffer(padded, ">u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
+        self._bits_left = float(capacity(len(payload)))
 
     def read(self, freq: Frequencies) -> Int[np.ndarray, " N"]:
         """Return the next symbols, one per row of frequencies.
 
         Raises:
-          Undecodable: the bytes were written with other frequencies. This is not always
-            detected: usually, wrong symbols are returned instead.
+          Undecodable: the bytes were written with other frequencies, or contain fewer
+            symbols. This is detected at the latest when more bits were returned than
+            the payload can hold; wrong symbols are returned before.
         """
         if freq.shape[-1] == 1:
             return np.zeros(len(freq), np.int32)
         try:
-            return self._decoder.decode(_MODEL, freq - 1)
+            symbols = self._decoder.decode(_MODEL, freq - 1)
         except AssertionError as error:  # Raised by constriction.
             raise Undecodable(str(error)) from error
+        chosen = np.take_along_axis(freq, symbols[:, None], axis=-1)
+        self._bits_left -= np.sum(_PRECISION - np.log2(chosen, dtype=np.float64))
+        if self._bits_left < 0:
+            raise Undecodable("the payload contains fewer symbols")
+        return symbols
 
 
 def _log_softmax(logits: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:

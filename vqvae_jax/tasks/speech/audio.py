@@ -24,6 +24,17 @@ MIN_SECONDS = 0.2
 # 1 GiB as float32. A longer file is a mistake, or its header is wrong.
 _MAX_SAMPLES = 2**28
 
+# No recording of speech has fewer, and resampling multiplies the size of a file.
+_MIN_RATE = 1_000
+
+# Of libsndfile, which reads dozens of formats whatever the suffix.
+_FORMATS = ("WAV", "WAVEX", "FLAC")
+
+# The byte order of a WAV file.
+_BYTE_ORDERS = {b"RIFF": "little", b"RIFX": "big"}
+# A WAV file has a handful, of which only one contains samples.
+_MAX_CHUNKS = 1_000
+
 # Some tools overshoot slightly; larger samples are on another scale.
 _MAX_PEAK = 2.0
 _FLOATS = ("FLOAT", "DOUBLE")
@@ -36,12 +47,11 @@ def read(path: str, *, rate: int) -> Int16[np.ndarray, " t"]:
     samples are rounded, and 8-bit samples are scaled.
 
     Raises:
-      UserError: if the file cannot be read to its end, is shorter than `MIN_SECONDS`,
-        has more than one channel, or contains NaN or samples far outside [-1, 1].
+      UserError: if the file has another format, cannot be read to its end, is shorter
+        than `MIN_SECONDS`, would have more than 2^28 samples, has fewer than 1000 a
+        second or more than one channel, or contains NaN or samples far outside [-1, 1].
     """
-    soundfile = imported("soundfile", purpose="to read recordings")
-    with _user_errors(path), soundfile.SoundFile(path) as file:
-        _check_header(path, file)
+    with _opened(path, rate=rate) as file:
         samples = _read_all(path, file)
         return to_int16(resample(samples, from_rate=file.samplerate, to_rate=rate))
 
@@ -55,9 +65,7 @@ def inspect(path: str, *, rate: int, decode: bool = False) -> int:
       UserError: as `read`, except that without `decode`, damage in the middle of a
         file is only detected by `read`.
     """
-    soundfile = imported("soundfile", purpose="to read recordings")
-    with _user_errors(path), soundfile.SoundFile(path) as file:
-        _check_header(path, file)
+    with _opened(path, rate=rate) as file:
         if file.subtype not in _FLOATS and not decode:
             # Reading the end of a truncated file fails.
             file.seek(max(0, file.frames - file.samplerate))
@@ -106,16 +114,61 @@ def to_int16(samples: Float[np.ndarray, " t"]) -> Int16[np.ndarray, " t"]:
     return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-def _check_header(path: str, file: Any) -> None:
+@contextlib.contextmanager
+def _opened(path: str, *, rate: int) -> Iterator[Any]:
+    """Open a recording that is to be resampled to `rate`, and check its header."""
+    soundfile = imported("soundfile", purpose="to read recordings")
+    with _user_errors(path), soundfile.SoundFile(path) as file:
+        require(
+            file.format in _FORMATS,
+            f"{path} has the format {file.format}; expected WAV or FLAC. Convert it",
+        )
+        if file.format != "FLAC":
+            _require_all_samples(path)
+        _check_header(path, file, rate)
+        yield file
+
+
+def _require_all_samples(path: str) -> None:
+    """Raise UserError if a WAV file ends before its samples do.
+
+    libsndfile reads such a file without an error, as a shorter one.
+    """
+    with open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        order = _BYTE_ORDERS[stream.read(4)]
+        # The file's own size and type come before the chunks.
+        start, name = 12, b""
+        for _ in range(_MAX_CHUNKS):
+            stream.seek(start)
+            name, length = stream.read(4), int.from_bytes(stream.read(4), order)
+            if name == b"data" or start > size:
+                break
+            start += 8 + length + length % 2
+    require(name == b"data", f"{path} has no samples; copy it again or remove it")
+    require(
+        start + 8 + length <= size,
+        f"{path} claims {length} bytes of samples and has {size - start - 8}; copy it "
+        "again or remove it",
+    )
+
+
+def _check_header(path: str, file: Any, rate: int) -> None:
     require(
         file.channels == 1,
         f"{path} has {file.channels} channels; expected mono. Keep or mix down to one "
         "channel",
     )
     require(
-        file.frames <= _MAX_SAMPLES,
-        f"{path} claims {file.frames} samples, more than {_MAX_SAMPLES}; split or "
-        "remove it",
+        file.samplerate >= _MIN_RATE,
+        f"{path} claims a rate of {file.samplerate} Hz; expected at least {_MIN_RATE}. "
+        "Write it again or remove it",
+    )
+    samples = max(file.frames, resampled_length(file.frames, file.samplerate, rate))
+    require(
+        samples <= _MAX_SAMPLES,
+        f"{path} claims {file.frames} samples, which are {samples} at {rate} Hz, more "
+        f"than {_MAX_SAMPLES}; split or remove it",
     )
     seconds = file.frames / file.samplerate
     require(

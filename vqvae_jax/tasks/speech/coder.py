@@ -56,7 +56,7 @@ class SpeechCoder:
     def require_inputs(files: Sequence[Input], loaded: Loaded) -> None:
         """Raise UserError if a recording cannot be read; the first one is named."""
         for file in files:
-            audio_lib.inspect(str(file.path), rate=loaded.sample_rate)
+            audio_lib.inspect(str(file.path), rate=loaded.sample_rate, decode=True)
 
     @staticmethod
     def decoding_options(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:

@@ -131,6 +131,7 @@ def _phoneme_results(
             _frames(workdir, dataset, "test", model.downsampling),
             num_codes=model.num_codes,
             num_phones=len(dataset.phone_names),
+            silence=phones.silences(dataset.phone_names),
             seed=experiment.seed,
         )
     except phones.UnknownPhones as unknown:
@@ -138,11 +139,17 @@ def _phoneme_results(
         warnings.warn(f"phonemes are not measured: {unknown}", stacklevel=2)
         return {}, None
     results: Results = {
-        "phoneme_accuracy": scores.accuracy,
-        "phoneme_chance_accuracy": scores.chance,
+        "phoneme_accuracy": scores.all.accuracy,
+        "phoneme_chance_accuracy": scores.all.chance,
         "phoneme_shuffled_codes_accuracy": scores.shuffled,
-        "phoneme_frames": scores.frames,
+        "phoneme_frames": scores.all.frames,
     }
+    if scores.spoken is not None:
+        results |= {
+            "phoneme_accuracy_without_silence": scores.spoken.accuracy,
+            "phoneme_chance_accuracy_without_silence": scores.spoken.chance,
+            "phoneme_frames_without_silence": scores.spoken.frames,
+        }
     return results, scores.confusion
 
 

@@ -5,10 +5,13 @@ is mapped to the phone it most often co-occurs with on train. The phones of held
 utterances are then predicted from their codes, frame by frame, without context. In the
 paper, 128 codes at 25 Hz predict 49.3 % of frames correctly out of 41 phones, where
 always predicting the most frequent phone gives 7.2 %.
+
+Recordings may be silent for a large part, which raises the accuracy and its chance
+level. Both are therefore measured a second time without silence.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +32,10 @@ _MAX_BYTES = 2**26
 SUFFIX = ".tsv"
 
 NO_PHONE = -1
+
+# Names of silence and pauses, in lower case: of CMU's tools, HTK's and the Montreal
+# aligner's short pause, TIMIT's and Festival's.
+_SILENCES = ("sil", "sp", "h#", "pau")
 
 
 class Table(NamedTuple):
@@ -58,6 +65,11 @@ class Table(NamedTuple):
 def none() -> Int32[np.ndarray, "0 3"]:
     """Return the empty segments of a recording without phone labels."""
     return np.zeros((0, 3), np.int32)
+
+
+def silences(phone_names: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the indices of the phones that are silence, by their names."""
+    return tuple(i for i, n in enumerate(phone_names) if n.lower() in _SILENCES)
 
 
 def read_table(path: str, *, seconds: float) -> Table:
@@ -151,21 +163,34 @@ class Frames(NamedTuple):
     phones: Int[np.ndarray, " n"]
 
 
-class PhonemeScores(NamedTuple):
-    """How well codes predict phones, on the test frames with a known phone.
+class Accuracy(NamedTuple):
+    """The accuracy of phones predicted from codes, over test frames.
 
     accuracy: fraction of frames for which the code's phone is correct.
     chance: accuracy of always predicting the most frequent phone of train.
-    shuffled: `accuracy` with the codes of each utterance in random order, which keeps
-      what is said but not when.
     frames: number of frames.
-    confusion: `[P, P]` frame counts, by true phone and predicted phone.
     """
 
     accuracy: float
     chance: float
-    shuffled: float
     frames: int
+
+
+class PhonemeScores(NamedTuple):
+    """How well codes predict phones, on the test frames with a known phone.
+
+    all: accuracy on all of these frames.
+    spoken: accuracy on those that are not silence, with codes mapped to phones on the
+      frames of train that are not silence either. None if there is no silence, or
+      nothing else.
+    shuffled: the accuracy of `all` with the codes of each utterance in random order,
+      which keeps what is said but not when.
+    confusion: `[P, P]` frame counts, by true phone and predicted phone.
+    """
+
+    all: Accuracy
+    spoken: Accuracy | None
+    shuffled: float
     confusion: Int[np.ndarray, "P P"]
 
 
@@ -175,6 +200,7 @@ def score(
     *,
     num_codes: int,
     num_phones: int,
+    silence: Collection[int] = (),
     seed: int = 0,
 ) -> PhonemeScores:
     """Map codes to phones on train, and predict the phones of test with the map.
@@ -184,41 +210,48 @@ def score(
       test: held-out utterances.
       num_codes: K; codes are in [0, K).
       num_phones: P; phones are in [0, P).
+      silence: the phones that are silence.
       seed: seed for shuffling codes.
 
     Raises:
       UnknownPhones: if no frame of train, or none of test, has a known phone.
     """
-    counts = _counts(train, num_codes, num_phones)
-    phone_of = _likeliest(counts)
-    most_frequent = counts.sum(axis=0).argmax()
-    rng = np.random.default_rng(seed)
-    confusion = np.zeros((num_phones, num_phones), np.int64)
-    hits = 0
-    for codes, phones in map(_known, test):
-        np.add.at(confusion, (phones, phone_of[codes]), 1)
-        hits += np.count_nonzero(phone_of[rng.permutation(codes)] == phones)
-    frames = int(confusion.sum())
-    if not frames:
-        raise _unknown("test")
-    return PhonemeScores(
-        accuracy=float(np.trace(confusion) / frames),
-        chance=float(confusion[most_frequent].sum() / frames),
-        shuffled=float(hits / frames),
-        frames=frames,
-        confusion=confusion,
-    )
-
-
-def _counts(
-    train: Iterable[Frames], num_codes: int, num_phones: int
-) -> Int[np.ndarray, "K P"]:
-    counts = np.zeros((num_codes, num_phones), np.int64)
+    counts, tested = np.zeros((2, num_codes, num_phones), np.int64)
     for codes, phones in map(_known, train):
         np.add.at(counts, (codes, phones), 1)
     if not counts.any():
         raise _unknown("train")
-    return counts
+    phone_of = _likeliest(counts)
+    rng = np.random.default_rng(seed)
+    hits = 0
+    for codes, phones in map(_known, test):
+        np.add.at(tested, (codes, phones), 1)
+        hits += np.count_nonzero(phone_of[rng.permutation(codes)] == phones)
+    if not tested.any():
+        raise _unknown("test")
+    # By predicted and true phone.
+    confusion = np.zeros((num_phones, num_phones), np.int64)
+    np.add.at(confusion, phone_of, tested)
+    spoken = [np.delete(n, list(silence), axis=1) for n in (counts, tested)]
+    has_both = bool(silence) and all(n.any() for n in spoken)
+    return PhonemeScores(
+        all=_accuracy(counts, tested),
+        spoken=_accuracy(*spoken) if has_both else None,
+        shuffled=float(hits / tested.sum()),
+        confusion=confusion.T,
+    )
+
+
+def _accuracy(train: Int[np.ndarray, "K P"], test: Int[np.ndarray, "K P"]) -> Accuracy:
+    """Return the accuracy on test, given the frames of each code and phone."""
+    frames = int(test.sum())
+    hits = np.take_along_axis(test, _likeliest(train)[:, None], axis=1).sum()
+    most_frequent = train.sum(axis=0).argmax()
+    return Accuracy(
+        accuracy=float(hits / frames),
+        chance=float(test[:, most_frequent].sum() / frames),
+        frames=frames,
+    )
 
 
 def _likeliest(counts: Int[np.ndarray, "K P"]) -> Int[np.ndarray, " K"]:

@@ -52,7 +52,7 @@ def build_speech_page(context: Context) -> str:
         *([_voices(results)] if "speaker_chance_accuracy" in results else []),
         *_utterances(samples, dataset),
         *([_samples(samples, dataset)] if "drawn_audio" in samples else []),
-        *([_phonemes(workdir)] if workdir.phones.exists() else []),
+        *([_phonemes(workdir, results)] if workdir.phones.exists() else []),
         *codebook_sections(workdir, model, params),
         *learning_curves(workdir),
     ]
@@ -177,7 +177,8 @@ def _audio_section(
     return Section(heading, text, [picture], sounds=players)
 
 
-def _phonemes(workdir: Workdir) -> Section:
+def _phonemes(workdir: Workdir, results: Mapping[str, float]) -> Section:
+    """Return the accuracies with and without silence, and the confusion matrix."""
     arrays = read_arrays(workdir.phones, {"confusion": "i P P", "phone_names": "U P"})
     counts, names = arrays["confusion"], arrays["phone_names"].tolist()
     occurs = counts.sum(axis=1) > 0
@@ -188,9 +189,23 @@ def _phonemes(workdir: Workdir) -> Section:
     )
     text = (
         "Each code predicts the phoneme that it occurs with most often in train. A row "
-        "is a phoneme of test; its cells are the predictions of its codes."
+        "is a phoneme of test; its cells are the predictions of its codes. Chance is "
+        "the accuracy of always predicting the most frequent phoneme of train."
     )
-    return Section("Phonemes from codes", text, [picture])
+    rows = [
+        (name, f"{results[keys[0]]:.1%}", f"{results[keys[1]]:.1%}")
+        for name, keys in (
+            ("all frames", _phoneme_keys("")),
+            ("without silence", _phoneme_keys("_without_silence")),
+        )
+        if results.keys() >= set(keys)
+    ]
+    head = ("", "accuracy", "chance")
+    return Section("Phonemes from codes", text, [picture], (head, *rows))
+
+
+def _phoneme_keys(suffix: str) -> tuple[str, str]:
+    return f"phoneme_accuracy{suffix}", f"phoneme_chance_accuracy{suffix}"
 
 
 def spectrograms(
