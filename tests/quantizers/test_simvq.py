@@ -62,6 +62,20 @@ def test_codes_rows_and_losses_equal_numpy(simvq, state, z_e, oracle):
     np.testing.assert_allclose(out.loss, 1.5 * squares, rtol=1e-4)
 
 
+@pytest.mark.parametrize("number", [1, 7, 20])
+def test_lookup_equals_z_q_to_the_last_bit(number, simvq, state, z_e):
+    """[26] A product of the rows that are read alone would round differently."""
+    for methods in (
+        (simvq.quantize, simvq.lookup),
+        (
+            jax.jit(simvq.quantize),
+            jax.jit(simvq.lookup),
+        ),
+    ):
+        out = methods[0](state, z_e[:number])
+        np.testing.assert_array_equal(methods[1](state, out.codes), out.z_q)
+
+
 def test_each_loss_has_the_gradient_of_its_owner(simvq, state, z_e, oracle):
     """[31, 33] The codebook loss reaches W, not the base; commitment reaches z_e."""
 
