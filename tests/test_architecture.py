@@ -212,7 +212,7 @@ def uses_files_of(path: Path) -> bool:
 def test_one_module_reads_and_writes_files():
     users = {relative(path) for path in SOURCES if uses_files_of(path)}
     # The first reads the package's own experiments.
-    assert users <= {"vqvae_jax/cli/train.py", "vqvae_jax/contrib/codec/commands.py"}
+    assert users <= {"vqvae_jax/cli/train.py"}
 
 
 @pytest.mark.parametrize("name", vqvae_jax.__all__)

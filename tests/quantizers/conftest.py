@@ -134,7 +134,9 @@ def _split_by_name(state, names):
     """Return the leaves with these names, and the others."""
     named, others = [], []
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        name = jax.tree_util.keystr(path[-1:], simple=True)
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        # The value of an NNX variable is a leaf inside of it.
+        name = name.removesuffix(".value").rpartition(".")[2]
         (named if name in names else others).append(leaf)
     return named, others
 

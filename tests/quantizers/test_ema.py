@@ -116,6 +116,15 @@ class TestUsage:
             quantizers.active_codes(counts), (expected > 0).sum(-1)
         )
 
+    def test_ignores_the_code_of_a_dropped_level(self):
+        """[32] Of whole vectors and of single codebooks, masked or not."""
+        codes = jnp.array([[0, 2], [2, -1], [-1, -1], [2, 1]])
+        expected = [[1, 0, 2], [0, 1, 1]]
+        np.testing.assert_array_equal(quantizers.usage(codes, num_codes=3), expected)
+        mask = jnp.array([True, True, True, False])
+        counts = quantizers.usage(codes, num_codes=3, mask=mask)
+        np.testing.assert_array_equal(counts, [[1, 0, 1], [0, 0, 1]])
+
     @pytest.mark.parametrize("count", [3.0, 0.01])
     def test_perplexity_of_uniform_usage_is_k(self, count):
         """Running counts may be below 1."""

@@ -1,4 +1,7 @@
-"""Implementations by platform, sums over devices, and sums by code."""
+"""Implementations by platform, sums over devices, and sums by code.
+
+Numbers in brackets are rows of the list of known defects in docs/conformance.md.
+"""
 
 import re
 
@@ -91,19 +94,29 @@ def data():
     return jnp.asarray(vectors), jnp.asarray(codes), expected
 
 
-@pytest.mark.parametrize(
-    "implementation",
-    [
-        primitives.sum_by_code,
-        primitives._scatter_add,
-        primitives._one_hot_matmul,
-    ],
+@pytest.fixture(
+    params=["sum_by_code", "_scatter_add", "_one_hot_matmul"],
 )
+def implementation(request):
+    return getattr(primitives, request.param)
+
+
 def test_every_implementation_equals_a_loop(implementation, data):
     vectors, codes, expected = data
     actual = implementation(vectors, codes, num_codes=K)
     np.testing.assert_allclose(actual, expected, atol=1e-5)
     assert not actual[:, K - 1].any()
+
+
+def test_every_implementation_ignores_the_code_of_a_dropped_level(implementation, data):
+    """[32] The code -1 is no row, and not the last one."""
+    vectors, codes, _ = data
+    is_dropped = np.arange(N) % 3 == 0
+    dropped = jnp.where(is_dropped[:, None], -1, codes)
+    actual = implementation(vectors, dropped, num_codes=K)
+    expected = implementation(vectors[~is_dropped], codes[~is_dropped], num_codes=K)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    assert expected.any()
 
 
 def _cuda_program(num_codes):

@@ -41,16 +41,16 @@ class Residual:
 
     The codes of a vector are ordered by level, then by group, so that the first ones
     are a coarser description. The code of a dropped level is -1: `lookup` adds nothing
-    for it, its losses are 0, and `update` and `usage` ignore it.
+    for it, its losses are 0, and `update` and `usage` ignore it. A whole batch keeps
+    the same number of levels, drawn from the key alone, so that all devices agree, and
+    a decoder sees one depth at a time, as it will when coding at a lower rate.
 
     Attributes:
       quantizer: of each level and group.
-      levels: L.
+      levels: L, number of levels.
       shared: whether all levels of a group use the same state.
-      level_dropout: the probability that `quantize`, given a key, keeps only the first
-        n levels, with n uniform in 1 ... L. One n for the whole batch, drawn from the
-        key alone: all devices keep the same levels, and a decoder sees no mixture of
-        depths, which it would never see later.
+      level_dropout: probability that `quantize`, given a key, keeps only the first n
+        levels, n uniform in 1 ... L.
       num_groups: G; z_e has G times the features of `quantizer`.
     """
 

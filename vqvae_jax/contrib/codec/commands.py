@@ -16,7 +16,10 @@ from vqvae_jax.cli.outputs import make_files, progress, require_apart, require_n
 from vqvae_jax.contrib.codec.grids import Codec
 from vqvae_jax.runtime.checksums import sha256_of_bytes
 from vqvae_jax.runtime.errors import UserError
-from vqvae_jax.runtime.safe_io import write_bytes
+from vqvae_jax.runtime.safe_io import read_bytes, write_bytes
+
+# Of a file of compressed images, which is read whole.
+_MAX_BYTES = 1 << 32
 
 
 def compress(options: argparse.Namespace) -> None:
@@ -49,10 +52,7 @@ def decompress(options: argparse.Namespace) -> None:
     """Write the images of such a file."""
     loaded = load(options.model, "decompress")
     codec, digest = _codec(loaded), loaded.fingerprint
-    try:
-        data = Path(options.file).read_bytes()
-    except OSError as error:
-        raise UserError(f"{options.file} cannot be read: {error.strerror}") from error
+    data = read_bytes(Path(options.file), limit=_MAX_BYTES)
     try:
         with progress("decompress", codec.images_in(data)) as advance:
             codes = codec.decompress(data, progress=advance).codes
