@@ -64,8 +64,8 @@ def straight_through(
 ) -> Float[Array, "*batch D"]:
     """Return e; pass its gradient to z unchanged (section 3.2).
 
-    e + (z - sg[z]) would not be e to the last bit where z is a product: a fused
-    multiply-add may round one of the two and not the other.
+    The value does not depend on z, unlike that of e + (z - sg[z]), which is NaN where
+    z is not finite.
     """
     del z
     return e
