@@ -184,8 +184,8 @@ class TestLosses:
         """[29] Entropies at extreme inputs and means, with finite gradients."""
         quantizer = kind(bits=2, dim=2)
         state = state_of(quantizer)._replace(ones=jnp.full(2, mean))
-        extremes = (0.0, 1e-30, 0.1, 4.0, 17.3, 88.0, 1e4, 1e15)
-        z_e = jnp.array([[a, -b] for a in extremes for b in extremes])
+        extremes = np.array([0.0, 1e-30, *np.linspace(0.01, 9, 50), 88.0, 1e4, 1e15])
+        z_e = jnp.asarray(np.stack(np.meshgrid(extremes, -extremes), -1), "float32")
         losses = quantizer.quantize(state, z_e).losses
         for name in ("entropy", "diversity"):
             assert losses[name].min() >= 0
@@ -253,8 +253,11 @@ class TestUpdate:
 
 @pytest.mark.parametrize("method", ["quantize and gradient", "update", "lookup"])
 def test_memory_does_not_grow_with_the_number_of_codes(method, kind):
-    """[35] K = 2^18 and 65 536 vectors: less than 256 MiB, as compiled."""
-    N, D = 1 << 16, 64
+    """[35] As compiled. N x K numbers would be 524 MB, a number per code 1 MB.
+
+    The compiler's own count wraps at 4 GB, so that more vectors could hide them.
+    """
+    N, D = 500, 64
     quantizer = kind(bits=18, dim=D)
 
     def loss(state, z_e):
@@ -277,7 +280,7 @@ def test_memory_does_not_grow_with_the_number_of_codes(method, kind):
         + memory.output_size_in_bytes
         + memory.temp_size_in_bytes
     )
-    assert total < 256 << 20
+    assert total < 900_000
 
 
 @pytest.mark.parametrize(

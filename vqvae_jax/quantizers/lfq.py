@@ -221,9 +221,9 @@ class _Binary:
 
     def _entropy(self, y: Float[Array, "*batch bits"]) -> Float[Array, "*batch 1"]:
         """Return H[q] / log K; a sum of terms >= 0, so rounding keeps it >= 0."""
-        a = self._logits(y)
-        nats = jax.nn.sigmoid(a) * jax.nn.softplus(-a)
-        nats += jax.nn.sigmoid(-a) * jax.nn.softplus(a)
+        # Of either sign the entropy is the same; negative ones do not cancel.
+        a = -jnp.abs(self._logits(y))
+        nats = jax.nn.softplus(a) - a * jax.nn.sigmoid(a)
         return jnp.mean(nats, axis=-1, keepdims=True) / math.log(2)
 
     def _diversity(
