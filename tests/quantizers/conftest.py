@@ -106,6 +106,13 @@ INSTANCES: dict[str, quantizers.Quantizer] = {
     "gumbel": GumbelSoftmax(num_codes=K, dim=D, temperature=0.5, kl_weight=0.1),
     "random-projection": RandomProjection(num_codes=K, dim=6, code_dim=3),
 }
+# Further options of members that others test already.
+SLOW = frozenset(
+    {
+        *("vq-cosine-ema", "vq-diveq", "fsq-one", "fsq-digits"),
+        *("residual-ema-shared", "residual-gumbel"),
+    }
+)
 # Terms of a vector that depend on the other vectors of the call.
 TERMS_OF_THE_BATCH = frozenset({"entropy"})
 # Instances whose z_q passes its gradient to z_e unchanged, and nothing to the state.
@@ -147,7 +154,13 @@ def instances():
     return INSTANCES
 
 
-@pytest.fixture(scope="module", params=INSTANCES)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in INSTANCES
+    ],
+)
 def quantizer_name(request):
     """The name of each instance in turn."""
     return request.param
