@@ -42,7 +42,9 @@ def entropy_deficit(
     half_norms = 0.5 * jnp.sum(jnp.square(embeddings), axis=-1)
     flat = vectors.reshape(-1, *vectors.shape[-2:])
     weights = (
-        jnp.ones(len(flat)) if mask is None else mask.reshape(-1).astype(jnp.float32)
+        jnp.ones(len(flat), jnp.float32)
+        if mask is None
+        else mask.reshape(-1).astype(jnp.float32)
     )
 
     @jax.checkpoint
@@ -60,7 +62,7 @@ def entropy_deficit(
     chunk_size = max(1, _CHUNK_BYTES // (4 * num_codebooks * num_codes))
     num_chunks = max(1, -(-len(flat) // chunk_size))
     chunks = every_nth(flat, num_chunks), every_nth(weights, num_chunks)
-    total = jnp.zeros((num_codebooks, num_codes))
+    total = jnp.zeros((num_codebooks, num_codes), jnp.float32)
     total = vary_like(vary_like(total, flat), embeddings)
     total, entropies = lax.scan(add_chunk, total, chunks)
     entropies = jnp.moveaxis(entropies, 0, 1).reshape(-1, num_codebooks)[: len(flat)]
