@@ -74,7 +74,7 @@ MEMBERS: dict[str, Member] = {
         peer={"heads": 4, "codebook_dim": 16, "separate_codebook_per_head": True},
     ),
     "projected": Member(
-        lambda dim: quantizers.Projected(quantizer=_inner(8), features=dim),
+        lambda dim: quantizers.Projected(quantizer=_inner(8), dim=dim),
         lambda dim: (
             "VectorQuantize",
             {"dim": dim, "codebook_size": 512, "codebook_dim": 8, "decay": DECAY}

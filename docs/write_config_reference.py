@@ -50,8 +50,8 @@ _QUANTIZERS = """
 ## Quantizers
 
 `--config.model.quantizer.kind=fsq` replaces the section of a quantizer by the keys of
-another kind. Keys that both have, such as `dim`, keep their values; the others have the
-defaults of the kind. A study's sections and `hierarchy.quantizer` have the same keys.
+another kind, with its defaults. A key that both have, such as `dim`, keeps a value that
+an experiment has set. A study's sections and `hierarchy.quantizer` have the same keys.
 """
 
 _SUITES = """

@@ -20,8 +20,8 @@ from vqvae_jax.experiments import base, cifar, digits
 EMA = {"kind": "vq", "codebook_update": "ema", "dead_code_threshold": 0.1}
 
 
-def one_code(num_codes: int) -> dict[str, dict[str, Any]]:
-    """Return quantizers with a codebook of K rows."""
+def one_code(num_codes: int, dim: int) -> dict[str, dict[str, Any]]:
+    """Return quantizers with a codebook of K rows, for vectors of `dim` features."""
     return {
         "vq": {"kind": "vq", "num_codes": num_codes},
         "vq_ema": EMA | {"num_codes": num_codes},
@@ -29,6 +29,7 @@ def one_code(num_codes: int) -> dict[str, dict[str, Any]]:
         "vq_ema_rotation": EMA | {"num_codes": num_codes, "estimator": "rotation"},
         "projected_cosine": {
             "kind": "projected",
+            "dim": dim,
             "quantizer": EMA | {"num_codes": num_codes, "dim": 8, "distance": "cosine"},
         },
         "simvq": {"kind": "simvq", "num_codes": num_codes},
@@ -61,12 +62,12 @@ def without_codebook(levels: tuple[int, ...], bits: int) -> dict[str, dict[str, 
 def quantizers(dim: int) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the quantizers of each size K, for vectors of `dim` features."""
     return {
-        "512": one_code(512)
+        "512": one_code(512, dim)
         | several_codes(3, 8, dim)
         | without_codebook((8, 8, 8), 9),
         # 11 bits are prime: no codes of the same size.
-        "2048": one_code(2048) | without_codebook((8, 8, 8, 4), 11),
-        "16384": one_code(16384)
+        "2048": one_code(2048, dim) | without_codebook((8, 8, 8, 4), 11),
+        "16384": one_code(16384, dim)
         | several_codes(2, 128, dim)
         | without_codebook((8, 8, 8, 8, 4), 14),
     }

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 
+from vqvae_jax import options
 from vqvae_jax.experiment import Experiment, default_config, kind_of, with_kinds
-from vqvae_jax.quantizers import FSQ, Residual, SimVQ
+from vqvae_jax.quantizers import FSQ, LFQ, VQ, Residual, SimVQ
 from vqvae_jax.runtime.errors import UserError
 
 
@@ -175,6 +176,14 @@ class TestWithKinds:
         # The config itself is unchanged.
         assert config["model"]["quantizer"]["kind"] == "vq"
 
+    def test_other_keys_have_the_defaults_of_the_kind(self, config):
+        """Not those of the kind before: both have weights of entropy terms."""
+        config["model"]["quantizer"] = (
+            {"kind": "vq"} | options.defaults(VQ) | {"dim": 6}
+        )
+        changed = with_kinds(config, {"model.quantizer.kind": "lfq"})
+        assert Experiment.from_config(changed).model.quantizer == LFQ(dim=6)
+
     def test_a_kind_inside_of_another_one(self, config):
         kinds = {
             "model.quantizer.quantizer.kind": "simvq",
@@ -193,6 +202,9 @@ class TestWithKinds:
         [
             ("modl.quantizer.kind", r"the config has no section 'modl'"),
             ("training.kind.kind", r"the config has no section 'kind'"),
+            ("training.kind", r"^training\.kind is not an option"),
+            ("prior.kind", r"^prior\.kind is not an option"),
+            ("kind", r"^kind is not an option"),
             ("model.kind", r"^model\.kind cannot be changed"),
             ("prior.network.kind", r"network\.kind is not an option"),
         ],

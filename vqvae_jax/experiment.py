@@ -338,6 +338,7 @@ def with_kinds(config: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str,
     changed = dict(config)
     # A section inside of another one that changes comes after it.
     for key, kind in sorted(kinds.items(), key=lambda item: item[0].count(".")):
+        require("." in key, f"{key} is not an option")
         first, *path = key.split(".")[:-1]
         section = changed.get(first)
         require(
@@ -346,9 +347,10 @@ def with_kinds(config: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str,
         if first == "model":
             require(bool(path), f"{key} cannot be changed: choose another experiment")
             cls = registry.load(registry.MODELS[kind_of(changed)].model)
-        elif first in registry.SECOND_STAGES:
+        elif first in registry.SECOND_STAGES and path:
             cls = registry.load(registry.SECOND_STAGES[first].model)
         else:
+            require(bool(path), f"{key} is not an option")
             inside = ".".join(key.split(".")[1:])
             changed[first] = with_kinds(section, {inside: kind})
             continue

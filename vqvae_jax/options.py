@@ -201,8 +201,8 @@ def with_kind(
 ) -> dict[str, Any]:
     """Return a section in which the section at `path` holds another dataclass.
 
-    Its keys are those of the other dataclass. They keep their values where both have a
-    key of the same type, such as `dim`, and have their defaults otherwise.
+    Its keys are those of the other dataclass, with its defaults. A key of the same name
+    and type, such as `dim`, keeps a value that is not the default of the first one.
 
     Args:
       cls: the dataclass of `section`.
@@ -230,8 +230,14 @@ def with_kind(
     if kind == value["kind"]:
         return dict(section)
     made = defaults(field.one_of.members[kind])
-    kept = {key: value[key] for key in made if type(value.get(key)) is type(made[key])}
-    kept = {key: old for key, old in kept.items() if not isinstance(old, Mapping)}
+    before = defaults(field.one_of.members[value["kind"]])
+    kept = {
+        key: old
+        for key, old in value.items()
+        if old != before.get(key)
+        and type(old) is type(made.get(key))
+        and not isinstance(old, Mapping)
+    }
     return {**section, first: {"kind": kind} | made | kept}
 
 

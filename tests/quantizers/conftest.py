@@ -85,7 +85,7 @@ INSTANCES: dict[str, quantizers.Quantizer] = {
     "bsq": BSQ(bits=4, dim=4, temperature=0.5),
     "projected": Projected(
         quantizer=VQ(num_codes=K, dim=3, codebook_update="ema", ema_decay=0.9),
-        features=6,
+        dim=6,
     ),
     "residual": Residual(
         quantizer=VQ(num_codes=K, dim=D), levels=3, level_dropout=0.5, num_groups=2

@@ -17,7 +17,7 @@ F, WIDTH = 6, 3
 @pytest.fixture
 def projected():
     vq = VQ(num_codes=7, dim=WIDTH, codebook_init="uniform", codebook_update="ema")
-    return Projected(quantizer=vq, features=F)
+    return Projected(quantizer=vq, dim=F)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ class TestProjected:
     def test_kmeans_starts_from_projected_vectors(self, z_e):
         """With a code for each vector, the rows are the projected vectors."""
         vq = VQ(num_codes=20, dim=WIDTH, codebook_init="kmeans")
-        projected = Projected(quantizer=vq, features=F)
+        projected = Projected(quantizer=vq, dim=F)
         state = projected.init(KEY, z_e)
         projection = state.projection
         z = affine(z_e, projection.into, projection.into_bias).reshape(-1, 1, WIDTH)
@@ -150,12 +150,12 @@ class TestProjected:
             FSQ(levels=(3, 3), dim=4, codes="digits"),
             BSQ(bits=17, dim=4),
         ):
-            projected = Projected(quantizer=inner, features=F)
+            projected = Projected(quantizer=inner, dim=F)
             assert projected.codebooks(projected.init(KEY)) is None
 
     def test_nests(self, z_e):
-        inner = Projected(quantizer=FSQ(levels=(3, 4), dim=2), features=4)
-        outer = Projected(quantizer=inner, features=F)
+        inner = Projected(quantizer=FSQ(levels=(3, 4), dim=2), dim=4)
+        outer = Projected(quantizer=inner, dim=F)
         state = outer.init(KEY)
         assert isinstance(state.quantizer, ProjectedState)
         out = outer.quantize(state, z_e)
@@ -165,9 +165,9 @@ class TestProjected:
 
 class TestConfig:
     def test_names_any_member(self):
-        section = {"features": F, "quantizer": {"kind": "fsq", "levels": [3, 4]}}
+        section = {"dim": F, "quantizer": {"kind": "fsq", "levels": [3, 4]}}
         built = options.build(Projected, section, name="model.quantizer")
-        expected = Projected(quantizer=FSQ(levels=(3, 4)), features=F)
+        expected = Projected(quantizer=FSQ(levels=(3, 4)), dim=F)
         assert built == expected
         assert options.build(Projected, options.to_config(built), name="q") == built
 

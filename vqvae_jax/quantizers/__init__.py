@@ -3,18 +3,19 @@
     vq = quantizers.VQ(num_codes=512, dim=64)        # sizes and options, no arrays
     state = vq.init(key, z_e)                        # a pytree of arrays
     out = vq.quantize(state, z_e)                    # z_q, codes, losses
-    state = vq.update(state, z_e, out.codes, key=key)  # after the gradient step
     z_q = vq.lookup(state, out.codes)                # equals out.z_q to the last bit
+    state = vq.update(state, z_e, out.codes, key=key)  # after the gradient step
 
 Symbols are the paper's (section 3): an encoder's output z_e(x) is replaced by z_q(x).
-Every method works under jit, vmap, grad, scan, pmap and shard_map. The only imports
-are jax and jaxtyping. `quantizers.linen` and `quantizers.nnx` wrap any member as a Flax
-module.
+Every method works under jit, vmap, grad, scan, pmap and shard_map; inside of the last
+two, `init` does not share its data between devices. The only imports are jax and
+jaxtyping. `quantizers.linen` and `quantizers.nnx` wrap any member as a Flax module.
 
 Gradients are reverse mode only: a row's gather has its own rule, so jvp raises. Memory
-grows with N and K, not with their product: distances are computed a tile at a time, and
-rows are gathered. Sums by code, of the EMA and the gradient, use one-hot codes on GPU
-and TPU where these fit into 1 GiB and K is at most 2048.
+grows with N and K, not with their product, except for `GumbelSoftmax`: distances are
+computed a tile at a time, and rows are gathered. Sums by code, of the EMA and the
+gradient, use one-hot codes on GPU and TPU where these fit into 1 GiB and K is at most
+2048.
 
 A codebook may be split over devices. Under jit, with its arrays sharded by rows and the
 vectors over another axis of the mesh (`AxisType.Auto`), each device keeps and searches

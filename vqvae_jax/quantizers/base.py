@@ -91,7 +91,11 @@ class Quantizer(Protocol):
     def lookup(
         self, state: State, codes: Int[Array, "*batch C"]
     ) -> Float[Array, "*batch F"]:
-        """Return the vectors of codes, equal to `Quantized.z_q` to the last bit."""
+        """Return the vectors of codes, in float32.
+
+        They are equal to the last bit to the `Quantized.z_q` of the same state and
+        float32 z_e, unless `quantize` has added noise to it.
+        """
 
     def total_loss(self, losses: Mapping[str, Any]) -> Any:
         """Return the weighted sum of the terms of `Quantized.losses`, of any shape."""

@@ -1,7 +1,8 @@
 """Estimators of the gradient of z_q, which a nearest row does not have.
 
-Each takes vectors z and their rows e, `[..., D]`, and returns e. Its gradient reaches z
-by the estimator, and e unless the caller stops it.
+Each takes vectors z and their rows e, `[..., D]`, and returns e, or, with noise, a
+vector at the distance of e from z. Its gradient reaches z by the estimator, and e
+unless the caller stops it.
 """
 
 import math

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax import options
 from vqvae_jax.quantizers.base import AxisName, Quantized
+from vqvae_jax.quantizers.primitives import straight_through
 from vqvae_jax.quantizers.projection import (
     Projection,
     all_vectors,
@@ -119,8 +119,7 @@ class FSQ:
         z = jnp.where(jnp.isnan(z), 0.0, z)
         steps = self._per_digit(z.ndim) - 1
         digits = jnp.round((1 + z) / 2 * steps).astype(jnp.int32)
-        # z - sg[z] is exactly 0, so z_q stays equal to `lookup` to the last bit.
-        values = self._values(digits) + (z - lax.stop_gradient(z))
+        values = straight_through(z, self._values(digits))
         z_q = project_out(state, values).astype(z_e.dtype)
         loss = jnp.zeros(z_e.shape[:-1], jnp.float32)
         return Quantized(z_q, self._encode(digits), {}, loss)

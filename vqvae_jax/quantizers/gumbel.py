@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from vqvae_jax import options
 from vqvae_jax.quantizers.base import AxisName, Quantized
 from vqvae_jax.quantizers.codebook import gather_rows, require_mask
+from vqvae_jax.quantizers.primitives import straight_through
 
 
 class GumbelState(NamedTuple):
@@ -34,8 +35,8 @@ class GumbelSoftmax:
     """A sample of q(k|x) = softmax(logits), straight-through (Jang et al. 2017).
 
     The logits are a linear map of z_e, as in the dVAE of DALL-E (Ramesh et al. 2021)
-    and the Gumbel variant of VQGAN (Esser et al. 2021). Only the reconstruction trains
-    the rows and, with the KL term, the logits.
+    and the Gumbel variant of VQGAN (Esser et al. 2021). The reconstruction trains the
+    rows; the reconstruction and the KL term train the logits.
 
     Attributes:
       num_codes: K, rows of the codebook.
@@ -139,8 +140,7 @@ class GumbelSoftmax:
         codes = jnp.argmax(logits, axis=-1)[..., None].astype(jnp.int32)
         y = jax.nn.softmax(logits / self.temperature)
         mean = _matmul(y, lax.stop_gradient(state.embeddings))
-        # mean - sg[mean] is exactly 0, so z_q is the row to the last bit.
-        z_q = self.lookup(state, codes) + (mean - lax.stop_gradient(mean))
+        z_q = straight_through(mean, self.lookup(state, codes))
         losses = {"kl": kl}
         loss = self.total_loss(losses).mean(axis=-1)
         return Quantized(z_q.astype(z_e.dtype), codes, losses, loss)

@@ -32,7 +32,7 @@ def kmeans(
     """Fit the rows to data by Lloyd's iterations, from randomly drawn vectors.
 
     An empty cluster restarts from another drawn vector. Each code gets a count of 1 and
-    its mean as its sum, so that the next EMA update keeps the norms.
+    its row as its sum, so that the next EMA update keeps the norms.
 
     Args:
       key: draws the initial vectors, and those for empty clusters.
@@ -98,7 +98,9 @@ def restart(
     rows = _vector_drawer(codebook, z_e, mask, axis_name)(key)
     embeddings = jnp.where(dead[..., None], rows, codebook.embeddings)
     counts = jnp.where(dead, max(1.0, min_count), codebook.counts)
-    return Codebook(embeddings, counts, embeddings * counts[..., None])
+    # Those of live codes stay: with the cosine distance a row is no mean of vectors.
+    sums = jnp.where(dead[..., None], rows * counts[..., None], codebook.sums)
+    return Codebook(embeddings, counts, sums)
 
 
 def _vector_drawer(codebook, z_e, mask, axis_name):

@@ -1,5 +1,6 @@
 """Binary codes without a codebook: LFQ (Yu et al. 2023), BSQ (Zhao et al. 2024)."""
 
+import abc
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax import options
 from vqvae_jax.quantizers.base import AxisName, Quantized
+from vqvae_jax.quantizers.codebook import normalize
+from vqvae_jax.quantizers.primitives import straight_through
 from vqvae_jax.quantizers.projection import (
     Projection,
     all_vectors,
@@ -37,7 +40,7 @@ class BinaryState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Binary:
+class _Binary(abc.ABC):
     """What LFQ and BSQ share: everything but the numbers y whose signs are the bits.
 
     A member defines `_numbers` and the magnitude of the quantized numbers, `_scale`.
@@ -130,8 +133,7 @@ class _Binary:
         }
         if mask is not None:
             losses = {k: jnp.where(mask[..., None], v, 0.0) for k, v in losses.items()}
-        # y - sg[y] is exactly 0, so z_q stays equal to `lookup` to the last bit.
-        values = self._scale * (signs + (y - lax.stop_gradient(y)))
+        values = self._scale * straight_through(y, signs)
         z_q = project_out(state.projection, values).astype(z_e.dtype)
         bits = ones * self._place_values(y.ndim)
         codes = bits.sum(axis=-1, keepdims=True, dtype=jnp.int32)
@@ -207,13 +209,13 @@ class _Binary:
         return all_vectors(self, state)
 
     @property
+    @abc.abstractmethod
     def _scale(self) -> float:
         """The magnitude of the quantized numbers."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _numbers(self, v: Float[Array, "*batch bits"]) -> Float[Array, "*batch bits"]:
         """Return y, in units of the quantized numbers, of projected vectors."""
-        raise NotImplementedError
 
     def _logits(self, y: Float[Array, "*batch bits"]) -> Float[Array, "*batch bits"]:
         """Return the logit of q for each bit: (|y + 1|^2 - |y - 1|^2) / temperature."""
@@ -299,9 +301,7 @@ class BSQ(_Binary):
         return self.bits**-0.5
 
     def _numbers(self, v: Float[Array, "*batch bits"]) -> Float[Array, "*batch bits"]:
-        # The small number keeps the gradient at 0 finite.
-        square = jnp.mean(jnp.square(v), axis=-1, keepdims=True)
-        return v * lax.rsqrt(square + 1e-12)
+        return self.bits**0.5 * normalize(v)
 
 
 def _signs(ones: Bool[Array, "*batch bits"]) -> Float[Array, "*batch bits"]:

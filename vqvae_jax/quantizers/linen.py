@@ -22,8 +22,9 @@ class Quantizer(nn.Module):
     A training step is `apply` with `train=True` and `mutable=["quantizer"]`. It calls
     the quantizer's `update` and stores the leaves that the gradient does not move. A
     dead code whose row is in "params" does not restart this way, because the row
-    belongs to the optimizer: call the quantizer's `update` after the optimizer's step
-    instead, and write both collections.
+    belongs to the optimizer, but its count does: keep `dead_code_threshold` at 0, or
+    call the quantizer's `update` after the optimizer's step instead, and write both
+    collections.
 
     The rng "quantizer" is optional. Without it `quantize` draws nothing, and dead codes
     restart from vectors at the same positions of each batch.

@@ -18,8 +18,9 @@ class Quantizer(nnx.Module):
 
     Calls with `train=True` also call the quantizer's `update` and store the leaves that
     the gradient does not move. A dead code whose row is an `nnx.Param` does not restart
-    this way, because the row belongs to the optimizer: call the quantizer's `update`
-    after the optimizer's step instead, and write all variables.
+    this way, because the row belongs to the optimizer, but its count does: keep
+    `dead_code_threshold` at 0, or call the quantizer's `update` after the optimizer's
+    step instead, and write all variables.
 
     Attributes:
       quantizer: any member of `vqvae_jax.quantizers`.

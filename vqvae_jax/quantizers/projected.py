@@ -45,16 +45,16 @@ class Projected:
     2021, arXiv:2110.04627, section 3.2) and of DAC (Kumar et al. 2023,
     arXiv:2306.06546, section 3.2): more codes of a large codebook are used, as search
     and lookup take place in a low-dimensional space. The losses are the quantizer's;
-    those that reach its z_e reach the projection that it reads. The state is a
-    `ProjectedState`.
+    those whose gradient reaches its z_e also train the projection into its space. The
+    state is a `ProjectedState`.
 
     Attributes:
       quantizer: works on the projected vectors, in its own width.
-      features: F, features of z_e.
+      dim: F, features of z_e.
     """
 
     quantizer: Annotated[Quantizer, OneOf(MEMBERS)] = VQ(dim=8)
-    features: Annotated[int, ">= 1"] = 64
+    dim: Annotated[int, ">= 1"] = 64
 
     def __post_init__(self):
         """Check every option; UserError, a ValueError, names the first wrong one."""
@@ -69,6 +69,11 @@ class Projected:
     def codes_per_vector(self) -> int:
         """C of the quantizer."""
         return self.quantizer.codes_per_vector
+
+    @property
+    def features(self) -> int:
+        """F, features of z_e."""
+        return self.dim
 
     @property
     def bits(self) -> float:

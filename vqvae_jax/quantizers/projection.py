@@ -59,8 +59,8 @@ def project_in(
 ) -> Float[Array, "*batch d"]:
     """Map z_e to the vectors that are quantized, in float32.
 
-    Vectors at padding, where `mask` is False, are read as zeros: the gradient of the
-    weights is a sum over all vectors, to which 0 times NaN would be NaN.
+    Vectors at padding, where `mask` is False, are read as zeros and pass no gradient:
+    that of the weights is a sum over all vectors, to which 0 times NaN would be NaN.
 
     Raises:
       ValueError: the last axis of z_e is not F, or the mask has another shape.
@@ -72,9 +72,11 @@ def project_in(
             f"the last axis of z_e must be {features}, but its shape is {z_e.shape}"
         )
     z_e = z_e.astype(jnp.float32)
-    if mask is not None:
-        z_e = jnp.where(mask[..., None], z_e, 0.0)
-    return _affine(z_e, projection.into, projection.into_bias)
+    if mask is None:
+        return _affine(z_e, projection.into, projection.into_bias)
+    z_e = jnp.where(mask[..., None], z_e, 0.0)
+    z = _affine(z_e, projection.into, projection.into_bias)
+    return jnp.where(mask[..., None], z, lax.stop_gradient(z))
 
 
 @jax.jit

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax import options
 from vqvae_jax.quantizers.base import AxisName, Quantized
-from vqvae_jax.quantizers.codebook import gather_rows, require_mask
+from vqvae_jax.quantizers.codebook import gather_rows, normalize, require_mask
+from vqvae_jax.quantizers.primitives import straight_through
 from vqvae_jax.quantizers.search import nearest
 from vqvae_jax.runtime.errors import require
 
@@ -39,8 +40,8 @@ class RandomProjection:
     many codes are in use.
 
     The paper needs no z_q. Here it is A e_k, the shortest vector with the projection
-    e_k. A has orthonormal columns, a random rotation of the paper's Xavier matrix with
-    equal singular values, so that A^T A e_k = e_k: z_q has the code k itself.
+    e_k. A has orthonormal columns in place of the paper's Xavier entries, so that
+    A^T A e_k = e_k: z_q has the code k itself.
 
     Attributes:
       num_codes: K, rows of the codebook.
@@ -94,7 +95,7 @@ class RandomProjection:
         rows = (self.num_codes, self.code_dim)
         return RandomProjectionState(
             jnp.linalg.qr(projection)[0],
-            _normalize(jax.random.normal(rows_key, rows, jnp.float32)),
+            normalize(jax.random.normal(rows_key, rows, jnp.float32)),
         )
 
     def quantize(
@@ -122,10 +123,9 @@ class RandomProjection:
                 f"the last axis of z_e must be {self.dim}, but its shape is {z_e.shape}"
             )
         vectors = lax.stop_gradient(z_e).astype(jnp.float32)
-        vectors = _normalize(_matmul(vectors, state.projection))
+        vectors = normalize(_matmul(vectors, state.projection))
         codes = nearest(state.codebook[None], vectors[..., None, :])
-        z_q = self.lookup(state, codes).astype(z_e.dtype)
-        z_q = z_q + (z_e - lax.stop_gradient(z_e))
+        z_q = straight_through(z_e, self.lookup(state, codes).astype(z_e.dtype))
         return Quantized(z_q, codes, {}, jnp.zeros(z_e.shape[:-1], jnp.float32))
 
     def update(
@@ -174,11 +174,6 @@ class RandomProjection:
         """Return A e_k of each code."""
         rows, projection = lax.stop_gradient((state.codebook, state.projection))
         return _matmul(rows, projection.T)[None]
-
-
-def _normalize(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    return x / jnp.where(norm > 0, norm, 1.0)
 
 
 def _matmul(a, b):

@@ -42,7 +42,7 @@ class Residual:
     The codes of a vector are ordered by level, then by group, so that the first ones
     are a coarser description. The code of a dropped level is -1: `lookup` adds nothing
     for it, its losses are 0, and `update` and `usage` ignore it. A whole batch keeps
-    the same number of levels, drawn from the key alone, so that all devices agree, and
+    the same number of levels, drawn from the key alone: devices with one key agree, and
     a decoder sees one depth at a time, as it will when coding at a lower rate.
 
     Attributes:
@@ -142,7 +142,8 @@ class Residual:
           z_e: `[..., F]`, any float dtype; residuals and sums are float32.
           mask: `[...]`, False at padding, whose losses are then 0.
           key: for the quantizer's draws, and for the dropout of levels; without it
-            there is none.
+            there is none. Devices of a pmap or shard_map drop the same levels if they
+            have the same key.
 
         Raises:
           ValueError: the last axis of z_e is not F, or the mask has another shape.

@@ -53,7 +53,7 @@ class VQ:
       codebook_update: "loss" for the second term of equation 3, "ema" for appendix A.1,
         "gradient" for the gradient of z_q, which then reaches the rows too.
       ema_decay: gamma of the EMA, and of the running counts in either case.
-      entropy_weight: weight of the entropy of soft codes, in nats; 0 for no such term.
+      entropy_weight: weight of the `entropy` term of `quantize`; 0 for no such term.
       entropy_temperature: of the soft codes, in units of the commitment loss.
       orthogonality_weight: weight of the rows' squared cosines; 0 for no such term.
       codebook_init: "kmeans" on the first z_e, or "uniform" in [-1/K, 1/K].
@@ -113,6 +113,9 @@ class VQ:
     ) -> Codebook:
         """Draw the codebooks uniformly, or fit them to z_e by k-means.
 
+        Inside of a pmap or shard_map each device would fit its own: call `init` outside
+        of it, or `kmeans` with an `axis_name`.
+
         Args:
           key: decides the draw.
           z_e: `[..., G*D]`, data for k-means; fewer vectors than codes are allowed.
@@ -166,7 +169,8 @@ class VQ:
           mask: `[...]`, False at padding, whose losses are then 0 (its codes are still
             the nearest ones).
           key: draws the noise of estimator="diveq", with which z_q is not exactly the
-            rows; without a key, and with other estimators, nothing is drawn.
+            rows, another key for each device of a pmap or shard_map; without a key, and
+            with other estimators, nothing is drawn.
 
         Raises:
           ValueError: the last axis of z_e is not G*D, or the mask has another shape.
@@ -310,10 +314,8 @@ class VQ:
         if self.estimator == "diveq":
             noise = {"noise_variance": self.noise_variance, "key": key}
             return like_z_e(estimators.diveq(vectors, rows, **noise))
-        if self._is_cosine:
-            return like_z_e(estimators.straight_through(vectors, rows))
-        # z_e - sg[z_e] is exactly 0, so z_q stays equal to the rows to the last bit.
-        return like_z_e(rows) + (z_e - lax.stop_gradient(z_e))
+        z = like_z_e(vectors) if self._is_cosine else z_e
+        return straight_through(z, like_z_e(rows))
 
     def _square(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
         """Return |x|^2 in the units of the losses."""

@@ -38,7 +38,8 @@ class TrainingConfig:
         faster where a step takes less than a few milliseconds. Divides log_every and
         checkpoint_every. Changes no result.
       accumulate: number of parts of a batch that are processed one after the other to
-        save memory; the step is that of the whole batch.
+        save memory; the step is that of the whole batch, except for random draws and
+        an entropy term of the quantizer.
       keep: number of newest checkpoints to keep, in addition to the best by validation.
       init_batches: number of batches that data-dependent initialisation uses at once.
       profile_steps: number of steps to profile after the first ten calls of a process,

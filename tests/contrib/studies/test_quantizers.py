@@ -90,6 +90,15 @@ def test_each_quantizer_is_trained_and_measured(config, tmp_path, monkeypatch, c
             {"quantizers": {"8": {"vq": {"kind": "vk"}}}},
             r"quantizer\.kind must be one of vq, residual",
         ),
+        (
+            {
+                "quantizers": {
+                    "8": {"fsq": {"kind": "fsq", "levels": (4, 2), "dim": 7}},
+                    "2": {"vq": {"num_codes": 2}},
+                }
+            },
+            r"^quantizers\.8\.fsq takes 7 features, the first quantizer 6",
+        ),
         ({"seeds": 0}, "^seeds must be at least 1, got 0"),
     ],
 )

@@ -65,8 +65,9 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
         for name, section in sections.items()
     }
     experiments = runs.checked(config, _SECTIONS, configs)
+    features = next(iter(experiments.values())).model.quantizer.features
     for name, experiment in experiments.items():
-        _require_bits(name, experiment.model.quantizer)
+        _require_comparable(name, experiment.model.quantizer, features)
     directory = Workdir(workdir)
     directory.require_usable(config)
     directory.begin(config, command=command)
@@ -144,10 +145,15 @@ def _updated(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
     return changed
 
 
-def _require_bits(name: str, quantizer: Quantizer) -> None:
-    """Raise UserError unless a quantizer has the bits of its size."""
+def _require_comparable(name: str, quantizer: Quantizer, features: int) -> None:
+    """Raise UserError unless a quantizer has the study's width and its size's bits."""
     size = name.partition("/")[0]
     bits = math.log2(int(size))
+    require(
+        quantizer.features == features,
+        f"quantizers.{name.replace('/', '.')} takes {quantizer.features} features, the "
+        f"first quantizer {features}",
+    )
     require(
         math.isclose(quantizer.bits, bits),
         f"quantizers.{name.replace('/', '.')} has {quantizer.bits:.2f} bits for a "
