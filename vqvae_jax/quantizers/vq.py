@@ -315,7 +315,7 @@ class VQ:
             noise = {"noise_variance": self.noise_variance, "key": key}
             return like_z_e(estimators.diveq(vectors, rows, **noise))
         z = like_z_e(vectors) if self._is_cosine else z_e
-        return straight_through(z, like_z_e(rows))
+        return estimators.straight_through(z, like_z_e(rows))
 
     def _square(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
         """Return |x|^2 in the units of the losses."""
