@@ -89,7 +89,6 @@ DIGITS = digits.DIGITS | {
     "training.log_every": 200,
     "training.checkpoint_every": 200,
     "prior_training.steps": 200,
-    "prior_training.log_every": 100,
     # A likelihood with bits.
     "model.likelihood": "gaussian",
     "samples.num_samples": 500,

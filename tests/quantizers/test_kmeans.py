@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vqvae_jax import quantizers
-from vqvae_jax.quantizers import VQ
+from vqvae_jax.quantizers import VQ, Codebook
 
 
 class TestKmeans:
@@ -119,3 +119,21 @@ class TestRestart:
             gaps = np.abs(vectors[:, None, g] - np.asarray(after.embeddings)[g, 1:])
             assert not gaps.max(axis=-1).min(axis=0).any()
         np.testing.assert_array_equal(after.counts[:, 1:], 1.0)
+
+
+def test_a_restart_of_no_code_changes_nothing():
+    """The sums of the cosine distance's EMA are no products of rows and counts."""
+    rng = np.random.default_rng(0)
+    embeddings = jnp.asarray(rng.normal(size=(2, 5, 3)), "float32")
+    sums = jnp.asarray(rng.normal(size=(2, 5, 3)), "float32")
+    codebook = Codebook(embeddings, jnp.full((2, 5), 2.0), sums)
+    z_e = jnp.asarray(rng.normal(size=(7, 6)), "float32")
+    after = quantizers.restart(jax.random.key(0), codebook, z_e, min_count=1.0)
+    jax.tree.map(np.testing.assert_array_equal, after, codebook)
+    # A dead code restarts with the sum of its new row, the others keep theirs.
+    counts = codebook.counts.at[1, 3].set(0.0)
+    after = quantizers.restart(
+        jax.random.key(0), codebook._replace(counts=counts), z_e, min_count=0.5
+    )
+    np.testing.assert_array_equal(after.sums[1, 3], after.embeddings[1, 3])
+    np.testing.assert_array_equal(after.sums.at[1, 3].set(0), sums.at[1, 3].set(0))

@@ -54,6 +54,20 @@ class TestProjection:
             project_out(projection, z), expected, rtol=1e-4, atol=1e-5
         )
 
+    def test_padding_passes_no_gradient(self):
+        """Decoders see z_q at padding, of a constant input."""
+        projection = init_projection(KEY, 6, 4)
+        z_e = jax.random.normal(jax.random.key(1), (5, 6))
+        mask = jnp.arange(5) < 3
+
+        def f(projection, at_padding):
+            z = project_in(projection, z_e, mask)
+            return jnp.sum(jnp.where(mask[:, None], 0.0 if at_padding else z, z))
+
+        for_padding = jax.grad(f)(projection, True)
+        assert not any(leaf.any() for leaf in jax.tree.leaves(for_padding))
+        np.testing.assert_allclose(jax.grad(f)(projection, False).into_bias, 3.0)
+
     @pytest.mark.parametrize(("features", "width"), [(64, 512), (512, 64)])
     def test_keeps_unit_variance_at_first(self, features, width):
         projection = init_projection(KEY, features, width)
