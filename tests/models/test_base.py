@@ -171,7 +171,7 @@ class TestTrainedWithQuantizer:
             ("dead_code_threshold", -0.5, "must be >= 0, got -0.5"),
             ("ema_decay", -0.5, "must be >= 0 and < 1, got -0.5"),
             ("ema_decay", 1.0, "must be >= 0 and < 1, got 1.0"),
-            ("codebook_update", "sgd", "must be one of loss, ema, gradient, "),
+            ("codebook_update", "sgd", "must be one of loss, ema, gradient, got 'sgd'"),
             ("codebook_init", "zeros", "must be one of kmeans, uniform, got 'zeros'"),
         ],
     )
