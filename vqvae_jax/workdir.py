@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -262,10 +263,7 @@ class Workdir:
 
     @contextlib.contextmanager
     def removed_if_refused(self) -> Iterator[None]:
-        """Remove the directories that are created inside if an error leaves them empty.
-
-        The directory itself, and its parents.
-        """
+        """Remove a new workdir that an error leaves empty, and its new parents."""
         missing = [
             path for path in (self.path, *self.path.parents) if not path.exists()
         ]
@@ -278,19 +276,25 @@ class Workdir:
 
     @contextlib.contextmanager
     def emptied_if_refused(self) -> Iterator[None]:
-        """Remove what `begin` and others write if an error precedes the first step.
+        """Remove what is written inside if an error precedes the first metrics.
 
         A workdir with a config belongs to a started run, and accepts no other config.
         """
-        files = (self.config, self.command, self.given, self.data)
+        files = (self.config, self.command, self.given, self.data, self.metrics)
         new = [path for path in files if not path.exists()]
+        logs = [self.path / name for name in ("tensorboard", "wandb")]
+        new_logs = [path for path in logs if not path.exists()]
         try:
             yield
         except Exception:
-            is_refused = self.config in new and not self.metrics.exists()
+            is_refused = self.config in new and not _has_content(self.metrics)
             if is_refused and distributed.is_first():
                 for path in new:
-                    path.unlink(missing_ok=True)
+                    # The error that ended the run is more informative.
+                    with contextlib.suppress(OSError):
+                        path.unlink(missing_ok=True)
+                for path in new_logs:
+                    shutil.rmtree(path, ignore_errors=True)
                 directories = self.path.glob("checkpoints/**/")
                 _remove_empty(sorted(directories, reverse=True))
             raise
@@ -378,6 +382,10 @@ def without_machine_keys(config: Mapping[str, Any]) -> dict[str, Any]:
         for key in sorted(flat)
         if key.rpartition(".")[2] not in _MACHINE_OPTIONS
     }
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def _remove_empty(directories: Iterable[Path]) -> None:

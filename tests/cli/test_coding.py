@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import vqvae_jax
+from vqvae_jax.data import images
 
 
 def read_codes(folder):
@@ -121,7 +122,7 @@ def test_damaged_files_are_named(error_of, codes, digits_file, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["reconstruct", "encode", "compress"])
-def test_damage_behind_valid_checksums_is_reported_before_work_starts(
+def test_damage_behind_valid_checksums_is_reported_when_it_is_decoded(
     error_of, digits_file, photos, tmp_path, name
 ):
     """An interlaced PNG without the end of its pixels, whose chunks are complete."""
@@ -139,9 +140,22 @@ def test_damage_behind_valid_checksums_is_reported_before_work_starts(
         + chunk(b"IEND", b"")
     )
     line = error_of(name, digits_file, photos, cut, tmp_path / "out")
-    assert f"1 of 6 images cannot be read, first {cut}: image file is truncated" in line
+    assert f"{cut} cannot be decoded (image file is truncated" in line
+    assert line.rstrip().endswith("replace or remove it")
     assert "workdir" not in line
     assert list(tmp_path.iterdir()) == [cut]
+
+
+def test_finished_results_are_not_decoded_again(
+    command, digits_file, copied_photos, tmp_path, monkeypatch
+):
+    words = ("encode", digits_file, copied_photos, tmp_path / "out", "--batch_size=2")
+    assert command(*words).code == 0
+    (tmp_path / "out" / "3" / "0.npz").unlink()
+    loaded, load = [], images.load
+    monkeypatch.setattr(images, "load", lambda file: loaded.append(file) or load(file))
+    assert command(*words) == (0, f"{tmp_path / 'out'}: 5 files (4 existed)\n", "")
+    assert len(loaded) == 2
 
 
 def test_a_folder_whose_name_is_too_long_raises(error_of, digits_file, photos):

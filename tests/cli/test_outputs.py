@@ -1,7 +1,10 @@
 """Resumption of interrupted work, and protection of existing files."""
 
 import argparse
+import contextlib
+import errno
 import json
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +74,36 @@ def test_a_command_that_makes_nothing_leaves_nothing(tmp_path, out, force):
     assert not list(tmp_path.iterdir())
     # The folder is not reserved for that command.
     run(tmp_path / out, Maker(), made_by={"model": "n"})
+
+
+def test_a_failed_write_leaves_no_subfolder(tmp_path, limited_file_sizes):
+    (tmp_path / "out" / "b").mkdir(parents=True)
+    sources = {"a/x/0": "of 0", "b/y/1": "of 1"}
+
+    def make(sources, number):
+        # The record is written, the results are not.
+        limited.enter_context(limited_file_sizes())
+        return [b"content"] * len(sources)
+
+    with (
+        contextlib.ExitStack() as limited,
+        pytest.raises(UserError, match=r"cannot write .*0\.txt: File too large"),
+    ):
+        run(tmp_path / "out", make, sources=sources)
+    assert list((tmp_path / "out").rglob("*")) == [tmp_path / "out" / "b"]
+
+
+def test_an_error_of_the_removal_does_not_hide_the_first_one(tmp_path, monkeypatch):
+    def refuse(path, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    class Refusing(Maker):
+        def __call__(self, sources, number):
+            monkeypatch.setattr(Path, "unlink", refuse)
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "out", Refusing())
 
 
 def test_a_command_that_adds_nothing_leaves_the_folder_as_it_was(tmp_path):

@@ -207,15 +207,26 @@ def test_postscript_is_not_executed(suffix, root, monkeypatch):
         EpsImagePlugin, "Ghostscript", lambda *_, **__: started.append(1)
     )
     message = read(root, suffix, POSTSCRIPT)
-    assert "it is not a JPEG, PNG, WebP or BMP image" in message
-    with pytest.raises(OSError, match="it is not a JPEG, PNG, WebP or BMP image"):
+    assert "it is not a JPEG, PNG, WebP, BMP or GIF image" in message
+    with pytest.raises(OSError, match="it is not a JPEG, PNG, WebP, BMP or GIF image"):
         images.decode(POSTSCRIPT, image_size=8, channels=3)
     assert not started
 
 
-@pytest.mark.parametrize("form", ["GIF", "TIFF", "PPM", "ICO", "PCX"])
+def test_the_first_frame_of_a_gif_is_read(root):
+    """Some sets contain GIFs whose names end in .jpg."""
+    red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    stream = io.BytesIO()
+    red.save(stream, "GIF", save_all=True, append_images=[blue])
+    assert read(root, "jpg", stream.getvalue()) == ""
+    found = images.decode(stream.getvalue(), image_size=8, channels=3)
+    np.testing.assert_array_equal(found, np.asarray(red))
+    assert "truncated" in read(root, "jpg", encoded("L", "GIF")[:-100])
+
+
+@pytest.mark.parametrize("form", ["TIFF", "PPM", "ICO", "PCX"])
 def test_formats_that_are_not_promised_raise(form, root):
-    assert "it is not a JPEG, PNG, WebP or BMP image" in read(
+    assert "it is not a JPEG, PNG, WebP, BMP or GIF image" in read(
         root, "png", encoded("RGB", form)
     )
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import socket
 
 import numpy as np
@@ -277,3 +278,37 @@ def test_preparation_with_tensorflow_prints_nothing(tmp_path):
     assert found.returncode == 0, found.stderr
     assert found.stderr == ""
     assert list((tmp_path / "prepared" / "tiny").glob("*/*.array_record*"))
+
+
+@pytest.fixture
+def two_versions(tmp_path):
+    """Digits in version 1.0.0, and an older version that was prepared as tfrecord."""
+    prepared = digits_at(tmp_path)
+    older = tmp_path / "digits" / "0.9.0"
+    shutil.copytree(prepared, older)
+    for shard in older.glob("*array_record*"):
+        shard.rename(older / shard.name.replace("array_record", "tfrecord"))
+    os.truncate(next(older.glob("*tfrecord*")), 2**27)
+    return tmp_path
+
+
+def test_large_files_of_another_version_are_accepted(two_versions):
+    assert len(open_at(two_versions, "digits").sources["train"]) > 0
+
+
+@pytest.mark.parametrize("name", ["digits", "digits:1.0.0"])
+def test_a_fifo_or_a_huge_description_is_not_read(tmp_path, name):
+    prepared = digits_at(tmp_path)
+    os.truncate(prepared / "dataset_info.json", 2**27)
+    with pytest.raises(UserError, match=r"dataset_info\.json has 134217728 bytes"):
+        open_at(tmp_path, name)
+    (prepared / "dataset_info.json").unlink()
+    os.mkfifo(prepared / "dataset_info.json")
+    with pytest.raises(UserError, match=r"dataset_info\.json is not a regular file"):
+        open_at(tmp_path, name)
+
+
+def test_without_a_name_the_folder_is_not_searched(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UserError, match=r"data\.name=''"):
+        open_at(tmp_path, "")

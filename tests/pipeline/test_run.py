@@ -1,7 +1,9 @@
 """All stages on tiny digits: their order, how they resume, and invalid input."""
 
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ import vqvae_jax
 from vqvae_jax import pipeline, registry
 from vqvae_jax.experiment import Experiment, default_config
 from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.training import loop
 from vqvae_jax.workdir import Workdir
 
 SECOND_STAGES = [
@@ -144,6 +147,47 @@ def test_a_refused_run_leaves_nothing(tiny_config, tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         pipeline.run(changed, str(tmp_path / "run"), command="python launch.py")
     assert list(tmp_path.rglob("*")) == [tmp_path / "run", tmp_path / "run" / "mine"]
+
+
+@pytest.fixture
+def failing_step(monkeypatch):
+    """A training step that needs too much memory."""
+
+    def make_train_step(*args, **kwargs):
+        def train_step(state, batch):
+            raise MemoryError("use a smaller batch")
+
+        return train_step
+
+    monkeypatch.setattr(loop, "make_train_step", make_train_step)
+
+
+def test_a_failed_first_step_leaves_nothing(tiny_config, tmp_path, failing_step):
+    """The logs are open then; another config is accepted afterwards."""
+    with pytest.raises(MemoryError):
+        pipeline.run(tiny_config, str(tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "run" / "tensorboard").mkdir(parents=True)
+    (tmp_path / "run" / "tensorboard" / "mine").touch()
+    with pytest.raises(MemoryError):
+        pipeline.run(tiny_config, str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert (tmp_path / "run" / "tensorboard" / "mine").exists()
+
+
+def test_an_error_of_the_removal_does_not_hide_the_first_one(
+    tiny_config, tmp_path, failing_step, monkeypatch
+):
+    original = Path.unlink
+
+    def refuse(path, **kwargs):
+        if path.name in ("config.json", ".lock"):
+            raise OSError(errno.EROFS, "Read-only file system")
+        original(path, **kwargs)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(MemoryError):
+        pipeline.run(tiny_config, str(tmp_path / "run"))
 
 
 def test_a_refused_run_changes_no_other_run(copied_run, tiny_config):

@@ -9,6 +9,7 @@ import safetensors.numpy
 
 import vqvae_jax
 from vqvae_jax.pretrained.file import File
+from vqvae_jax.runtime.checksums import sha256_of_arrays
 from vqvae_jax.runtime.errors import UserError
 
 
@@ -60,7 +61,7 @@ def test_a_file_has_named_arrays_and_json(parts):
         (lambda a: a.update({NAME: a[NAME] + 1}), "arrays of the vqvae are damaged"),
         (
             lambda a: a.update({NAME: a[NAME] * np.float32("nan")}),
-            "quantizer/embeddings has values that are NaN or infinite",
+            "arrays of the vqvae are damaged",
         ),
     ],
     ids=["missing", "surplus", "shape", "float64", "int32", "values", "nan"],
@@ -73,6 +74,18 @@ def test_other_arrays_raise(parts, tmp_path, change, message):
         vqvae_jax.restore(path)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_nan_behind_a_valid_hash_raises(parts, tmp_path):
+    arrays, header = parts
+    arrays[NAME][0, 0] = np.nan
+    stage = {name[len("vqvae/") :]: x for name, x in arrays.items() if "vqvae/" in name}
+    hashes = json.loads(header["sha256"]) | {"vqvae": sha256_of_arrays(stage)}
+    header["sha256"] = json.dumps(hashes)
+    path = write(tmp_path / "x.safetensors", arrays, header)
+    match = "quantizer/embeddings has values that are NaN or infinite"
+    with pytest.raises(UserError, match=match):
+        vqvae_jax.restore(path)
 
 
 @pytest.mark.parametrize(

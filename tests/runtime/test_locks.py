@@ -1,5 +1,6 @@
 """One launch per workdir: the lock is released when its process dies."""
 
+import errno
 import signal
 import subprocess
 import sys
@@ -40,6 +41,15 @@ def test_the_lock_is_released_after_an_error(tmp_path):
         _ = 1 / 0
     with locked(tmp_path):
         pass
+
+
+def test_an_error_of_the_removal_does_not_hide_the_first_one(tmp_path, monkeypatch):
+    def refuse(path, **kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+        _ = 1 / 0
 
 
 def test_failure_to_lock_is_reported(tmp_path):

@@ -1,8 +1,10 @@
 """Atomic writes, and reads of damaged and hostile files."""
 
+import errno
 import json
 import os
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +111,48 @@ def test_files_are_read_up_to_a_limit(tmp_path):
     for read in (safe_io.read_bytes, safe_io.require_file):
         with pytest.raises(UserError, match="x has 10 bytes, expected at most 9"):
             read(path, limit=9)
+
+
+def limit_of(path):
+    return 5 if path.suffix == ".json" else 10
+
+
+def test_all_files_of_a_directory_are_checked(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "back").symlink_to(tmp_path)
+    (tmp_path / "a" / "broken").symlink_to("missing")
+    (tmp_path / "a" / "b" / "x").write_bytes(bytes(10))
+    safe_io.require_files(tmp_path, limit=limit_of)
+    safe_io.require_files(tmp_path / "missing", limit=limit_of)
+    with pytest.raises(UserError, match="x has 10 bytes, expected at most 9"):
+        safe_io.require_files(tmp_path, limit=lambda path: 9)
+    (tmp_path / "a" / "x.json").write_bytes(bytes(6))
+    with pytest.raises(UserError, match=r"x\.json has 6 bytes, expected at most 5"):
+        safe_io.require_files(tmp_path, limit=limit_of)
+    os.remove(tmp_path / "a" / "x.json")
+    os.mkfifo(tmp_path / "a" / "x.json")
+    with pytest.raises(UserError, match=r"x\.json is not a regular file"):
+        safe_io.require_files(tmp_path, limit=limit_of)
+
+
+@pytest.mark.parametrize("function", ["stat", "iterdir"])
+def test_directories_that_another_process_removes_are_ignored(
+    tmp_path, monkeypatch, function
+):
+    (tmp_path / "removed").mkdir()
+    original = getattr(Path, function)
+    error = FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    def fail(path, **kwargs):
+        if path.name == "removed":
+            raise error
+        return original(path, **kwargs)
+
+    monkeypatch.setattr(Path, function, fail)
+    safe_io.require_files(tmp_path, limit=limit_of)
+    error = PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(UserError, match="removed cannot be read: Permission denied"):
+        safe_io.require_files(tmp_path, limit=limit_of)
 
 
 def test_text_that_is_not_utf_8_is_read(tmp_path):

@@ -25,11 +25,21 @@ def test_characters_that_a_stream_cannot_encode_are_escaped(monkeypatch):
             assert stream.buffer.getvalue() == expected
 
 
+def test_streams_that_cannot_be_configured_are_left(monkeypatch):
+    """Those of a notebook, and none."""
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", None)
+    terminal.accept_any_text()
+
+
 def test_libraries_are_silent(monkeypatch, caplog):
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     verbosity, level = absl_logging.get_verbosity(), logging.getLogger("asyncio").level
     try:
         terminal.silence_libraries()
+        hook = sys.unraisablehook
+        terminal.silence_libraries()
+        assert sys.unraisablehook is hook
         absl_logging.error("raised too")
         logging.getLogger("asyncio").error("never retrieved")
         assert not caplog.records
@@ -40,7 +50,7 @@ def test_libraries_are_silent(monkeypatch, caplog):
 
 def test_only_errors_of_abandoned_work_are_suppressed():
     reported = []
-    hook = terminal._without_late_callbacks(
+    hook = terminal._WithoutLateCallbacks(
         lambda given: reported.append(given.exc_value)
     )
     errors = RuntimeError("Event loop is closed"), RuntimeError("another"), OSError("x")

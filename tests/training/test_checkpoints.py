@@ -1,5 +1,6 @@
 """Checkpoints: round trips, retention, damage, and faults while writing."""
 
+import errno
 import itertools
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from checkpoint_states import ONE, abstract_state, assert_is, make_state
 
@@ -23,7 +25,7 @@ from vqvae_jax.training.checkpoints import (
     Checkpoints,
     on_devices,
     readable_manager,
-    restore_params,
+    restore_best,
     writable_manager,
 )
 from vqvae_jax.training.step import TrainState
@@ -47,7 +49,7 @@ def restore(directory, where=ONE):
 
 
 def best_step(directory) -> int:
-    return int(restore_params(directory, abstract_state().params)["w"][0, 0])
+    return int(restore_best(directory, abstract_state().params).params["w"][0, 0])
 
 
 def steps_in(directory) -> set[str]:
@@ -111,7 +113,7 @@ class TestRoundTrip:
     def test_a_missing_or_empty_directory_raises(self, tmp_path):
         for path in (tmp_path / "nothing", tmp_path):
             with pytest.raises(UserError, match=r"train this stage first$"):
-                restore_params(path, abstract_state().params)
+                restore_best(path, abstract_state().params)
         assert not list(tmp_path.iterdir())
 
 
@@ -141,7 +143,7 @@ class TestDamage:
             pytest.warns(UserWarning, match="is skipped"),
             pytest.raises(UserError, match=r"no checkpoint in .*line can be read"),
         ):
-            restore_params(directory, abstract_state().params)
+            restore_best(directory, abstract_state().params)
         assert steps_in(directory) == {"1", "2", "3"}
 
     def test_parameters_are_read_from_the_next_best(self, directory):
@@ -198,7 +200,7 @@ def test_users_read_the_average_and_training_restores_both(tmp_path):
     jax.tree.map(
         np.testing.assert_array_equal, restored._replace(key=0), state._replace(key=0)
     )
-    found = restore_params(tmp_path / "line", abstract_state().params)
+    found = restore_best(tmp_path / "line", abstract_state().params).params
     np.testing.assert_array_equal(found["w"], np.full((2, 3), 1.5))
 
 
@@ -224,7 +226,7 @@ class TestSizes:
             else:
                 abstract.params[name] = jax.ShapeDtypeStruct(shape, "f4", sharding=ONE)
         with pytest.raises(UserError, match=rf"line/1: {message}: the model's sizes"):
-            restore_params(directory, abstract.params)
+            restore_best(directory, abstract.params)
         with (
             pytest.raises(UserError, match=rf"line/3: {message}: the model's sizes"),
             Checkpoints(directory, keep=10) as checkpoints,
@@ -337,6 +339,31 @@ class TestManager:
             failures += [OSError("Input/output error")] * 2
             with pytest.raises(OSError, match="Input/output error"):
                 manager.read(1, params=tree(0))
+            assert not failures
+
+    def test_a_loss_that_cannot_be_read_is_retried_and_reported(
+        self, tmp_path, monkeypatch
+    ):
+        """A network drive fails once, then twice."""
+        monkeypatch.setattr(checkpoints_lib, "_RETRY_DELAY", 0.0)
+        write_all(tmp_path, [1.0, 2.0])
+        with readable_manager(tmp_path) as manager:
+            read, failures = ocp.CheckpointManager.metrics, []
+
+            def fail_first(self, step):
+                if step == 1 and failures:
+                    raise failures.pop()
+                return read(self, step)
+
+            monkeypatch.setattr(ocp.CheckpointManager, "metrics", fail_first)
+            failures.append(OSError(errno.EIO, "Input/output error"))
+            assert manager.best_first() == [1, 2]
+            failures += [OSError(errno.ESTALE, "Stale file handle")] * 2
+            match = r"loss of checkpoint .*/1 cannot be read .*Stale file handle"
+            with pytest.warns(UserWarning, match=match):
+                assert manager.best_first() == [2, 1]
+            failures += [FileNotFoundError(errno.ENOENT, "missing")]
+            assert manager.best_first() == [2, 1]
             assert not failures
 
     def test_a_jump_of_the_clock_exceeds_no_deadline(self, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from vqvae_jax.runtime.errors import UserError
 from vqvae_jax.training import checkpoints as checkpoints_lib
-from vqvae_jax.training.checkpoints import Checkpoints, restore_params
+from vqvae_jax.training.checkpoints import Checkpoints, restore_best
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,9 @@ def test_damaged_values_are_never_read(
     shutil.copytree(two_steps, directory)
     try:
         apply_damage(directory, which, damage, position, bits)
-        params, _ = read(lambda: restore_params(directory, abstract_state().params))
+        params, _ = read(
+            lambda: restore_best(directory, abstract_state().params).params
+        )
         if params is not None:
             step = int(params["w"][0, 0])
             jax.tree.map(np.testing.assert_array_equal, params, make_state(step).params)
@@ -119,7 +121,7 @@ def readers(directory):
         with Checkpoints(directory, keep=10) as checkpoints:
             return checkpoints.restore_latest(abstract_state())
 
-    return lambda: restore_params(directory, abstract_state().params), restore_latest
+    return lambda: restore_best(directory, abstract_state().params), restore_latest
 
 
 def link_to_zero(path) -> None:

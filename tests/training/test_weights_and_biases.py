@@ -95,6 +95,8 @@ def test_errors_of_wandb_are_one_line(wandb, tmp_path):
     match = r"^wandb cannot open a run \(not logged in, no key\): [^\n]*WANDB_MODE"
     with pytest.raises(UserError, match=match):
         MetricsLog(tmp_path / "refused", "vqvae", start_step=0)
+    # There is no run that could be resumed.
+    assert not list((tmp_path / "refused").iterdir())
 
 
 def test_only_the_first_process_writes(wandb, workdir, monkeypatch):

@@ -23,8 +23,8 @@ such as 'photos/**/*.jpg'. Results are named after their inputs, those of a fold
 their subfolders."""
 IMAGES = """
 
-Images (JPEG, PNG, WebP or BMP) of any size are resized to the model's: the shorter side
-is scaled, and the longer one is centre-cropped."""
+Images (JPEG, PNG, WebP, BMP or GIF) of any size are resized to the model's: the
+shorter side is scaled, and the longer one is centre-cropped."""
 
 
 # Results are numbered with five digits, and the images of an interpolation with three.

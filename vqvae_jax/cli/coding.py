@@ -85,7 +85,7 @@ class ImageCoder:
 
     @staticmethod
     def require_inputs(files: Sequence[Input], loaded: Loaded) -> None:
-        """Raise UserError if an image cannot be read; the first one is named."""
+        """Raise UserError, naming an image, unless all images appear readable."""
         del loaded
         require_images(files)
 
@@ -135,8 +135,11 @@ class ImageCoder:
 
 
 def require_images(files: Sequence[Input]) -> None:
-    """Raise UserError if an image cannot be read; the message names the first."""
-    bad = folder.unreadable([str(file.path) for file in files], decode=True)
+    """Raise UserError if an image cannot be read; the message names the first.
+
+    Damage in the middle of an image is only detected when it is decoded.
+    """
+    bad = folder.unreadable([str(file.path) for file in files])
     first = files[min(bad, default=0)].path
     require(
         not bad,

@@ -90,8 +90,11 @@ class Outputs:
                 f"{self.path(existing[0]) if existing else ''} exists already: choose "
                 "another folder, or --force to replace it",
             )
-        folders = (self._folder, *self._folder.parents)
-        self._created = [path for path in folders if not path.exists()]
+        paths = (record, *map(self.path, wanted))
+        folders = {folder for path in paths for folder in path.parents}
+        missing = (folder for folder in folders if not folder.exists())
+        # Inner ones first.
+        self._created = sorted(missing, key=lambda path: -len(path.parts))
         self._is_new = not has_record
         content = Record(dict(made_by), dict(sources))._asdict()
         try:
@@ -122,10 +125,11 @@ class Outputs:
         Otherwise a failed command would reserve the folder.
         """
         if self._is_new:
-            (self._folder / _MADE_BY).unlink(missing_ok=True)
-            # A result that could not be written may have left a subfolder.
+            # The error that ended the command is more informative.
             with contextlib.suppress(OSError):
-                for path in self._created:
+                (self._folder / _MADE_BY).unlink(missing_ok=True)
+            for path in self._created:
+                with contextlib.suppress(OSError):
                     path.rmdir()
 
     def _require_same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -10,12 +10,12 @@ from vqvae_jax.runtime.errors import require
 
 # Pillow identifies a file by its content and reads dozens of formats; for PostScript it
 # starts Ghostscript, which executes the file.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _CONVERTIBLE = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 def open_image(file: str | io.BytesIO) -> Image.Image:
-    """Open a JPEG, PNG, WebP or BMP image without decoding it.
+    """Open a JPEG, PNG, WebP, BMP or GIF image without decoding it.
 
     Raises:
         OSError: the content has another format.
@@ -25,7 +25,7 @@ def open_image(file: str | io.BytesIO) -> Image.Image:
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
-        raise OSError("it is not a JPEG, PNG, WebP or BMP image") from error
+        raise OSError("it is not a JPEG, PNG, WebP, BMP or GIF image") from error
     pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
     if pixels > limit:
         # Pillow only warns up to twice the limit.
@@ -36,13 +36,14 @@ def open_image(file: str | io.BytesIO) -> Image.Image:
 
 
 def load(file: str | io.BytesIO) -> Image.Image:
-    """Decode all pixels of an image that `open_image` opens.
+    """Decode all pixels of an image that `open_image` opens: of its first frame.
 
     Raises:
         Exception: see `open_image`; Pillow's many types for damage and truncation.
     """
     with open_image(file) as image:
-        # Only the first call reports damage: a second one returns black pixels.
+        # Pillow reports damage only on the first load(); later ones return black
+        # pixels.
         image.load()
         return image
 

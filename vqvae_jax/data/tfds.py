@@ -149,9 +149,14 @@ def prepared_builder(
         instead: an alternative without network and TensorFlow, for error messages.
 
     Raises:
-        UserError: the set does not exist, cannot be prepared, or was prepared in a
-            format without random access.
+        UserError: the set does not exist, cannot be prepared, was prepared in a format
+            without random access, or its folder has a file that `require_files`
+            refuses.
     """
+    # A name is NAME[:VERSION][/CONFIG[:VERSION]].
+    folder = name.partition("/")[0].partition(":")[0]
+    if data_dir and folder:
+        require_files(Path(data_dir, folder).expanduser(), limit=_limit_of)
     builder = _builder(name, data_dir)
     if not builder.data_path.exists():
         try:
@@ -186,8 +191,6 @@ def _builder(name: str, data_dir: str) -> Any:
 
     directory = data_dir or None
     stem, _, config = name.partition("/")
-    if directory is not None:
-        require_files(Path(directory, stem).expanduser(), limit=_limit_of)
     try:
         if stem in EMBEDDED_SETS:
             embedded = load(EMBEDDED_SETS[stem])
@@ -212,8 +215,9 @@ def _builder(name: str, data_dir: str) -> Any:
 
 
 def _limit_of(path: Path) -> int:
-    """Return the largest size of a file: of examples, or of their description."""
-    return _MAX_RECORDS_BYTES if "array_record" in path.name else MAX_JSON_BYTES
+    """Return the largest size of a file: of a description, or of examples."""
+    is_description = path.suffix in (".json", ".txt")
+    return MAX_JSON_BYTES if is_description else _MAX_RECORDS_BYTES
 
 
 def _prepare(builder: Any) -> None:

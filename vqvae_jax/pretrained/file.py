@@ -31,6 +31,8 @@ _FORMAT, _VERSION = "vqvae_jax", "2"
 _MAX_BYTES = 2**37
 # Types that arrays of a model may be stored as; those of half precision are widened.
 _DTYPES = {"float32": ("F32", "F16"), "int32": ("I32",)}
+# Raised for headers and arrays that `write` did not write.
+_DAMAGE = (UserError, OSError, KeyError, ValueError, TypeError, RecursionError)
 
 
 def write(path: Path, metadata: Metadata, params: Mapping[str, Any]) -> None:
@@ -117,15 +119,15 @@ class File:
                     f"{prefix}{name} is of type {found}, expected {wanted[0]}",
                 )
             arrays = {name: file.get_tensor(prefix + name) for name in slices}
+            require(
+                sha256_of_arrays(arrays) == self._hashes.get(stage),
+                f"the arrays of the {stage} are damaged; copy the file again",
+            )
             for name, array in arrays.items():
                 require(
                     bool(np.isfinite(array).all()),
                     f"{prefix}{name} has values that are NaN or infinite",
                 )
-            require(
-                sha256_of_arrays(arrays) == self._hashes.get(stage),
-                f"the arrays of the {stage} are damaged; copy the file again",
-            )
         ordered = [
             jnp.asarray(arrays[name], leaf.dtype)
             for name, leaf in named_leaves(expected).items()
@@ -139,10 +141,7 @@ class File:
         try:
             with safetensors.safe_open(self._path, framework="numpy") as file:
                 yield file
-        except (
-            *(UserError, OSError, KeyError, ValueError, TypeError),
-            RecursionError,
-        ) as error:
+        except _DAMAGE as error:
             raise UserError(f"{self._path}: {one_line(error)}") from error
         except safetensors.SafetensorError as error:
             raise UserError(

@@ -12,6 +12,16 @@ from vqvae_jax.options import shown
 from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.runtime.safe_io import is_number
 
+# Raised for JSON that `to_json` did not write.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 
 class Metadata(NamedTuple):
     """The metadata of a trained model and of its second stage.
@@ -79,10 +89,7 @@ def from_json(text: str) -> Metadata:
         return metadata
     except UserError:
         raise
-    except (
-        *(ValueError, TypeError, KeyError, AttributeError),
-        *(ArithmeticError, RecursionError),
-    ) as error:
+    except _DAMAGE as error:
         raise UserError(f"its metadata are damaged: {error}") from error
 
 

@@ -51,7 +51,8 @@ def _lock_file(workdir: Path) -> Iterator[None]:
     except Exception:
         # While it is held: filelock tries again if it locked a removed file.
         if is_new:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         raise
     finally:
         lock.release()

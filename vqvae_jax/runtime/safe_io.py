@@ -54,17 +54,12 @@ def open_file(path: Path, *, limit: int) -> BinaryIO:
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    status = os.fstat(descriptor)
-    if stat.S_ISDIR(status.st_mode):
-        problem = "is a directory, expected a file"
-    elif not stat.S_ISREG(status.st_mode):
-        problem = "is not a regular file"
-    elif status.st_size > limit:
-        problem = f"has {status.st_size} bytes, expected at most {limit}"
-    else:
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    raise UserError(f"{path} {problem}")
+    try:
+        _require_regular(path, os.fstat(descriptor), limit=limit)
+    except UserError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
 
 
 def read_bytes(path: Path, *, limit: int) -> bytes:
@@ -102,26 +97,32 @@ def require_file(path: Path, *, limit: int) -> None:
 def require_files(directory: Path, *, limit: Callable[[Path], int]) -> None:
     """Check all files under a directory before a library reads it.
 
+    Files are not opened, which would be slow on a network drive.
+
     Args:
-      directory: may be missing.
+      directory: may be missing; another process may remove files.
       limit: returns the largest size of a file in bytes.
 
     Raises:
-      UserError: a file is a FIFO or a device, larger than its limit, or unreadable.
+      UserError: a file is a FIFO or a device, or larger than its limit, or a directory
+        cannot be read.
     """
     seen, pending = set(), [Path(directory)]
     while pending:
         path = pending.pop()
-        if not path.exists():
+        try:
+            status = path.stat()
+            # A link may lead back.
+            is_new = (status.st_dev, status.st_ino) not in seen
+            if stat.S_ISDIR(status.st_mode) and is_new:
+                seen.add((status.st_dev, status.st_ino))
+                pending += path.iterdir()
+        except (FileNotFoundError, NotADirectoryError):
             continue
-        if not path.is_dir():
-            require_file(path, limit=limit(path))
-            continue
-        status = path.stat()
-        # A link may lead back.
-        if (status.st_dev, status.st_ino) not in seen:
-            seen.add((status.st_dev, status.st_ino))
-            pending += path.iterdir()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        if not stat.S_ISDIR(status.st_mode):
+            _require_regular(path, status, limit=limit(path))
 
 
 def read_json(path: Path) -> dict:
@@ -215,7 +216,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically.
 
     The temporary file is new: a link in its place, which could lead out of the
-    directory, is removed, as is the rest of an interrupted write.
+    directory, is removed, as is the rest of an interrupted write. Of several processes,
+    only one may write a path at a time.
 
     Raises:
       UserError: writing fails, for example because the disk is full.
@@ -239,6 +241,17 @@ def npz(**arrays: Any) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
+
+
+def _require_regular(path: Path, status: os.stat_result, *, limit: int) -> None:
+    """Raise UserError unless a path is a regular file of at most `limit` bytes."""
+    is_directory = stat.S_ISDIR(status.st_mode)
+    require(not is_directory, f"{path} is a directory, expected a file")
+    require(stat.S_ISREG(status.st_mode), f"{path} is not a regular file")
+    require(
+        status.st_size <= limit,
+        f"{path} has {status.st_size} bytes, expected at most {limit}",
+    )
 
 
 def _is_within_depth(value: Any, levels: int) -> bool:

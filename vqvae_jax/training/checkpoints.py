@@ -13,8 +13,9 @@ import math
 import re
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -29,6 +30,16 @@ from vqvae_jax.training.step import TrainState
 _CENTURY = 100 * 365 * 86_400  # Seconds.
 _RETRY_DELAY = 1.0  # Second.
 _MAX_ARRAYS_BYTES = 2**42
+# Raised if the file of the metrics is missing or damaged.
+_NO_METRICS = (
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    RecursionError,
+    ValueError,
+)
+
+T = TypeVar("T")
 
 
 class BestParams(NamedTuple):
@@ -162,11 +173,6 @@ class Checkpoints:
         return None
 
 
-def restore_params(directory: Path, abstract_params: Any) -> Any:
-    """Read the parameters of the best readable checkpoint, as `restore_best`."""
-    return restore_best(directory, abstract_params).params
-
-
 def restore_best(directory: Path, abstract_params: Any) -> BestParams:
     """Read the parameters of the best readable checkpoint by validation.
 
@@ -263,6 +269,17 @@ def _one_line_errors(what: str):
         ) from error
 
 
+def _retried(read: Callable[[], T], *, unless: tuple[type[Exception], ...]) -> T:
+    """Call a function; if it fails, except for an error of `unless`, call it again."""
+    try:
+        return read()
+    except unless:
+        raise
+    except Exception:
+        time.sleep(_RETRY_DELAY)
+        return read()
+
+
 class Manager(ocp.CheckpointManager):
     """Orbax's manager, with checksums of everything it writes and reads."""
 
@@ -274,11 +291,20 @@ class Manager(ocp.CheckpointManager):
     def metrics(self, step: int) -> dict | None:
         """Return the metrics of a step, None if they are missing or damaged.
 
-        Orbax raises an error for some damage and does not detect the rest.
+        Orbax raises an error for some damage and does not detect the rest. A failed
+        read is retried once, and ignored with a warning if it fails again.
         """
+        read = super().metrics
         try:
-            found = super().metrics(step)
-        except (ValueError, OSError, RecursionError):
+            found = _retried(lambda: read(step), unless=_NO_METRICS)
+        except _NO_METRICS:
+            return None
+        except OSError as error:
+            warnings.warn(
+                f"the validation loss of checkpoint {self.directory / str(step)} "
+                f"cannot be read and is ignored: {one_line(error)}",
+                stacklevel=2,
+            )
             return None
         if isinstance(found, dict) and found == _metrics(found.get("validation_loss")):
             return found
@@ -322,13 +348,7 @@ class Manager(ocp.CheckpointManager):
           UserError: the checkpoint has other arrays than the abstract items.
           Exception: the checkpoint is damaged.
         """
-        try:
-            return self._read(step, **abstract)
-        except UserError:
-            raise
-        except Exception:
-            time.sleep(_RETRY_DELAY)
-            return self._read(step, **abstract)
+        return _retried(lambda: self._read(step, **abstract), unless=(UserError,))
 
     def _read(self, step: int, **abstract: Any) -> dict[str, Any]:
         metadata = self.item_metadata(step)

@@ -48,11 +48,13 @@ class WandbRun:
         import wandb
 
         workdir = Path(workdir).resolve()
+        file = workdir / "wandb" / f"{stage}.id"
+        run_id = _stored_id(file) or secrets.token_hex(4)
         try:
             self._run = wandb.init(
                 group=group,
                 name=f"{group}/{stage}",
-                id=_stored_id(workdir / "wandb" / f"{stage}.id"),
+                id=run_id,
                 resume="allow",
                 dir=str(workdir),
                 config=_config(workdir),
@@ -62,6 +64,8 @@ class WandbRun:
                 f"wandb cannot open a run ({one_line(error)}): try wandb "
                 "login or WANDB_MODE=offline, or unset WANDB_PROJECT"
             ) from error
+        # Written once there is a run to resume.
+        safe_io.write_bytes(file, run_id.encode())
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Send the values of a step; `split` is "train" or "validation"."""
@@ -80,10 +84,8 @@ def _is_enabled() -> bool:
 
 
 def _stored_id(path: Path) -> str:
-    """Return the id in a file; create the file with a new id if it is missing."""
-    if not path.exists():
-        safe_io.write_bytes(path, secrets.token_hex(4).encode())
-    return safe_io.read_text(path)
+    """Return the id in a file; "" if the file is missing."""
+    return safe_io.read_text(path) if path.exists() else ""
 
 
 def _config(workdir: Path) -> dict[str, Any]:

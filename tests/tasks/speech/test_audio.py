@@ -144,6 +144,26 @@ class TestRefused:
         path.write_bytes(path.read_bytes()[: -len(extra) - 1])
         assert_refused(path, "claims 32000 bytes of samples and has 31999")
 
+    @pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
+    def test_unknown_lengths_of_files_written_to_a_pipe(
+        self, tmp_path, write, tone, length
+    ):
+        """As ffmpeg and sox write; other lengths are still compared with the file."""
+        content = write(tmp_path / "a.wav", tone(1.0)).read_bytes()
+        path, expected = tmp_path / "b.wav", read(tmp_path / "a.wav")
+        path.write_bytes(content[:40] + struct.pack("<I", length) + content[44:])
+        np.testing.assert_array_equal(read(path), expected)
+        path.write_bytes(content[:40] + struct.pack("<I", length - 2) + content[44:])
+        assert_refused(path, f"claims {length - 2} bytes of samples and has 32000")
+
+    def test_a_tag_before_the_header(self, tmp_path, write, tone):
+        """libsndfile skips it."""
+        content = write(tmp_path / "a.wav", tone(1.0)).read_bytes()
+        tag = b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)
+        (tmp_path / "b.wav").write_bytes(tag + content)
+        assert len(soundfile.read(tmp_path / "b.wav")[0]) == 16_000
+        assert_refused(tmp_path / "b.wav", r"b\.wav does not start with RIFF; convert")
+
     @pytest.mark.parametrize("form", ["AIFF", "AU", "W64", "OGG"])
     def test_formats_that_are_not_promised(self, tmp_path, tone, form):
         soundfile.write(tmp_path / "a.wav", tone(1.0), 16_000, format=form)

@@ -93,7 +93,10 @@ class Codec:
     prior_params: Any = None
 
     def __post_init__(self) -> None:
-        """Raise UserError if there is only one code: nothing bounds how often."""
+        """Raise UserError if there is only one code.
+
+        A file could then claim any number of images.
+        """
         require(
             self.num_codes >= 2,
             "the model has one code, which carries no information to compress",

@@ -30,6 +30,10 @@ _MIN_RATE = 1_000
 # Of libsndfile, which reads dozens of formats whatever the suffix.
 _FORMATS = ("WAV", "WAVEX", "FLAC")
 
+# Lengths of samples that a program writes to a pipe before it knows them: of ffmpeg and
+# sox. libsndfile reads such a file to its end.
+_UNKNOWN_LENGTHS = (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000)
+
 # The byte order of a WAV file.
 _BYTE_ORDERS = {b"RIFF": "little", b"RIFX": "big"}
 # A WAV file has a handful, of which only one contains samples.
@@ -132,11 +136,16 @@ def _opened(path: str, *, rate: int) -> Iterator[Any]:
 def _require_all_samples(path: str) -> None:
     """Raise UserError if a WAV file ends before its samples do.
 
-    libsndfile reads such a file without an error, as a shorter one.
+    libsndfile reads such a file without an error, as a shorter one. The end of a file
+    that was written to a pipe is unknown.
     """
     with open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        order = _BYTE_ORDERS[stream.read(4)]
+        order = _BYTE_ORDERS.get(stream.read(4))
+        require(
+            order is not None,
+            f"{path} does not start with RIFF; convert it to WAV or FLAC",
+        )
         # The file's own size and type come before the chunks.
         start, name = 12, b""
         for _ in range(_MAX_CHUNKS):
@@ -147,7 +156,7 @@ def _require_all_samples(path: str) -> None:
             start += 8 + length + length % 2
     require(name == b"data", f"{path} has no samples; copy it again or remove it")
     require(
-        start + 8 + length <= size,
+        length in _UNKNOWN_LENGTHS or start + 8 + length <= size,
         f"{path} claims {length} bytes of samples and has {size - start - 8}; copy it "
         "again or remove it",
     )

@@ -54,9 +54,9 @@ class SpeechCoder:
 
     @staticmethod
     def require_inputs(files: Sequence[Input], loaded: Loaded) -> None:
-        """Raise UserError if a recording cannot be read; the first one is named."""
+        """Raise UserError, naming a recording, unless all appear readable."""
         for file in files:
-            audio_lib.inspect(str(file.path), rate=loaded.sample_rate, decode=True)
+            audio_lib.inspect(str(file.path), rate=loaded.sample_rate)
 
     @staticmethod
     def decoding_options(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
