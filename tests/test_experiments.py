@@ -10,7 +10,6 @@ import pytest
 from ml_collections import ConfigDict
 
 from vqvae_jax.cli import train
-from vqvae_jax.contrib.studies import quantizers
 from vqvae_jax.experiment import Experiment, default_config
 from vqvae_jax.options import flatten
 
@@ -250,18 +249,6 @@ def test_robustness_varies_options_of_its_model():
     assert varied.keys() <= model.keys()
     # Each option's values include the base's, as the reference.
     assert all(model[name] in values for name, values in varied.items())
-
-
-def test_quantizers_have_the_bits_and_features_of_their_size():
-    for variant in load("quantizers").VARIANTS:
-        config = load("quantizers").get_config(variant).to_dict()
-        features = config["base"]["model"]["quantizer"]["dim"]
-        for size, sections in config["quantizers"].items():
-            for name, section in sections.items():
-                changed = quantizers.with_quantizer(config["base"], section)
-                quantizer = Experiment.from_config(changed).model.quantizer
-                assert 2**quantizer.bits == pytest.approx(int(size)), name
-                assert quantizer.features == features, name
 
 
 def test_comparison_has_one_budget():

@@ -7,6 +7,7 @@ import pytest
 
 from vqvae_jax import pipeline, registry
 from vqvae_jax.contrib.studies import quantizers
+from vqvae_jax.experiment import Experiment
 from vqvae_jax.runtime.errors import DivergedError, UserError
 
 
@@ -111,3 +112,15 @@ def test_invalid_configs_raise_before_training(config, change, message, tmp_path
 def test_names_select_quantizers(config):
     selected = quantizers._selected(config | {"names": ("fsq",)})
     assert selected == {"8": {"fsq": config["quantizers"]["8"]["fsq"]}}
+
+
+@pytest.mark.parametrize("variant", ["", "cifar_small", "cifar"])
+def test_quantizers_have_the_bits_and_features_of_their_size(variant, make_config):
+    config = make_config(f"quantizers:{variant}", {})
+    features = config["base"]["model"]["quantizer"]["dim"]
+    for size, sections in config["quantizers"].items():
+        for name, section in sections.items():
+            changed = quantizers.with_quantizer(config["base"], section)
+            quantizer = Experiment.from_config(changed).model.quantizer
+            assert 2**quantizer.bits == pytest.approx(int(size)), name
+            assert quantizer.features == features, name
