@@ -42,6 +42,13 @@ ROWS = {
     "D = 32": {"model.quantizer.dim": 32},
     "codebook loss": {"model.quantizer.codebook_update": "loss"},
     "no restarts": {"model.quantizer.dead_code_threshold": 0.0},
+    "the paper's quantizer and Adam": {
+        "model.quantizer.codebook_update": "loss",
+        "model.quantizer.dead_code_threshold": 0.0,
+        "model.quantizer.dim": 32,
+        "training.learning_rate": 2e-4,
+        "training.schedule": "constant",
+    },
 }
 IMAGES = 2000
 
