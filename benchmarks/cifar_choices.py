@@ -42,6 +42,7 @@ ROWS = {
     "D = 32": {"model.quantizer.dim": 32},
     "codebook loss": {"model.quantizer.codebook_update": "loss"},
     "no restarts": {"model.quantizer.dead_code_threshold": 0.0},
+    "EMA decay 0.99": {"model.quantizer.ema_decay": 0.99},
     "the paper's quantizer and Adam": {
         "model.quantizer.codebook_update": "loss",
         "model.quantizer.dead_code_threshold": 0.0,

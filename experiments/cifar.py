@@ -120,12 +120,14 @@ SMALL = base.autoencoder(channels=32, residual_channels=32) | {
     "training.schedule": "cosine",
     "training.checkpoint_every": 250,
 }
-# The EMA codebook with restarts settles in fewer steps.
+# The EMA codebook with restarts settles in fewer steps, and with a short memory it
+# follows an encoder that changes fast.
 SMALL_VQVAE = (
     SMALL
     | EMA
     | {
         "model.quantizer.dim": 16,
+        "model.quantizer.ema_decay": 0.9,
         "model.quantizer.dead_code_threshold": 0.5,
         "training.init_batches": 4,
         "prior.network.layers": 6,
