@@ -102,5 +102,7 @@ def test_without_all_of_them(copy_without):
     copy = copy_without(SLICES)
     folders = [f"tests/{name}" for name in RUN_WITHOUT_SLICES]
     options = ("-q", "-n", 2, "--dist", "loadfile", "-p", "no:cacheprovider")
+    # It imports the quantizers alone (test_dependencies), and takes minutes.
+    options += ("--ignore=tests/quantizers/test_contract.py",)
     found = run(copy, "-m", "pytest", *options, *folders)
     assert " passed" in found.stdout
