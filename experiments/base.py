@@ -48,8 +48,8 @@ class Variant:
           ValueError: the config has no such key.
           TypeError: a value does not have its default's type.
         """
-        kinds = {k: v for k, v in self.changes.items() if k.endswith(".kind")}
-        default = with_kinds(default_config(self.kind, self.second_stage), kinds)
+        default = default_config(self.kind, self.second_stage)
+        default = with_kinds(default, self.changes)
         keys = flatten(default)
         for key in self.changes:
             if key not in keys:

@@ -322,20 +322,22 @@ def default_config(kind: str, second_stage: str | None = None) -> dict[str, Any]
     return config
 
 
-def with_kinds(config: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
+def with_kinds(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config in which sections hold other dataclasses of their choice.
 
     Their other keys are then those of that dataclass (`options.with_kind`).
 
     Args:
       config: nested dicts.
-      kinds: by key, as {"model.quantizer.kind": "fsq"}; a suite's keys may start with
-        the sections that its configs are in.
+      changes: values of keys, of which those named `kind` are used, as
+        {"model.quantizer.kind": "fsq"}; a suite's keys may start with the sections that
+        its configs are in.
 
     Raises:
       UserError: a key names no such choice, or a kind is unknown.
     """
     changed = dict(config)
+    kinds = {k: v for k, v in changes.items() if k.rpartition(".")[2] == "kind"}
     # A section inside of another one that changes comes after it.
     for key, kind in sorted(kinds.items(), key=lambda item: item[0].count(".")):
         require("." in key, f"{key} is not an option")

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +271,7 @@ class Workdir:
             yield
         except Exception:
             if distributed.is_first():
-                _remove_empty(missing)
+                safe_io.remove_empty(missing)
             raise
 
     @contextlib.contextmanager
@@ -296,7 +296,7 @@ class Workdir:
                 for path in new_logs:
                     shutil.rmtree(path, ignore_errors=True)
                 directories = self.path.glob("checkpoints/**/")
-                _remove_empty(sorted(directories, reverse=True))
+                safe_io.remove_empty(sorted(directories, reverse=True))
             raise
 
     def begin(self, config: Mapping[str, Any], *, command: str = "") -> None:
@@ -386,13 +386,6 @@ def without_machine_keys(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _has_content(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
-
-
-def _remove_empty(directories: Iterable[Path]) -> None:
-    """Remove directories, inner ones first, unless they have contents."""
-    for path in directories:
-        with contextlib.suppress(OSError):
-            path.rmdir()
 
 
 def _listed(items: Sequence[Any]) -> str:

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vqvae_jax.runtime.errors import UserError, require
-from vqvae_jax.runtime.safe_io import read_json, write_bytes, write_json
+from vqvae_jax.runtime.safe_io import read_json, remove_empty, write_bytes, write_json
 
 _MADE_BY = "made_by.json"
 # File systems allow 255 bytes, of which the name of a temporary file needs five more.
@@ -128,9 +128,7 @@ class Outputs:
             # The error that ended the command is more informative.
             with contextlib.suppress(OSError):
                 (self._folder / _MADE_BY).unlink(missing_ok=True)
-            for path in self._created:
-                with contextlib.suppress(OSError):
-                    path.rmdir()
+            remove_empty(self._created)
 
     def _require_same(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         differing = [

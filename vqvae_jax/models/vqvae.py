@@ -79,7 +79,7 @@ class VQVAE(TrainedWithQuantizer, ImageAutoencoder):
     @property
     def code_bits(self) -> float:
         """Bits of an image's codes under the uniform prior."""
-        return math.prod(self._cells) * self.quantizer.bits
+        return float(math.prod(self._cells) * self.quantizer.bits)
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
         """Initialise the networks at random, and the quantizer from the batch's z_e."""

@@ -1,5 +1,6 @@
 """The protocol of quantizers, and what their `quantize` returns."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -108,3 +109,49 @@ class Quantizer(Protocol):
 
     def codebooks(self, state: State) -> Float[Array, "C K D"] | None:
         """Return the vector of each code; None where there is no table of them."""
+
+
+class InitFromKey:
+    """Defaults of members that `init` draws from the key alone.
+
+    A vector of `dim` features has one of `num_codes` codes; only the gradient moves the
+    state, all of which is read.
+    """
+
+    @property
+    def codes_per_vector(self) -> int:
+        """C, 1."""
+        return 1
+
+    @property
+    def features(self) -> int:
+        """Features of z_e, `dim`."""
+        return self.dim
+
+    @property
+    def bits(self) -> float:
+        """Bits of one vector's code under the uniform prior, log2 K."""
+        return math.log2(self.num_codes)
+
+    @property
+    def init_reads_data(self) -> bool:
+        """Whether `init` needs z_e: no."""
+        return False
+
+    def update(
+        self,
+        state: State,
+        z_e: Float[Array, "*batch F"],
+        codes: Int[Array, "*batch C"],
+        *,
+        key: PRNGKeyArray,
+        mask: Bool[Array, "*batch"] | None = None,
+        axis_name: AxisName = None,
+    ) -> State:
+        """Return the state unchanged."""
+        del z_e, codes, key, mask, axis_name
+        return state
+
+    def inference_state(self, state: State) -> State:
+        """Return the state."""
+        return state

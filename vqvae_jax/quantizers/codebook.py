@@ -21,8 +21,8 @@ class Codebook(NamedTuple):
     Attributes:
       embeddings: `[G, K, D]` float32, the rows e_k of each of the G codebooks.
       counts: `[G, K]` float32, N_i of equation 6, the decayed number of uses.
-      sums: `[G, K, D]` float32, m_i of equation 7: e_i = m_i / N_i, or m_i / |m_i|
-        with the cosine distance.
+      sums: `[G, K, D]` float32, m_i of equation 7: `e_i = m_i / N_i`, or
+        `m_i / |m_i|` with the cosine distance.
     """
 
     embeddings: Float[Array, "G K D"]
@@ -72,6 +72,22 @@ def require_mask(
         raise ValueError(
             f"mask must have the shape {x.shape[:-1]}, one entry for each vector, got "
             f"{mask.shape}"
+        )
+
+
+def require_features(z_e: Float[Array, "..."], features: int) -> None:
+    """Raise ValueError unless the vectors have so many features."""
+    if z_e.shape[-1] != features:
+        raise ValueError(
+            f"the last axis of z_e must be {features}, but its shape is {z_e.shape}"
+        )
+
+
+def require_codes(codes: Int[Array, "..."], number: int) -> None:
+    """Raise ValueError unless there are so many codes for each vector."""
+    if codes.shape[-1] != number:
+        raise ValueError(
+            f"the last axis of codes must be {number}, but their shape is {codes.shape}"
         )
 
 

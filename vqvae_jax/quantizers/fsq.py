@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax import options
-from vqvae_jax.quantizers.base import AxisName, Quantized
+from vqvae_jax.quantizers.base import InitFromKey, Quantized
+from vqvae_jax.quantizers.codebook import require_codes
 from vqvae_jax.quantizers.primitives import straight_through
 from vqvae_jax.quantizers.projection import (
     Projection,
@@ -26,7 +27,7 @@ _MAX_CODES = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FSQ:
+class FSQ(InitFromKey):
     """Round each of d bounded numbers to one of L_i levels (section 3.1).
 
     z_e is projected to d numbers. Number i is bounded by tanh and rounded to the
@@ -71,19 +72,9 @@ class FSQ:
         return 1 if self.codes == "joint" else len(self.levels)
 
     @property
-    def features(self) -> int:
-        """D, features of z_e."""
-        return self.dim
-
-    @property
     def bits(self) -> float:
         """Bits of one vector's codes under the uniform prior, the sum of log2 L_i."""
         return sum(math.log2(n) for n in self.levels)
-
-    @property
-    def init_reads_data(self) -> bool:
-        """`init` does not read data."""
-        return False
 
     def init(
         self,
@@ -124,20 +115,6 @@ class FSQ:
         loss = jnp.zeros(z_e.shape[:-1], jnp.float32)
         return Quantized(z_q, self._encode(digits), {}, loss)
 
-    def update(
-        self,
-        state: Projection,
-        z_e: Float[Array, "*batch D"],
-        codes: Int[Array, "*batch C"],
-        *,
-        key: PRNGKeyArray,
-        mask: Bool[Array, "*batch"] | None = None,
-        axis_name: AxisName = None,
-    ) -> Projection:
-        """Return the state unchanged: the gradient moves all of it."""
-        del z_e, codes, key, mask, axis_name
-        return state
-
     def lookup(
         self, state: Projection, codes: Int[Array, "*batch C"]
     ) -> Float[Array, "*batch D"]:
@@ -149,11 +126,7 @@ class FSQ:
         Raises:
           ValueError: the last axis of codes is not C.
         """
-        if codes.shape[-1] != self.codes_per_vector:
-            raise ValueError(
-                f"the last axis of codes must be {self.codes_per_vector}, but their "
-                f"shape is {codes.shape}"
-            )
+        require_codes(codes, self.codes_per_vector)
         return project_out(state, self._values(self._decode(codes)))
 
     def total_loss(self, losses: Mapping[str, Any]) -> Any:
@@ -164,10 +137,6 @@ class FSQ:
     def trainable(self, state: Projection) -> Projection:
         """Return True for every leaf."""
         return jax.tree.map(lambda _: True, state)
-
-    def inference_state(self, state: Projection) -> Projection:
-        """Return the projection."""
-        return state
 
     def codebooks(self, state: Projection) -> Float[Array, "1 K D"] | None:
         """Return the vector of each joint code, up to K = 65 536; None otherwise."""

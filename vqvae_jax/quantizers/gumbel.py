@@ -11,9 +11,14 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax import options
-from vqvae_jax.quantizers.base import AxisName, Quantized
-from vqvae_jax.quantizers.codebook import gather_rows, require_mask
-from vqvae_jax.quantizers.primitives import straight_through
+from vqvae_jax.quantizers.base import InitFromKey, Quantized
+from vqvae_jax.quantizers.codebook import (
+    gather_rows,
+    require_codes,
+    require_features,
+    require_mask,
+)
+from vqvae_jax.quantizers.primitives import matmul, straight_through
 
 
 class GumbelState(NamedTuple):
@@ -31,7 +36,7 @@ class GumbelState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GumbelSoftmax:
+class GumbelSoftmax(InitFromKey):
     """A sample of q(k|x) = softmax(logits), straight-through (Jang et al. 2017).
 
     The logits are a linear map of z_e, as in the dVAE of DALL-E (Ramesh et al. 2021)
@@ -55,26 +60,6 @@ class GumbelSoftmax:
     def __post_init__(self):
         """Check every option; UserError, a ValueError, names the first wrong one."""
         options.check(self)
-
-    @property
-    def codes_per_vector(self) -> int:
-        """C, 1."""
-        return 1
-
-    @property
-    def features(self) -> int:
-        """Features of z_e, D."""
-        return self.dim
-
-    @property
-    def bits(self) -> float:
-        """Bits of one code under the uniform prior, log2 K."""
-        return math.log2(self.num_codes)
-
-    @property
-    def init_reads_data(self) -> bool:
-        """Whether `init` needs z_e: no."""
-        return False
 
     def init(
         self,
@@ -122,15 +107,12 @@ class GumbelSoftmax:
           ValueError: the last axis of z_e is not D, or the mask has another shape.
         """
         require_mask(mask, z_e)
-        if z_e.shape[-1] != self.dim:
-            raise ValueError(
-                f"the last axis of z_e must be {self.dim}, but its shape is {z_e.shape}"
-            )
+        require_features(z_e, self.dim)
         vectors = z_e.astype(jnp.float32)
         if mask is not None:
             # NaN of padding would reach the gradient of the weights.
             vectors = jnp.where(mask[..., None], vectors, 0.0)
-        logits = _matmul(vectors, state.logit_weights)
+        logits = matmul(vectors, state.logit_weights)
         logits += jnp.broadcast_to(state.logit_bias, logits.shape)
         kl = _kl_to_uniform(logits)[..., None]
         if mask is not None:
@@ -139,25 +121,11 @@ class GumbelSoftmax:
             logits += jax.random.gumbel(key, logits.shape, jnp.float32)
         codes = jnp.argmax(logits, axis=-1)[..., None].astype(jnp.int32)
         y = jax.nn.softmax(logits / self.temperature)
-        mean = _matmul(y, lax.stop_gradient(state.embeddings))
+        mean = matmul(y, lax.stop_gradient(state.embeddings))
         z_q = straight_through(mean, self.lookup(state, codes))
         losses = {"kl": kl}
         loss = self.total_loss(losses).mean(axis=-1)
         return Quantized(z_q.astype(z_e.dtype), codes, losses, loss)
-
-    def update(
-        self,
-        state: GumbelState,
-        z_e: Float[Array, "*batch D"],
-        codes: Int[Array, "*batch 1"],
-        *,
-        key: PRNGKeyArray,
-        mask: Bool[Array, "*batch"] | None = None,
-        axis_name: AxisName = None,
-    ) -> GumbelState:
-        """Return the state: only the gradient moves it."""
-        del z_e, codes, key, mask, axis_name
-        return state
 
     def lookup(
         self, state: GumbelState, codes: Int[Array, "*batch 1"]
@@ -167,10 +135,7 @@ class GumbelSoftmax:
         Raises:
           ValueError: the last axis of codes is not 1.
         """
-        if codes.shape[-1] != 1:
-            raise ValueError(
-                f"the last axis of codes must be 1, but their shape is {codes.shape}"
-            )
+        require_codes(codes, 1)
         return gather_rows(state.embeddings[None], codes)[..., 0, :]
 
     def total_loss(self, losses: Mapping[str, Any]) -> Any:
@@ -182,10 +147,6 @@ class GumbelSoftmax:
         del state
         return GumbelState(logit_weights=True, logit_bias=True, embeddings=True)
 
-    def inference_state(self, state: GumbelState) -> GumbelState:
-        """Return the state, all of which is read."""
-        return state
-
     def codebooks(self, state: GumbelState) -> Float[Array, "1 K D"]:
         """Return the rows."""
         return state.embeddings[None]
@@ -196,7 +157,3 @@ def _kl_to_uniform(logits: Float[Array, "*batch K"]) -> Float[Array, "*batch"]:
     kl = jnp.sum(jnp.exp(log_q) * (log_q + math.log(logits.shape[-1])), axis=-1)
     # Rounding may leave it just below 0.
     return jnp.maximum(kl, 0.0)
-
-
-def _matmul(a, b):
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)

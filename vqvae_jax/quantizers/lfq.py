@@ -12,8 +12,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax import options
-from vqvae_jax.quantizers.base import AxisName, Quantized
-from vqvae_jax.quantizers.codebook import normalize
+from vqvae_jax.quantizers.base import AxisName, InitFromKey, Quantized
+from vqvae_jax.quantizers.codebook import normalize, require_codes
 from vqvae_jax.quantizers.primitives import straight_through
 from vqvae_jax.quantizers.projection import (
     Projection,
@@ -40,7 +40,7 @@ class BinaryState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Binary(abc.ABC):
+class _Binary(InitFromKey, abc.ABC):
     """What LFQ and BSQ share: everything but the numbers y whose signs are the bits.
 
     A member defines `_numbers` and the magnitude of the quantized numbers, `_scale`.
@@ -62,21 +62,6 @@ class _Binary(abc.ABC):
     def num_codes(self) -> int:
         """K, 2^bits."""
         return 2**self.bits
-
-    @property
-    def codes_per_vector(self) -> int:
-        """One code per vector."""
-        return 1
-
-    @property
-    def features(self) -> int:
-        """D, features of z_e."""
-        return self.dim
-
-    @property
-    def init_reads_data(self) -> bool:
-        """`init` does not read data."""
-        return False
 
     def init(
         self,
@@ -181,10 +166,7 @@ class _Binary(abc.ABC):
         Raises:
           ValueError: the last axis of codes is not 1.
         """
-        if codes.shape[-1] != 1:
-            raise ValueError(
-                f"the last axis of codes must be 1, but their shape is {codes.shape}"
-            )
+        require_codes(codes, 1)
         ones = (codes & self._place_values(codes.ndim)) > 0
         return project_out(state.projection, self._scale * _signs(ones))
 
@@ -199,10 +181,6 @@ class _Binary(abc.ABC):
     def trainable(self, state: BinaryState) -> BinaryState:
         """Return True for the projection, False for the running means."""
         return BinaryState(jax.tree.map(lambda _: True, state.projection), False)
-
-    def inference_state(self, state: BinaryState) -> BinaryState:
-        """Return the state: the running means are part of the loss."""
-        return state
 
     def codebooks(self, state: BinaryState) -> Float[Array, "1 K D"] | None:
         """Return the vector of each code, up to K = 65 536; None otherwise."""

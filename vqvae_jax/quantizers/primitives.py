@@ -11,6 +11,9 @@ from jaxtyping import Array, Float, Int
 
 T = TypeVar("T")
 
+# TPUs multiply float32 in fewer bits otherwise.
+matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+
 # With more codes, few vectors share a row and few additions collide.
 _MAX_ONE_HOT = 2048
 # The one-hot array is float32.

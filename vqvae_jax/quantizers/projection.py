@@ -8,7 +8,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from vqvae_jax.quantizers.base import Quantizer, State
-from vqvae_jax.quantizers.codebook import require_mask
+from vqvae_jax.quantizers.codebook import require_features, require_mask
+from vqvae_jax.quantizers.primitives import matmul
 
 _MAX_TABLE = 2**16
 
@@ -66,11 +67,7 @@ def project_in(
       ValueError: the last axis of z_e is not F, or the mask has another shape.
     """
     require_mask(mask, z_e)
-    features = len(projection.into)
-    if z_e.shape[-1] != features:
-        raise ValueError(
-            f"the last axis of z_e must be {features}, but its shape is {z_e.shape}"
-        )
+    require_features(z_e, len(projection.into))
     z_e = z_e.astype(jnp.float32)
     if mask is None:
         return _affine(z_e, projection.into, projection.into_bias)
@@ -95,7 +92,7 @@ def project_out(
 def _affine(
     x: Float[Array, "*batch a"], weights: Float[Array, "a b"], bias: Float[Array, " b"]
 ) -> Float[Array, "*batch b"]:
-    y = jnp.matmul(x, weights, precision=lax.Precision.HIGHEST)
+    y = matmul(x, weights)
     return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 

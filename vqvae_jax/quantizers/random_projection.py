@@ -1,7 +1,6 @@
 """Codes of a frozen random projection and a frozen random codebook."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -11,9 +10,15 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax import options
-from vqvae_jax.quantizers.base import AxisName, Quantized
-from vqvae_jax.quantizers.codebook import gather_rows, normalize, require_mask
-from vqvae_jax.quantizers.primitives import straight_through
+from vqvae_jax.quantizers.base import InitFromKey, Quantized
+from vqvae_jax.quantizers.codebook import (
+    gather_rows,
+    normalize,
+    require_codes,
+    require_features,
+    require_mask,
+)
+from vqvae_jax.quantizers.primitives import matmul, straight_through
 from vqvae_jax.quantizers.search import nearest
 from vqvae_jax.runtime.errors import require
 
@@ -31,10 +36,10 @@ class RandomProjectionState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RandomProjection:
+class RandomProjection(InitFromKey):
     """The random-projection quantizer of BEST-RQ (Chiu et al. 2022, section 3.1).
 
-    The code of z_e is that of the row nearest to A^T z_e / |A^T z_e|, equation 1.
+    The code of z_e is that of the row nearest to `A^T z_e / |A^T z_e|`, equation 1.
     Nothing is learned: the codes are targets for self-supervised training, or a
     baseline. Normalise z_e to mean 0 and variance 1 first, as the paper does, so that
     many codes are in use.
@@ -60,26 +65,6 @@ class RandomProjection:
             self.code_dim <= self.dim,
             f"code_dim must be at most dim = {self.dim}, got {self.code_dim}",
         )
-
-    @property
-    def codes_per_vector(self) -> int:
-        """C, 1."""
-        return 1
-
-    @property
-    def features(self) -> int:
-        """Features of z_e, F."""
-        return self.dim
-
-    @property
-    def bits(self) -> float:
-        """Bits of one code under the uniform prior, log2 K."""
-        return math.log2(self.num_codes)
-
-    @property
-    def init_reads_data(self) -> bool:
-        """Whether `init` needs z_e: no."""
-        return False
 
     def init(
         self,
@@ -118,29 +103,12 @@ class RandomProjection:
         """
         del key
         require_mask(mask, z_e)
-        if z_e.shape[-1] != self.dim:
-            raise ValueError(
-                f"the last axis of z_e must be {self.dim}, but its shape is {z_e.shape}"
-            )
+        require_features(z_e, self.dim)
         vectors = lax.stop_gradient(z_e).astype(jnp.float32)
-        vectors = normalize(_matmul(vectors, state.projection))
+        vectors = normalize(matmul(vectors, state.projection))
         codes = nearest(state.codebook[None], vectors[..., None, :])
         z_q = straight_through(z_e, self.lookup(state, codes).astype(z_e.dtype))
         return Quantized(z_q, codes, {}, jnp.zeros(z_e.shape[:-1], jnp.float32))
-
-    def update(
-        self,
-        state: RandomProjectionState,
-        z_e: Float[Array, "*batch F"],
-        codes: Int[Array, "*batch 1"],
-        *,
-        key: PRNGKeyArray,
-        mask: Bool[Array, "*batch"] | None = None,
-        axis_name: AxisName = None,
-    ) -> RandomProjectionState:
-        """Return the state: nothing moves it."""
-        del z_e, codes, key, mask, axis_name
-        return state
 
     def lookup(
         self, state: RandomProjectionState, codes: Int[Array, "*batch 1"]
@@ -150,10 +118,7 @@ class RandomProjection:
         Raises:
           ValueError: the last axis of codes is not 1.
         """
-        if codes.shape[-1] != 1:
-            raise ValueError(
-                f"the last axis of codes must be 1, but their shape is {codes.shape}"
-            )
+        require_codes(codes, 1)
         return gather_rows(self.codebooks(state), codes)[..., 0, :]
 
     def total_loss(self, losses: Mapping[str, Any]) -> Any:
@@ -166,15 +131,7 @@ class RandomProjection:
         del state
         return RandomProjectionState(projection=False, codebook=False)
 
-    def inference_state(self, state: RandomProjectionState) -> RandomProjectionState:
-        """Return the state, all of which is read."""
-        return state
-
     def codebooks(self, state: RandomProjectionState) -> Float[Array, "1 K F"]:
         """Return A e_k of each code."""
         rows, projection = lax.stop_gradient((state.codebook, state.projection))
-        return _matmul(rows, projection.T)[None]
-
-
-def _matmul(a, b):
-    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+        return matmul(rows, projection.T)[None]

@@ -41,16 +41,16 @@ def nearest(
 
     Distances are computed from products, not differences. With rows and vectors taken
     from the rows' mean, where that is near most of them, the squared distance of the
-    returned row is the smallest up to a rounding of about 1e-6 (|z|^2 + |e|^2), for D
+    returned row is the smallest up to a rounding of about `1e-6 (|z|^2 + |e|^2)`, for D
     of about a hundred. It matters where rows are much nearer to each other than to
     their mean: two clusters at 1000 and -1000, for example, whose rows are 1 apart in
     each feature. Scale such data.
 
-    Distances are float32 at the highest matmul precision
-    whatever the dtype of `vectors`: with bfloat16, or a TPU's default precision, near
-    codes cannot be distinguished and half of a codebook goes unused. At most 16 MiB of
-    distances exist at a time for one codebook of any size. Under vmap this is the
-    memory of each mapped element: pass a batch of vectors whole instead.
+    Distances are float32 at the highest matmul precision whatever the dtype of
+    `vectors`: with bfloat16, or a TPU's default precision, near codes cannot be
+    distinguished and half of a codebook goes unused. At most 16 MiB of distances exist
+    at a time for one codebook of any size. Under vmap this is the memory of each mapped
+    element: pass a batch of vectors whole instead.
     """
     embeddings = lax.stop_gradient(embeddings).astype(jnp.float32)
     vectors = lax.stop_gradient(vectors).astype(jnp.float32)

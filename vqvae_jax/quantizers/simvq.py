@@ -11,8 +11,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from vqvae_jax import options
-from vqvae_jax.quantizers.base import AxisName, Quantized
+from vqvae_jax.quantizers.base import InitFromKey, Quantized
 from vqvae_jax.quantizers.codebook import Codebook, from_embeddings
+from vqvae_jax.quantizers.primitives import matmul
 from vqvae_jax.quantizers.vq import VQ
 
 
@@ -29,7 +30,7 @@ class SimVQState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SimVQ:
+class SimVQ(InitFromKey):
     """The nearest row of base W: a frozen base, a learned W (Zhu et al. 2024).
 
     A step on W moves all rows, the unused ones too, so that no code dies.
@@ -47,26 +48,6 @@ class SimVQ:
     def __post_init__(self):
         """Check every option; UserError, a ValueError, names the first wrong one."""
         options.check(self)
-
-    @property
-    def codes_per_vector(self) -> int:
-        """C, 1."""
-        return 1
-
-    @property
-    def features(self) -> int:
-        """Features of z_e, D."""
-        return self.dim
-
-    @property
-    def bits(self) -> float:
-        """Bits of one code under the uniform prior, log2 K."""
-        return math.log2(self.num_codes)
-
-    @property
-    def init_reads_data(self) -> bool:
-        """Whether `init` needs z_e: no."""
-        return False
 
     def init(
         self,
@@ -105,20 +86,6 @@ class SimVQ:
         """
         return self._vq.quantize(_codebook(state), z_e, mask, key)
 
-    def update(
-        self,
-        state: SimVQState,
-        z_e: Float[Array, "*batch D"],
-        codes: Int[Array, "*batch 1"],
-        *,
-        key: PRNGKeyArray,
-        mask: Bool[Array, "*batch"] | None = None,
-        axis_name: AxisName = None,
-    ) -> SimVQState:
-        """Return the state: only the gradient moves it."""
-        del z_e, codes, key, mask, axis_name
-        return state
-
     def lookup(
         self, state: SimVQState, codes: Int[Array, "*batch 1"]
     ) -> Float[Array, "*batch D"]:
@@ -138,10 +105,6 @@ class SimVQ:
         del state
         return SimVQState(base=False, weights=True)
 
-    def inference_state(self, state: SimVQState) -> SimVQState:
-        """Return both factors."""
-        return state
-
     def codebooks(self, state: SimVQState) -> Float[Array, "1 K D"]:
         """Return the rows."""
         return _codebook(state).embeddings
@@ -154,7 +117,5 @@ class SimVQ:
 def _codebook(state: SimVQState) -> Codebook:
     # The whole product also where few rows are read: another shape of the product
     # could round differently, and `lookup` would not return z_q to the last bit.
-    rows = jnp.matmul(
-        lax.stop_gradient(state.base), state.weights, precision=lax.Precision.HIGHEST
-    )
+    rows = matmul(lax.stop_gradient(state.base), state.weights)
     return from_embeddings(rows[None])

@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -234,6 +234,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def remove_empty(directories: Iterable[Path]) -> None:
+    """Remove directories, inner ones first, unless they have contents."""
+    for path in directories:
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def npz(**arrays: Any) -> bytes:

@@ -426,6 +426,11 @@ class _Unread(ocp.JsonCheckpointHandler):
         del directory
 
 
+@ocp.args.register_with_handler(_Unread, for_save=True, for_restore=True)
+class _NoArgs(ocp.args.CheckpointArgs):
+    """Arguments of `_Unread`, without which Orbax warns about each manager."""
+
+
 def _limit_of(path: Path) -> int:
     """Return the largest size of a file: arrays are in folders `d`, others are JSON."""
     return _MAX_ARRAYS_BYTES if path.parent.name == "d" else MAX_JSON_BYTES

@@ -8,7 +8,7 @@ workdir/K/NAME/SEED/         one run
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -56,8 +56,7 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     Raises:
       UserError: a config, the data or the workdir is invalid.
     """
-    for name in _SECTIONS:
-        require(name in config, f"{name} is missing from the config")
+    runs.require_sections(config, _SECTIONS)
     sizes = _selected(config)
     configs = {
         f"{size}/{name}": with_quantizer(config["base"], section)
@@ -123,26 +122,9 @@ def with_quantizer(
     base: Mapping[str, Any], section: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the base's config with a `model.quantizer` section of any kind."""
-    kinds = {f"model.quantizer.{k}": v for k, v in _kinds(section)}
-    config = with_kinds(base, kinds)
-    quantizer = _updated(config["model"]["quantizer"], section)
-    return {**config, "model": {**config["model"], "quantizer": quantizer}}
-
-
-def _kinds(section: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key, value in options.flatten(section).items():
-        if key.rpartition(".")[2] == "kind":
-            yield key, value
-
-
-def _updated(section: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a section with changes, section by section."""
-    changed = dict(section)
-    for key, value in changes.items():
-        inside = section.get(key)
-        is_section = isinstance(value, Mapping) and isinstance(inside, Mapping)
-        changed[key] = _updated(inside, value) if is_section else value
-    return changed
+    changes = {f"quantizer.{k}": v for k, v in options.flatten(section).items()}
+    kinds = {f"model.{k}": v for k, v in changes.items()}
+    return runs.with_model_options(with_kinds(base, kinds), changes)
 
 
 def _require_comparable(name: str, quantizer: Quantizer, features: int) -> None:

@@ -6,7 +6,6 @@ workdir/results.json         every metric of every seed, and the effect of each 
 workdir/report.html          the metrics as a table and a plot
 """
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -77,10 +76,9 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     Raises:
       UserError: a config, the data or the workdir is invalid.
     """
-    for name in _SECTIONS:
-        require(name in config, f"{name} is missing from the config")
+    runs.require_sections(config, _SECTIONS)
     configs = {
-        name: _changed(config["base"], changes)
+        name: runs.with_model_options(config["base"], changes)
         for name, changes in _settings(config).items()
     }
     experiments = runs.checked(config, _SECTIONS, configs)
@@ -150,17 +148,6 @@ def _name(config: Mapping[str, Any], option: str, value: Any) -> str:
 
 def _base_value(config: Mapping[str, Any], option: str) -> Any:
     return flatten(config["base"]["model"])[option]
-
-
-def _changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    model = copy.deepcopy(dict(base["model"]))
-    for option, value in changes.items():
-        *sections, name = option.split(".")
-        section = model
-        for each in sections:
-            section = section[each]
-        section[name] = value
-    return {**base, "model": model}
 
 
 def _measured(

@@ -3,6 +3,7 @@
 workdir/<name>/<seed>/     one run
 """
 
+import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,6 +36,29 @@ class Spread(NamedTuple):
     high: float
 
 
+def require_sections(config: Config, sections: Sequence[str]) -> None:
+    """Raise UserError unless a study's config has these sections."""
+    for name in sections:
+        require(name in config, f"{name} is missing from the config")
+
+
+def with_model_options(base: Config, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an experiment's config with changes of dotted keys of its `model`.
+
+    A section that does not exist is added, for the check of the config to report.
+    """
+    model = copy.deepcopy(dict(base["model"]))
+    for option, value in changes.items():
+        *sections, name = option.split(".")
+        section = model
+        for each in sections:
+            if not isinstance(section.get(each), Mapping):
+                section[each] = {}
+            section = section[each]
+        section[name] = value
+    return {**base, "model": model}
+
+
 def checked(
     config: Config, sections: Sequence[str], configs: Mapping[str, Config]
 ) -> dict[str, Experiment]:
@@ -43,8 +67,7 @@ def checked(
     Raises:
       UserError: a section is missing, or a config is invalid.
     """
-    for name in sections:
-        require(name in config, f"{name} is missing from the config")
+    require_sections(config, sections)
     require(config["seeds"] >= 1, f"seeds must be at least 1, got {config['seeds']}")
     return {name: Experiment.from_config(each) for name, each in configs.items()}
 

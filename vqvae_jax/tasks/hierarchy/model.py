@@ -100,7 +100,7 @@ class Hierarchy(TrainedWithQuantizer, GlobalLatents):
     @property
     def bits_per_frame(self) -> float:
         """Bits of a frame's global codes under the uniform prior, 27 in the paper."""
-        return self.quantizer.bits
+        return float(self.quantizer.bits)
 
     def init(self, key: PRNGKeyArray, batch: Mapping[str, Array]) -> Params:
         """Initialise the networks at random, and the quantizer from the batch's z_e."""
