@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import logging as absl_logging
-
 
 def accept_any_text() -> None:
     """Escape the characters that stdout and stderr cannot encode.
@@ -22,6 +20,9 @@ def accept_any_text() -> None:
 
 def silence_libraries() -> None:
     """Suppress what libraries log: errors are also raised, and reported in one line."""
+    # Imported here, as this module is imported before a command line is checked.
+    from absl import logging as absl_logging
+
     absl_logging.set_verbosity(absl_logging.FATAL)
     # Orbax reads many arrays at once, and raises only the first error.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
