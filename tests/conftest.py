@@ -53,6 +53,13 @@ def pytest_addoption(parser):
         metavar="SECONDS",
         help="skip the tests that would start later than this",
     )
+    parser.addoption(
+        "--fuzz-seconds",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="how long tests/test_fuzz.py tries random inputs",
+    )
 
 
 def pytest_runtest_setup(item):

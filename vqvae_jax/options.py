@@ -163,10 +163,14 @@ def build(
     made = {}
     for field in fields(cls):
         if field.is_given and field.name in given:
-            made[field.name] = given[field.name]
-            # Others, such as arrays, are never read from a file.
+            value = made[field.name] = given[field.name]
             if field.type in _PLAIN or typing.get_origin(field.type) is tuple:
-                _require_type(f"{name}.{field.name}", made[field.name], field.type)
+                _require_type(f"{name}.{field.name}", value, field.type)
+            else:
+                require(
+                    value is None or hasattr(value, "shape"),
+                    f"{name}.{field.name} must be an array, got {shown(value)}",
+                )
     for key, field in options.items():
         if key in values:
             made[key] = _value(field, values[key], name=f"{name}.{key}", base=base)

@@ -83,6 +83,41 @@ class TestLogProb:
             PRIOR.log_prob(params, codes - 1, labels=labels)
 
 
+class TestMarginal:
+    """p(z) is the mean of p(z | class) over the classes."""
+
+    def test_every_grid(self, params, log_probs):
+        codes = jnp.asarray(EVERY_GRID.reshape(-1, *GRID), "int32")
+        found = jax.jit(PRIOR.marginal_log_prob)(params, codes)
+        p = np.exp(np.float64(log_probs)).mean(axis=0)
+        np.testing.assert_allclose(np.exp(found), p, rtol=1e-5)
+        np.testing.assert_allclose(np.exp(found).sum(), 1, rtol=1e-5)
+
+    def test_bits_of_each_grid(self, params, batch, log_probs):
+        found = metrics.each(jax.jit(PRIOR.evaluate_with_marginal)(params, batch))
+        index = np.asarray(batch["codes"]).reshape(7, -1) @ K ** np.arange(4)[::-1]
+        p = np.exp(np.float64(log_probs)).mean(axis=0)[index][np.asarray(batch["mask"])]
+        np.testing.assert_allclose(found["marginal_bits"], -np.log2(p), rtol=1e-5)
+        assert (found["bits"] != found["marginal_bits"]).all()
+
+    def test_without_classes(self, unconditional_params, batch):
+        log_prob = UNCONDITIONAL.log_prob(unconditional_params, batch["codes"])
+        found = UNCONDITIONAL.marginal_log_prob(unconditional_params, batch["codes"])
+        np.testing.assert_allclose(found, log_prob, rtol=1e-6)
+
+    def test_with_withheld_labels_they_do_not_count_as_a_class(self, batch):
+        prior = changed(PRIOR, {"label_dropout": 0.1})
+        params = random_params(prior, scale=0.5)
+        codes = batch["codes"]
+        nats = [
+            prior.log_prob(params, codes, labels=jnp.full(7, label))
+            for label in range(2)
+        ]
+        expected = np.log(np.exp(np.float64(nats)).mean(axis=0))
+        found = prior.marginal_log_prob(params, codes)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 class TestTraining:
     def test_loss_is_minus_log_prob_of_valid_examples(self, params, batch, log_probs):
         """[10] In nats per code; padding does not count."""

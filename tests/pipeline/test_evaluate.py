@@ -33,24 +33,47 @@ def dataset(tiny_config) -> Dataset:
     return open_dataset(Experiment.from_config(tiny_config).data)
 
 
-@pytest.mark.parametrize(
-    ("split", "name"),
-    [("test", "prior_bits_per_code"), ("validation", "prior_bits_per_code_validation")],
-)
-def test_bits_per_code_are_the_log_probability_under_the_prior(
-    finished_run, results, split, name
-):
-    """Computed for the whole split at once, each image with its label."""
-    source = Workdir(finished_run).codes(split)
+def nats_of_each_class(workdir, split):
+    """log p(z | class) of every grid and each of ten classes, `[N, 10]`; the labels."""
+    source = Workdir(workdir).codes(split)
     stored = first_examples(source, len(source))
-    prior, params = vqvae_jax.restore(finished_run, "prior")
-    nats = jax.jit(prior.log_prob)(params, stored["codes"], labels=stored["label"])
-    bits = -np.mean(np.float64(nats)) / np.log(2) / 16
+    prior, params = vqvae_jax.restore(workdir, "prior")
+    log_prob = jax.jit(prior.log_prob)
+    ones = np.ones(len(source), np.int32)
+    of_classes = [
+        log_prob(params, stored["codes"], labels=label * ones) for label in range(10)
+    ]
+    return np.stack(np.float64(of_classes), axis=1), stored["label"]
+
+
+def given_class(nats, labels):
+    return nats[np.arange(len(labels)), labels]
+
+
+@pytest.mark.parametrize(
+    ("split", "end"), [("test", ""), ("validation", "_validation")]
+)
+def test_bits_per_code_given_the_class(finished_run, results, split, end):
+    """Computed for the whole split at once, each image with its label."""
+    nats = given_class(*nats_of_each_class(finished_run, split))
+    name = f"prior_bits_per_code_given_class{end}"
+    bits = -nats.mean() / np.log(2) / 16
     assert results[name] == pytest.approx(bits, rel=1e-4)
 
 
+def test_bits_without_the_class_are_those_of_the_mean_over_classes(
+    finished_run, results
+):
+    """p(z) is the mean of p(z | class): a label of log2 10 bits is all it can lack."""
+    nats, labels = nats_of_each_class(finished_run, "test")
+    bits = -np.log2(np.exp(nats).mean(axis=1))
+    assert results["prior_bits_per_code"] == pytest.approx(bits.mean() / 16, rel=1e-4)
+    known = -given_class(nats, labels).mean() / np.log(2)
+    assert bits.mean() < known + np.log2(10)
+
+
 def evaluation_sums(model, params, batches):
-    return make_evaluation(model, sharding.data_mesh())(params, batches)
+    return make_evaluation(model.evaluate, sharding.data_mesh())(params, batches)
 
 
 def test_bits_on_train_are_those_of_a_fixed_subset(finished_run, tiny_config, dataset):
@@ -73,10 +96,13 @@ def test_bits_on_train_are_those_of_a_fixed_subset(finished_run, tiny_config, da
     prior, params = vqvae_jax.restore(finished_run, "prior")
     params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
     experiment = Experiment.from_config(config)
-    measured, _ = evaluate_prior(Context(Workdir(finished_run), experiment, dataset))
+    context = Context(Workdir(finished_run), experiment, dataset)
+    measured = evaluate_prior(context).results
     nats = jax.jit(prior.log_prob)(params, subset["codes"], labels=subset["label"])
     bits = -np.mean(np.float64(nats)) / np.log(2) / 16
-    assert measured["prior_bits_per_code_train"] == pytest.approx(bits, rel=1e-4)
+    assert measured["prior_bits_per_code_given_class_train"] == pytest.approx(
+        bits, rel=1e-4
+    )
     assert measured["prior_train_grids_evaluated"] == 40
 
 
@@ -202,7 +228,7 @@ def test_bits_of_a_discrete_likelihood(tiny_config):
     found = evaluate.rate_distortion(
         metrics.each(sums)["distortion_bits"],
         uniform_rate=model.code_bits,
-        learned_rate=learned_rate,
+        learned_rates={"learned_prior": learned_rate},
     )
     mean, log_scale = np.split(np.float64(outputs), 2, axis=-1)
     centre, scale = (mean + 1) * 127.5, np.exp(log_scale) * 127.5
@@ -223,18 +249,19 @@ def test_the_bits_of_each_test_image_are_saved(finished_run, results, dataset):
     """In order; the results are their means."""
     with np.load(finished_run / "test_bits.npz", allow_pickle=False) as kept:
         bits = dict(kept)
-    prior, params = vqvae_jax.restore(finished_run, "prior")
-    source = Workdir(finished_run).codes("test")
-    stored = first_examples(source, len(source))
-    nats = jax.jit(prior.log_prob)(params, stored["codes"], labels=stored["label"])
-    rate = -np.float64(nats) / np.log(2)
-    assert len(rate) == len(dataset.test)
-    np.testing.assert_allclose(bits["rate_bits_learned_prior"], rate, rtol=1e-4)
-    for prior_name, mean in (("learned", rate.mean()), ("uniform", 16 * 4)):
-        name = f"test_rate_bits_per_dim_{prior_name}_prior"
-        assert results[name] == pytest.approx(mean / 64, rel=1e-4)
+    nats, labels = nats_of_each_class(finished_run, "test")
+    assert len(nats) == len(dataset.test)
+    rates = {
+        "uniform_prior": np.full(len(nats), 16 * 4.0),
+        "learned_prior": -np.log2(np.exp(nats).mean(axis=1)),
+        "learned_prior_given_class": -given_class(nats, labels) / np.log(2),
+    }
     # A squared error has no distortion in bits.
-    assert set(bits) == {"rate_bits_learned_prior", "rate_bits_uniform_prior"}
+    assert set(bits) == {f"rate_bits_{name}" for name in rates}
+    for name, rate in rates.items():
+        np.testing.assert_allclose(bits[f"rate_bits_{name}"], rate, rtol=1e-4)
+        mean = results[f"test_rate_bits_per_dim_{name}"]
+        assert mean == pytest.approx(rate.mean() / 64, rel=1e-4)
 
 
 def test_steps_of_a_run_that_stopped_early(tiny_config, tmp_path):

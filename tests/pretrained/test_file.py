@@ -158,6 +158,10 @@ def top(**changes):
             lambda values: values["second_options"]["given"].update(class_names=[3]),
             "class_names must be of type str",
         ),
+        (
+            lambda values: values["second_options"]["given"].update(code_vectors={}),
+            r"code_vectors must be an array, got \{\}",
+        ),
         (top(codes_of=3), "are damaged: codes_of cannot be 3"),
         (top(sample_rate="fast"), "are damaged: sample_rate cannot be 'fast'"),
         (top(config={"data": 3}), "are damaged: config cannot be"),

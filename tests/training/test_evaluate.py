@@ -32,7 +32,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def evaluation(model, mesh):
-    return make_evaluation(model, mesh)
+    return make_evaluation(model.evaluate, mesh)
 
 
 @pytest.fixture(scope="module")

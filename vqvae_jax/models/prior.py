@@ -119,6 +119,15 @@ class Prior(TrainedByGradient):
             "bits": metrics.of_each(bits, mask),
         }
 
+    def evaluate_with_marginal(
+        self, params: Any, batch: Mapping[str, Array]
+    ) -> metrics.Metrics:
+        """Return `evaluate`'s metrics, and each grid's `marginal_bits`."""
+        condition = {name: batch.get(name) for name in ("vector", "features")}
+        log_p = self.marginal_log_prob(params, batch["codes"], **condition)
+        marginal = metrics.of_each(-log_p / math.log(2), batch["mask"])
+        return {**self.evaluate(params, batch), "marginal_bits": marginal}
+
     def log_prob(
         self,
         params: Any,
@@ -153,6 +162,34 @@ class Prior(TrainedByGradient):
             self._check_codes("given", given, lowest=sampling.FREE)
             log_p = jnp.where(jnp.asarray(given) == sampling.FREE, log_p, 0.0)
         return log_p.reshape(codes.shape[0], -1).sum(axis=1)
+
+    def marginal_log_prob(
+        self,
+        params: Any,
+        codes: Int[AnyArray, "B H W C"],
+        *,
+        vector: Float[AnyArray, "B V"] | None = None,
+        features: Float[AnyArray, "B H W M"] | None = None,
+    ) -> Float[Array, " B"]:
+        """Return log p(z) in nats where the class of a grid is not known.
+
+        p(z) is the mean of p(z given c) over the classes c, which takes one pass for
+        each class. Without classes it is `log_prob`.
+
+        Raises:
+          UserError: the codes or the condition do not fit this model.
+        """
+        if not self.num_classes:
+            return self.log_prob(params, codes, vector=vector, features=features)
+
+        def given_class(label):
+            labels = jnp.full(codes.shape[:1], label)
+            return self.log_prob(
+                params, codes, labels=labels, vector=vector, features=features
+            )
+
+        log_p = jax.lax.map(given_class, jnp.arange(self.num_classes))
+        return jax.nn.logsumexp(log_p, axis=0) - math.log(self.num_classes)
 
     def sample(
         self,

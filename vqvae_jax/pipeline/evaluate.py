@@ -22,13 +22,13 @@ from vqvae_jax.data.source import (
 )
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.image_quality import MEASURES
+from vqvae_jax.models.prior import Prior
 from vqvae_jax.pipeline.run import Context, SecondStage
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.training import sharding
 from vqvae_jax.training.logging import read_entries
 from vqvae_jax.training.loop import make_evaluation
-from vqvae_jax.training.step import Model
-from vqvae_jax.workdir import SPLITS, Workdir
+from vqvae_jax.workdir import Workdir
 
 Results = dict[str, float | int]
 # Arrays over images by name; each name contains `bits` once.
@@ -39,16 +39,21 @@ _VECTORS = 2**18
 
 _SPEED_SCHEMA = {"samples_per_second": "f"}
 
+# Ends of the names of results under a learned prior, and under one that is given the
+# class of the image.
+LEARNED = "learned_prior"
+_GIVEN_CLASS = "_given_class"
+
 
 class SecondResults(NamedTuple):
     """The results of a second stage.
 
     results: values by name, with units in the names.
-    rate_bits: `[N]` -log2 p(z) of each test image; None without a p(z).
+    rate_bits: `[N]` -log2 p(z) of each test image, by the name of p(z).
     """
 
     results: Results
-    rate_bits: np.ndarray | None = None
+    rate_bits: Bits
 
 
 def evaluate_images(context: Context) -> tuple[Results, Bits]:
@@ -103,11 +108,11 @@ def evaluate_on(
     """
     mesh = sharding.data_mesh()
     params = sharding.put_replicated(params, mesh)
-    values, bits = _computed(make_evaluation(model, mesh)(params, batches()))
+    values, bits = _computed(make_evaluation(model.evaluate, mesh)(params, batches()))
     if not hasattr(model, "quantizer"):
         results = {f"test_{name}": value for name, value in values.items()}
         return results | _test_bits_per_dim(model, bits)
-    second, codes = SecondResults({}), []
+    second, codes = SecondResults({}, {}), []
     encode = jax.jit(model.encode)
 
     def grids():
@@ -122,9 +127,8 @@ def evaluate_on(
     else:
         of_codes, prior_params = prior
         prior_params = sharding.put_replicated(prior_params, mesh)
-        means, each = _computed(make_evaluation(of_codes, mesh)(prior_params, grids()))
-        bits_per_code = {"prior_bits_per_code": means["bits_per_code"]}
-        second = SecondResults(bits_per_code, each["bits"])
+        evaluation = make_evaluation(of_codes.evaluate_with_marginal, mesh)
+        second = _prior_results(of_codes, evaluation(prior_params, grids()))
     results, bits = _coded_results(
         model, values, bits, second, codes=lambda: np.concatenate(codes)
     )
@@ -146,7 +150,7 @@ def _coded_results(
     bits = rate_distortion(
         bits.get("distortion_bits"),
         uniform_rate=model.code_bits,
-        learned_rate=second.rate_bits,
+        learned_rates=second.rate_bits,
     )
     results = _vqvae_results(model, values, second.results) | second.results
     if model.grid[-1] > 1:
@@ -172,7 +176,7 @@ def _evaluate_model(
     if has_codes:
         workdir.require_same_codebook(model, params)
     params = sharding.put_replicated(params, sharding.data_mesh())
-    evaluation = make_evaluation(model, sharding.data_mesh())
+    evaluation = make_evaluation(model.evaluate, sharding.data_mesh())
     sums = evaluation(params, experiment.eval_batches(dataset.test))
     return model, *_computed(sums)
 
@@ -227,38 +231,61 @@ def _redundancy(codes: Int[np.ndarray, "N h w C"], *, num_codes: int) -> Results
 
 
 def evaluate_prior_bits(
-    prior: Model,
+    prior: Prior,
     params: Any,
     sources: Mapping[str, Source],
     workdir: Workdir,
     experiment: Experiment,
-) -> tuple[Results, metrics_lib.Metrics]:
-    """Return bits per code on each split, and the sums of the metrics over test.
+) -> SecondResults:
+    """Return bits per code on each split, and the rates of the test images.
 
     The results include the bits of a prior without context, the entropy of the codes.
     """
-    evaluation = make_evaluation(prior, sharding.data_mesh())
+    mesh = sharding.data_mesh()
     train = _drawn(sources["train"], experiment.evaluation.train_grids)
-    sources = {**sources, "train": train}
-    results: Results = {}
-    sums = {
-        split: evaluation(params, experiment.eval_batches(sources[split]))
-        for split in reversed(SPLITS)
-    }
-    for split, split_sums in sums.items():
-        name = "prior_bits_per_code" + ("" if split == "test" else f"_{split}")
-        results[name] = metrics_lib.compute(split_sums)["bits_per_code"]
+    of_test = make_evaluation(prior.evaluate_with_marginal, mesh)
+    found = _prior_results(
+        prior, of_test(params, experiment.eval_batches(sources["test"]))
+    )
+    evaluation = make_evaluation(prior.evaluate, mesh)
+    given = _GIVEN_CLASS if prior.num_classes else ""
+    results = dict(found.results)
+    for split, source in (("validation", sources["validation"]), ("train", train)):
+        sums = evaluation(params, experiment.eval_batches(source))
+        bits_per_code = metrics_lib.compute(sums)["bits_per_code"]
+        results[f"prior_bits_per_code{given}_{split}"] = bits_per_code
     results["prior_train_grids_evaluated"] = len(train)
     counts = count_codes(workdir.codes("test"), num_codes=experiment.model.num_codes)
     results["marginal_bits_per_code"] = marginal_bits_per_code(counts)
-    return results, sums["test"]
+    return found._replace(results=results)
+
+
+def _prior_results(prior: Prior, sums: metrics_lib.Metrics) -> SecondResults:
+    """Return bits per code and the rates of images.
+
+    Without the bits of the class, -log2 p(z given its class) is not the rate of an
+    image: the rate is that of p(z), the mean over classes.
+    """
+    means, bits = _computed(sums)
+    per_code = {"prior_bits_per_code": means["bits_per_code"]}
+    if not prior.num_classes:
+        return SecondResults(per_code, {LEARNED: bits["bits"]})
+    marginal = bits["marginal_bits"]
+    mean = float(np.mean(marginal, dtype=np.float64))
+    return SecondResults(
+        {
+            "prior_bits_per_code": mean / math.prod(prior.grid),
+            f"prior_bits_per_code{_GIVEN_CLASS}": means["bits_per_code"],
+        },
+        {LEARNED: marginal, f"{LEARNED}{_GIVEN_CLASS}": bits["bits"]},
+    )
 
 
 def rate_distortion(
     distortion: Float[np.ndarray, " N"] | None,
     *,
     uniform_rate: float,
-    learned_rate: Float[np.ndarray, " N"] | None,
+    learned_rates: Bits,
 ) -> Bits:
     """Return rates, distortion and their sums of coded images, in bits per image.
 
@@ -267,25 +294,22 @@ def rate_distortion(
     the lower bound on log p(x) of section 3.
 
     Names end with the prior that they depend on: `uniform_prior`, under which all
-    combinations of codes are equally likely, or `learned_prior`.
+    combinations of codes are equally likely, or the name of a learned one.
 
     Args:
       distortion: -log2 p(x|z_q); None where p(x|z) is a density, without a bound.
       uniform_rate: -log2 p(z) under the uniform prior.
-      learned_rate: -log2 p(z); None without a learned prior.
+      learned_rates: -log2 p(z) under each learned prior, by name.
     """
-    measured = learned_rate if distortion is None else distortion
-    if measured is None:
+    measured = [*learned_rates.values(), *([] if distortion is None else [distortion])]
+    if not measured:
         return {}
-    rates = {"uniform": np.full(measured.shape, uniform_rate)}
-    if learned_rate is not None:
-        rates["learned"] = learned_rate
-    bits = {f"rate_bits_{prior}_prior": rate for prior, rate in rates.items()}
+    uniform = np.full(measured[0].shape, uniform_rate)
+    rates = {"uniform_prior": uniform, **learned_rates}
+    bits = {f"rate_bits_{prior}": rate for prior, rate in rates.items()}
     if distortion is not None:
         bits["distortion_bits"] = distortion
-        bits |= {
-            f"bits_{prior}_prior": distortion + rate for prior, rate in rates.items()
-        }
+        bits |= {f"bits_{prior}": distortion + rate for prior, rate in rates.items()}
     return bits
 
 

@@ -4,7 +4,6 @@ import functools
 
 import jax
 
-from vqvae_jax import metrics as metrics_lib
 from vqvae_jax import registry
 from vqvae_jax.data.source import Source
 from vqvae_jax.experiment import Experiment
@@ -119,10 +118,7 @@ def evaluate_prior(context: Context) -> SecondResults:
     prior, params = workdir.restore("prior")
     params = sharding.put_replicated(params, sharding.data_mesh())
     sources: dict[str, Source] = {split: workdir.codes(split) for split in SPLITS}
-    results, test_sums = evaluate_prior_bits(
-        prior, params, sources, workdir, experiment
-    )
-    return SecondResults(results, metrics_lib.each(test_sums)["bits"])
+    return evaluate_prior_bits(prior, params, sources, workdir, experiment)
 
 
 def prior_sections(context: Context) -> list[Section]:

@@ -21,6 +21,10 @@ _TITLES = {
     "reconstruction": "Reconstruction loss",
     "prior_bits_per_code": "Prior bits per code (test)",
     "test_bits_per_dim_learned_prior": "Test bits/dim, learned prior",
+    "test_bits_per_dim_learned_prior_given_class": (
+        "Test bits/dim, learned prior, class known"
+    ),
+    "prior_bits_per_code_given_class": "Prior bits per code, class known (test)",
     "test_bits_per_dim_uniform_prior": "Test bits/dim, uniform prior",
     "z_e_effective_rank": "Effective rank of the encoder's output",
 }

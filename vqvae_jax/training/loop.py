@@ -127,7 +127,7 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
             )
         else:
             train_step = jitted(train_step)
-        evaluate = make_evaluation(model, mesh)
+        evaluate = make_evaluation(model.evaluate, mesh)
         # The profiler counts calls.
         several = config.steps_per_call
         done = step // several
@@ -190,13 +190,15 @@ def fit(model: Model, config: TrainingConfig, run: Run) -> None:
         _finish(config, run, checkpoints)
 
 
-def make_evaluation(model: Model, mesh: jax.sharding.Mesh) -> Evaluation:
+def make_evaluation(
+    evaluate: Callable[[Any, Any], metrics_lib.Metrics], mesh: jax.sharding.Mesh
+) -> Evaluation:
     """Return the function (params, batches) -> metrics summed over all batches.
 
     Every example has the same weight and masked examples have none, whatever the size
-    of the last batch.
+    of the last batch. `evaluate` is a model's, or a function like it.
     """
-    evaluate = jax.jit(model.evaluate, out_shardings=sharding.replicated(mesh))
+    evaluate = jax.jit(evaluate, out_shardings=sharding.replicated(mesh))
 
     def evaluation(params: Any, batches: Iterable[HostBatch]) -> metrics_lib.Metrics:
         on_devices = (sharding.put_batch(batch, mesh) for batch in batches)

@@ -162,7 +162,7 @@ def _measured(
     model, params = workdir.restore()
     mesh = sharding.data_mesh()
     params = sharding.put_replicated(params, mesh)
-    evaluation = make_evaluation(model, mesh)
+    evaluation = make_evaluation(model.evaluate, mesh)
     values = metrics.compute(evaluation(params, experiment.eval_batches(dataset.test)))
     workdir.write_json(path, values)
     return values

@@ -23,7 +23,7 @@ from vqvae_jax.data.source import (
     read_many,
     stack,
 )
-from vqvae_jax.pipeline.evaluate import Results, SecondResults
+from vqvae_jax.pipeline.evaluate import LEARNED, Results, SecondResults
 from vqvae_jax.pipeline.run import Context
 from vqvae_jax.runtime import distributed
 from vqvae_jax.runtime.errors import require
@@ -64,7 +64,7 @@ def evaluate_hierarchy(context: Context) -> SecondResults:
     for stage in ("hierarchy", "hierarchy_vae", "hierarchy_without_latents"):
         model, params = workdir.restore(stage)
         params = sharding.put_replicated(params, mesh)
-        evaluation = make_evaluation(model, mesh)
+        evaluation = make_evaluation(model.evaluate, mesh)
         sums = evaluation(params, experiment.eval_batches(test))
         values[stage] = metrics_lib.compute(sums)
         if stage != "hierarchy_without_latents":
@@ -98,7 +98,7 @@ def evaluate_hierarchy(context: Context) -> SecondResults:
         **reconstruction_quality(workdir, dataset.test),
     }
     # The model evaluated last, without latents, is a prior over the codes.
-    return SecondResults(results, rate_bits=metrics_lib.each(sums)["bits"])
+    return SecondResults(results, {LEARNED: metrics_lib.each(sums)["bits"]})
 
 
 def latent_use(

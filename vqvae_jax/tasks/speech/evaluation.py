@@ -87,7 +87,7 @@ def evaluate_speech(context: Context) -> tuple[Results, dict[str, np.ndarray]]:
     model, params = workdir.restore()
     workdir.require_same_codebook(model, params)
     params = sharding.put_replicated(params, sharding.data_mesh())
-    evaluation = make_evaluation(model, sharding.data_mesh())
+    evaluation = make_evaluation(model.evaluate, sharding.data_mesh())
     batches = utterances_of(experiment, dataset.test)
     values = metrics_lib.compute(evaluation(params, batches))
     results: Results = {

@@ -91,7 +91,7 @@ def evaluate_video(context: Context) -> SecondResults:
     results["copying_equal_codes_train"] = copying.same
     arrays = workdir.read_samples(CLIPS)
     results |= clip_results(arrays, _true_images(arrays, dataset), video)
-    return SecondResults(results)
+    return SecondResults(results, {})
 
 
 def fit_copying(
@@ -198,7 +198,7 @@ def _evaluated(
     model, params = workdir.restore(stage)
     mesh = sharding.data_mesh()
     params = sharding.put_replicated(params, mesh)
-    evaluation = make_evaluation(model, mesh)
+    evaluation = make_evaluation(model.evaluate, mesh)
     return metrics_lib.compute(evaluation(params, experiment.eval_batches(clips)))
 
 
