@@ -88,6 +88,7 @@ DIGITS = digits.DIGITS | {
     "training.steps": 600,
     "training.log_every": 200,
     "training.checkpoint_every": 200,
+    "prior.network.channels": 64,
     "prior_training.steps": 200,
     # A likelihood with bits.
     "model.likelihood": "gaussian",

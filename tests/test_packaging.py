@@ -164,9 +164,10 @@ class TestPackages:
 
         assert digits.get_config().data.name == "digits"
 
-    def test_experiments_are_mapped(self):
+    def test_experiments_and_weights_are_mapped(self):
         folders = SETTINGS["tool"]["setuptools"]["package-dir"]
-        assert folders == {"vqvae_jax.experiments": "experiments"}
+        expected = {f"vqvae_jax.{each}": each for each in ("experiments", "weights")}
+        assert folders == expected
 
     def test_every_folder_is_a_package(self):
         """The search for packages skips folders without `__init__.py`."""
@@ -244,6 +245,7 @@ import vqvae_jax
 assert "site-packages" in vqvae_jax.__file__, vqvae_jax.__file__
 print(vqvae_jax.__version__)
 print(len(vqvae_jax.restore("model.safetensors")))
+print(type(vqvae_jax.restore("cifar10", "prior")[0]).__name__)
 package = resources.files("vqvae_jax")
 for name in ("py.typed", "report/style.css", "report/page.js",
              "contrib/playground/playground.js", "experiments/digits.py"):
@@ -294,8 +296,9 @@ def test_install_of_the_core(tmp_path, environment, tiny_model):
     clean = {key: v for key, v in os.environ.items() if key != "PYTHONPATH"}
     done = run(python, "-c", SCRIPT, cwd=tmp_path, env=clean)
     assert done.returncode == 0, done.stderr
-    heavy, version, pair, packages = done.stdout.splitlines()
-    assert (heavy, version, pair) == ("[]", PROJECT["version"], "2")
+    heavy, version, pair, prior, packages = done.stdout.splitlines()
+    assert (heavy, version) == ("[]", PROJECT["version"])
+    assert (pair, prior) == ("2", "Prior")
     assert set(ast.literal_eval(packages)) & UNWANTED == set()
     command = environment / "bin" / "vqvae-jax"
     for arguments in (["train", "--config", "digits"], ["sample", "m", "out"]):

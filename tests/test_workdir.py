@@ -200,7 +200,9 @@ def test_launch_with_a_run_of_version_0_1_exits_in_one_line(tmp_path):
     assert [path.name for path in run.iterdir()] == ["config.json"]
 
 
-@pytest.mark.parametrize("name", registry.COMMANDS)
+@pytest.mark.parametrize(
+    "name", [name for name, spec in registry.COMMANDS.items() if spec.needs_model]
+)
 def test_commands_with_a_run_of_version_0_1_exit_in_one_line(
     name, tiny_config, tmp_path, monkeypatch, capsys
 ):

@@ -190,15 +190,24 @@ class CommandSpec(NamedTuple):
       run: path of the function that runs it.
       summary: its line in the list of commands.
       example: arguments that show its use.
+      needs_model: whether its first argument is a trained model.
     """
 
     configure: str
     run: str
     summary: str
     example: str
+    needs_model: bool = True
 
 
 COMMANDS: dict[str, CommandSpec] = {
+    "models": CommandSpec(
+        "vqvae_jax.cli.arguments:models",
+        "vqvae_jax.cli.models:models",
+        "list the trained models that come with the package",
+        "",
+        needs_model=False,
+    ),
     "info": CommandSpec(
         "vqvae_jax.cli.arguments:info",
         "vqvae_jax.cli.loaded:info",

@@ -10,6 +10,7 @@ from vqvae_jax.cli import coding
 from vqvae_jax.cli.arguments import make_parser
 
 COMMANDS = (
+    "models",
     "info",
     "encode",
     "decode",
@@ -37,9 +38,12 @@ def test_help_of_a_command_has_an_example(command, name):
         pytest.skip("its module is not installed")
     found = command(name, "--help")
     assert (found.code, found.err) == (0, "")
-    assert f"example:\n  vqvae-jax {name} runs/digits" in found.out
-    assert "hf://user/name" in found.out
     assert max(map(len, found.out.splitlines())) <= 80
+    assert f"example:\n  vqvae-jax {name}" in found.out
+    if name == "models":
+        return
+    assert f"vqvae-jax {name} runs/digits" in found.out
+    assert "hf://user/name" in found.out
     if name != "info":
         assert "--force" in found.out
 
@@ -50,7 +54,8 @@ def test_the_example_of_a_command_parses(name):
         pytest.skip("its module is not installed")
     words = registry.COMMANDS[name].example.split()
     options = make_parser(name).parse_args([name, *words])
-    assert (options.command, options.model) == (name, "runs/digits")
+    assert options.command == name
+    assert name == "models" or options.model == "runs/digits"
 
 
 @pytest.mark.parametrize(

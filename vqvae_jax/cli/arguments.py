@@ -8,8 +8,8 @@ from vqvae_jax import registry
 
 PROGRAM = "vqvae-jax"
 _MODEL = (
-    "a run's workdir, a model.safetensors or the folder that contains it, or "
-    "hf://user/name on the Hugging Face Hub"
+    "a run's workdir, a model.safetensors or the folder that contains it, the name "
+    "of a released model, see `models`, or hf://user/name on the Hugging Face Hub"
 )
 RESUMES = """
 
@@ -79,13 +79,22 @@ def make_parser(chosen: str | None = None) -> Parser:
         command = commands.add_parser(
             name,
             help=spec.summary,
-            epilog=f"example:\n  {PROGRAM} {name} {spec.example}",
+            epilog=f"example:\n  {PROGRAM} {name} {spec.example}".rstrip(),
             formatter_class=Help,
         )
         if name == chosen:
-            command.add_argument("model", metavar="MODEL", help=_MODEL)
+            if spec.needs_model:
+                command.add_argument("model", metavar="MODEL", help=_MODEL)
             registry.load(spec.configure)(command)
     return top
+
+
+def models(command: argparse.ArgumentParser) -> None:
+    """Add the arguments of `models`."""
+    command.description = """
+List the trained models that come with the package, with their most important results.
+Their names stand for MODEL in every command, and for the source of restore(...)."""
+    command.add_argument("--json", action="store_true", help="as JSON, for programs")
 
 
 def info(command: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from vqvae_jax.options import flatten
-from vqvae_jax.runtime import extras, terminal
+from vqvae_jax.runtime import extras, resources, terminal
 from vqvae_jax.runtime.errors import (
     UserError,
     is_out_of_memory,
@@ -196,8 +196,7 @@ def experiments() -> dict[str, str]:
 
 def experiments_directory() -> Path:
     """Return the directory of the experiments, of the package or of a checkout."""
-    installed = _ROOT / "vqvae_jax" / "experiments"
-    return installed if installed.is_dir() else _ROOT / "experiments"
+    return resources.folder("experiments")
 
 
 def import_experiments() -> None:

@@ -12,14 +12,14 @@ import numpy as np
 
 from vqvae_jax import registry
 from vqvae_jax.models.base import fingerprint
-from vqvae_jax.pretrained import card
+from vqvae_jax.pretrained import card, released
 from vqvae_jax.pretrained.file import File, write
 from vqvae_jax.pretrained.metadata import Metadata, metadata_of
 from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.runtime.extras import imported
 from vqvae_jax.runtime.safe_io import write_bytes
 
-FILE = "model.safetensors"
+FILE = released.FILE
 HUB = "hf://"
 
 
@@ -84,8 +84,8 @@ def find(source: str | os.PathLike) -> TrainedModel:
     """Return the trained model of a source.
 
     Args:
-      source: a run's workdir, a file of `save_pretrained`, the folder that it is in, or
-        hf://user/name, also with @revision.
+      source: a run's workdir, a file of `save_pretrained`, the folder that it is in,
+        the name of a released model, or hf://user/name, also with @revision.
 
     Raises:
       UserError: there is no trained model.
@@ -93,10 +93,14 @@ def find(source: str | os.PathLike) -> TrainedModel:
     if str(source).startswith(HUB):
         return File(download(str(source), FILE))
     path = Path(source)
-    require(
-        path.exists(),
-        f"{path} does not exist: expected a run's workdir, a {FILE} or hf://user/name",
-    )
+    if not path.exists():
+        of_name = released.path_of(str(source))
+        require(
+            of_name is not None,
+            f"{path} does not exist: expected a run's workdir, a {FILE}, "
+            f"{HUB}user/name or a released model ({', '.join(released.names())})",
+        )
+        return File(of_name)
     if not path.is_dir():
         return File(path)
     if (path / FILE).is_file() and not (path / "config.json").exists():
@@ -159,7 +163,8 @@ def restore(source: str | os.PathLike, stage: str | None = None) -> tuple[Any, A
 
     Args:
       source: a run's workdir, finished or running; a file of `save_pretrained` or the
-        folder that it is in; or "hf://user/name", also with "@revision".
+        folder that it is in; the name of a released model, such as "cifar10"; or
+        "hf://user/name", also with "@revision".
       stage: of a second stage, such as "prior", "hierarchy" or "video".
 
     Raises:

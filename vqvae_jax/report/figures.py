@@ -197,6 +197,13 @@ def svg(figure: Figure) -> bytes:
     return _with_unique_ids(text).encode()
 
 
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG on white, for pages without the report's style."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white")
+    return buffer.getvalue()
+
+
 def plain(text: str) -> str:
     """Escape dollars, which matplotlib would parse as a formula."""
     return text.replace("$", r"\$")

@@ -71,6 +71,7 @@ def test_each_quantizer_is_trained_and_measured(config, tmp_path, monkeypatch, c
     markdown = (tmp_path / "table.md").read_text()
     assert markdown.count("| --- |") == 2
     assert "1 of 2 diverged" in markdown
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "report.html").read_text()
     assert "<code>python launch.py --x</code>" in page
     assert page.count("<svg") == 1

@@ -3,6 +3,7 @@
 workdir/results.json         every metric of every seed, by size K and quantizer
 workdir/report.html          the metrics as tables and a plot
 workdir/table.md             the tables in Markdown
+workdir/figure.png           the plot
 workdir/K/NAME/SEED/         one run
 """
 
@@ -93,9 +94,11 @@ def run(config: Mapping[str, Any], workdir: str, *, command: str = "") -> None:
     )
     markdown = "\n\n".join(_markdown(size, table) for size, table in tables.items())
     directory.write_bytes(directory.path / "table.md", f"{markdown}\n".encode())
+    figure = _figure(measured)
+    directory.write_bytes(directory.path / "figure.png", figures.png(figure))
     rows = [["K", *next(iter(tables.values()))[0]]]
     rows += [[size, *row] for size, table in tables.items() for row in table[1:]]
-    runs.publish(directory, _page(directory, config, measured, tables), rows)
+    runs.publish(directory, _page(directory, config, figure, tables), rows)
 
 
 def _selected(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -215,8 +218,8 @@ def _markdown(size: str, table: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _page(directory, config, measured: Measured, tables) -> str:
-    figure = figures.settings(
+def _figure(measured: Measured) -> figures.Figure:
+    return figures.settings(
         {
             f"K = {size}": {
                 name: {
@@ -228,6 +231,9 @@ def _page(directory, config, measured: Measured, tables) -> str:
             for size, by_name in measured.items()
         }
     )
+
+
+def _page(directory, config, figure, tables) -> str:
     budget = runs.budget(config["base"], "training", "prior_training")
     text = (
         f"Trained for {budget} each, {config['seeds']} seeds; mean and half the range "
