@@ -1,5 +1,7 @@
 """encode, decode and reconstruct, against the model's own methods."""
 
+import dataclasses
+import re
 import struct
 import zlib
 
@@ -69,11 +71,46 @@ def test_an_existing_file_instead_of_the_folder_raises(
     assert file.read_text() == "mine"
 
 
-def test_larger_images_are_resized(command, digits_file, tmp_path):
+def test_larger_images_are_resized_on_demand(command, digits_file, tmp_path):
     Image.new("RGB", (40, 24), (200, 10, 10)).save(tmp_path / "a.jpg")
     words = ("encode", digits_file, tmp_path / "a.jpg", tmp_path / "out")
-    assert command(*words).code == 0
+    assert command(*words, "--resize").code == 0
     assert read_codes(tmp_path / "out").shape == (1, 4, 4, 1)
+    # The folder has the results of another command then.
+    assert "resize: True, not False" in command(*words).err
+
+
+def test_images_of_any_size_keep_it(command, digits_file, read_images, tmp_path):
+    """Sides that the strides do not divide are cropped back; a batch has all sizes."""
+    model, params = vqvae_jax.restore(digits_file)
+    rng = np.random.default_rng(0)
+    sizes = {"a": (24, 40), "b": (24, 40), "c": (11, 9), "d": (8, 8)}
+    (tmp_path / "photos").mkdir()
+    for name, size in sizes.items():
+        noise = rng.integers(256, size=size).astype("uint8")
+        Image.fromarray(noise).save(tmp_path / "photos" / f"{name}.png")
+    codes, decoded, direct = (
+        tmp_path / name for name in ("codes", "decoded", "direct")
+    )
+    for words in (
+        ("encode", digits_file, tmp_path / "photos", codes),
+        ("decode", digits_file, codes, decoded),
+        ("reconstruct", digits_file, tmp_path / "photos", direct),
+    ):
+        assert command(*words).code == 0
+    made, photos = read_images(decoded), read_images(tmp_path / "photos")
+    assert [image.shape for image in made.values()] == list(sizes.values())
+    for name, image in read_images(direct).items():
+        np.testing.assert_array_equal(image, made[name])
+        height, width = photos[name].shape
+        padded = np.pad(photos[name], ((0, height % 2), (0, width % 2)), "edge")
+        sized = dataclasses.replace(model, image_shape=(*padded.shape, 1))
+        expected = sized.reconstruct(params, padded[None, ..., None])[0, ..., 0]
+        expected = np.asarray(expected)[:height, :width].astype(int)
+        assert np.abs(image - expected).max() <= 1
+    with np.load(codes / "c.npz") as found:
+        assert found["codes"].shape == (6, 5, 1)
+        assert list(found["size"]) == [11, 9]
 
 
 def test_codes_of_another_model_raise(error_of, codes, nudged_file):
@@ -92,7 +129,9 @@ def test_codes_of_another_model_raise(error_of, codes, nudged_file):
             np.full((4, 4, 1), 2**32 + 3),
             "contains the code 4294967299, expected less than 2**31",
         ),
-        (np.zeros((2, 4, 1), "u1"), "x.npz must have shape [4, 4, 1]"),
+        (np.zeros((2, 7, 1), "u1"), None),
+        (np.zeros((2, 4, 2), "u1"), "x.npz must have shape [h, w, 1]"),
+        (np.zeros((0, 4, 1), "u1"), "there are no codes in"),
         (np.zeros((4, 4, 1)), "codes of type float64, expected integers"),
         (None, "has no array `codes`"),
     ],
@@ -108,6 +147,16 @@ def test_invalid_codes_raise(command, codes, digits_file, tmp_path, array, messa
         assert found.code == 2
         assert message in found.err
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [(9, 8), (8, 6), (8,), (-1, 8), (1e9, 8)])
+def test_a_size_that_is_not_that_of_the_codes_raises(
+    error_of, codes, digits_file, tmp_path, size
+):
+    with np.load(codes / "3" / "0.npz") as found:
+        np.savez(tmp_path / "x.npz", **found, size=np.array(size))
+    line = error_of("decode", digits_file, tmp_path / "x.npz", tmp_path / "out")
+    assert re.search("the size .*x.npz", line)
 
 
 def test_damaged_files_are_named(error_of, codes, digits_file, tmp_path):

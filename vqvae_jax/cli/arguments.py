@@ -21,10 +21,15 @@ INPUTS = """
 INPUT is a file, a folder, of which all matching files are read, or a quoted pattern
 such as 'photos/**/*.jpg'. Results are named after their inputs, those of a folder with
 their subfolders."""
-IMAGES = """
+RESIZED = """
 
 Images (JPEG, PNG, WebP, BMP or GIF) of any size are resized to the model's: the
 shorter side is scaled, and the longer one is centre-cropped."""
+_ANY_SIZE = """
+
+Images (JPEG, PNG, WebP, BMP or GIF) of any size keep it, although a model was trained
+on one size; large ones are coded window by window, without seams. With --resize they
+get the model's size: the shorter side is scaled, the longer one centre-cropped."""
 
 
 # Results are numbered with five digits, and the images of an interpolation with three.
@@ -112,11 +117,12 @@ def encode(command: argparse.ArgumentParser) -> None:
 Write the codes of each image or recording to an .npz file: `codes`, integers [h, w, C]
 or [n], and the `fingerprint` of the model that they belong to."""
         + INPUTS
-        + IMAGES
+        + _ANY_SIZE
         + RESUMES
     )
     add_inputs(command, "images; .wav or .flac for a model of speech")
     add_out(command, "the folder of the .npz files")
+    _add_resize(command)
     add_batch_size(command)
 
 
@@ -141,11 +147,12 @@ def reconstruct(command: argparse.ArgumentParser) -> None:
 Encode each image or recording, decode its codes, and write the result as .png or .wav.
 Decoding a recording with another --speaker converts its voice."""
         + INPUTS
-        + IMAGES
+        + _ANY_SIZE
         + RESUMES
     )
     add_inputs(command, "images; .wav or .flac for a model of speech")
     add_out(command, "the folder of the results")
+    _add_resize(command)
     add_batch_size(command)
     _add_speech(command)
 
@@ -213,7 +220,7 @@ Write images between two images, and all of them side by side as strip.png.
          quantized, so that every image is decoded from codes
   codes  the codes themselves: one after the other, in an order that --seed
          determines, changes to that of the other image"""
-        + IMAGES
+        + RESIZED
         + RESUMES
     )
     command.add_argument("first", metavar="A", help="an image")
@@ -285,6 +292,12 @@ def _add_number(
         type=number,
         default=default,
         help=f"{what} (%(default)s)",
+    )
+
+
+def _add_resize(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--resize", action="store_true", help="images to the model's size"
     )
 
 

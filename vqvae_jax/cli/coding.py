@@ -1,29 +1,41 @@
 """The commands encode, decode and reconstruct, and the maps from files to codes."""
 
 import argparse
-import functools
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
 import numpy as np
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Int, UInt8
 
 from vqvae_jax import registry
 from vqvae_jax.cli.inputs import CODES, Input, files_of, sources_of
 from vqvae_jax.cli.loaded import Loaded, load
 from vqvae_jax.cli.outputs import Make, make_files, png
 from vqvae_jax.data import folder
-from vqvae_jax.data.batches import eval_batches
 from vqvae_jax.data.config import SUFFIXES
-from vqvae_jax.data.folder import FolderSource
+from vqvae_jax.models import any_size
 from vqvae_jax.runtime.arrays import require_range, require_shape
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.runtime.safe_io import npz, read_arrays
 
 Codes = Int[np.ndarray, "..."]
-Images = UInt8[np.ndarray, "B h w c"]
+
+# Pixels of the images that are read at once, if they are more than one.
+_PIXELS = 2**22
+
+
+class Coded(NamedTuple):
+    """The codes of a file.
+
+    codes: `[h, w, C]` of an image, `[n]` of a recording.
+    size: `(H, W)` of an image whose grid has room for more; None otherwise.
+    """
+
+    codes: Codes
+    size: tuple[int, int] | None = None
 
 
 @runtime_checkable
@@ -43,6 +55,14 @@ class Coder(Protocol):
         """Raise UserError if a file to encode cannot be read."""
 
     @staticmethod
+    def encoding_options(options: argparse.Namespace) -> dict[str, Any]:
+        """Return the options of a command that change codes.
+
+        Raises:
+          UserError: one does not apply.
+        """
+
+    @staticmethod
     def decoding_options(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
         """Return the options of a command that change decoded files.
 
@@ -56,38 +76,46 @@ class Coder(Protocol):
     ) -> "Coder":
         """Make the coder of a command."""
 
-    def encode(self, paths: Sequence[str]) -> list[Codes]:
+    def encode(self, paths: Sequence[str]) -> list[Coded]:
         """Return the codes of files."""
 
-    def decode(self, codes: Sequence[Codes], batch: int) -> list[bytes]:
+    def decode(self, coded: Sequence[Coded], batch: int) -> list[bytes]:
         """Return a file for the codes of each item of a batch."""
 
     def reconstruct(self, paths: Sequence[str], batch: int) -> list[bytes]:
         """Return the reconstruction of each file of a batch."""
 
-    def require_codes(self, codes: Codes, *, where: Path) -> None:
+    def require_codes(self, coded: Coded, *, where: Path) -> None:
         """Raise UserError, naming a file, unless codes fit the model."""
 
 
 class ImageCoder:
-    """The coder of models of images."""
+    """The coder of models of images, which keep their size unless they are resized."""
 
     suffix = ".png"
     input_suffixes = SUFFIXES
 
-    def __init__(self, loaded: Loaded, *, batch_size: int):
-        """Set up the functions; nothing is compiled yet."""
+    def __init__(self, loaded: Loaded, *, batch_size: int, resize: bool = False):
+        """Set up the model; nothing is compiled yet.
+
+        Args:
+          loaded: the model.
+          batch_size: of small images.
+          resize: images to the model's size, and crop them to a square.
+        """
         self._model, self._params = loaded.model, loaded.params
-        self._batch_size = batch_size
-        self._encode = jax.jit(loaded.model.encode)
-        self._decode = jax.jit(loaded.model.decode)
-        self._reconstruct = jax.jit(loaded.model.reconstruct)
+        self._batch_size, self._resize = batch_size, resize
 
     @staticmethod
     def require_inputs(files: Sequence[Input], loaded: Loaded) -> None:
         """Raise UserError, naming an image, unless all images appear readable."""
         del loaded
         require_images(files)
+
+    @staticmethod
+    def encoding_options(options: argparse.Namespace) -> dict[str, Any]:
+        """Return whether images are resized."""
+        return {"resize": options.resize}
 
     @staticmethod
     def decoding_options(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
@@ -99,39 +127,86 @@ class ImageCoder:
     def from_options(
         cls, loaded: Loaded, options: argparse.Namespace, *, batch_size: int
     ) -> "ImageCoder":
-        """Make the coder of a command."""
-        del options
-        return cls(loaded, batch_size=batch_size)
+        """Make the coder of a command; `decode` has no --resize."""
+        resize = getattr(options, "resize", False)
+        return cls(loaded, batch_size=batch_size, resize=resize)
 
-    def encode(self, paths: Sequence[str]) -> list[Codes]:
+    def encode(self, paths: Sequence[str]) -> list[Coded]:
         """Return the codes of image files."""
-        return list(self._each_image(self._encode, paths))
+        coded = []
+        for images in self._images(paths):
+            codes = self._apply(any_size.encode, images)
+            stride, size = self._model.stride, images.shape[1:3]
+            is_whole = all(side % stride == 0 for side in size)
+            coded += [Coded(each, None if is_whole else size) for each in codes]
+        return coded
 
-    def require_codes(self, codes: Codes, *, where: Path) -> None:
+    def require_codes(self, coded: Coded, *, where: Path) -> None:
         """Raise UserError, naming a file, unless codes are those of an image."""
-        require_shape(f"the codes in {where}", codes, *self._model.grid)
+        codes, size = coded
+        require_shape(f"the codes in {where}", codes, "h", "w", self._model.grid[-1])
+        require(codes.size > 0, f"there are no codes in {where}")
         require_range(f"the codes in {where}", codes, 0, self._model.num_codes)
+        stride = self._model.stride
+        require(
+            size is None
+            or all(
+                0 <= stride * cells - side < stride
+                for cells, side in zip(codes.shape, size, strict=False)
+            ),
+            f"the size {size} in {where} is not that of {codes.shape[:2]} codes",
+        )
 
-    def decode(self, codes: Sequence[Codes], batch: int = 0) -> list[bytes]:
+    def decode(self, coded: Sequence[Coded], batch: int = 0) -> list[bytes]:
         """Return a PNG file for the codes of each image of a batch."""
         del batch  # Nothing is drawn.
-        stacked = np.zeros((self._batch_size, *self._model.grid), np.int32)
-        stacked[: len(codes)] = codes
-        images = np.asarray(self._decode(self._params, stacked))
-        return [png(image) for image in images[: len(codes)]]
+        files = []
+        for group in _of_one_shape(coded, lambda one: one.codes.shape, self._at_once):
+            codes = np.stack([one.codes for one in group]).astype(np.int32)
+            for one, image in zip(
+                group, self._apply(any_size.decode, codes), strict=True
+            ):
+                height, width = one.size or image.shape[:2]
+                files.append(png(image[:height, :width]))
+        return files
 
     def reconstruct(self, paths: Sequence[str], batch: int = 0) -> list[bytes]:
         """Return a PNG file for the reconstruction of each image."""
         del batch
-        return [png(image) for image in self._each_image(self._reconstruct, paths)]
+        return [
+            png(image)
+            for images in self._images(paths)
+            for image in self._apply(any_size.reconstruct, images)
+        ]
 
-    def _each_image(self, function, paths: Sequence[str]) -> Iterator[Any]:
-        return each_image(
-            functools.partial(function, self._params),
-            paths,
-            self._model.image_shape,
-            batch_size=self._batch_size,
+    def _apply(self, function: Callable[..., np.ndarray], batch: np.ndarray) -> Any:
+        return function(self._model, self._params, batch, batch_size=self._batch_size)
+
+    def _images(self, paths: Sequence[str]) -> Iterator[UInt8[np.ndarray, "n h w c"]]:
+        """Yield the images of files in order, as batches of one size."""
+        side, _, channels = self._model.image_shape
+        size = side if self._resize else None
+        images = (
+            folder.read_image(path, channels=channels, image_size=size)
+            for path in paths
         )
+        for group in _of_one_shape(images, np.shape, self._at_once):
+            yield np.stack(group)
+
+    def _at_once(self, shape: Sequence[int]) -> int:
+        """Return how many arrays of a shape are stacked."""
+        return min(self._batch_size, max(1, _PIXELS // math.prod(shape[:2])))
+
+
+def _of_one_shape(
+    items: Iterable[Any],
+    shape_of: Callable[[Any], tuple[int, ...]],
+    at_once: Callable[[Sequence[int]], int],
+) -> Iterator[list[Any]]:
+    """Yield runs of items of one shape, not longer than `at_once` of that shape."""
+    for shape, run in itertools.groupby(items, key=shape_of):
+        while group := list(itertools.islice(run, at_once(shape))):
+            yield group
 
 
 def require_images(files: Sequence[Input]) -> None:
@@ -148,20 +223,6 @@ def require_images(files: Sequence[Input]) -> None:
     )
 
 
-def each_image(
-    function: Callable[[Images], Shaped[jax.Array, "B ..."]],
-    paths: Sequence[str],
-    image_shape: tuple[int, int, int],
-    *,
-    batch_size: int,
-) -> Iterator[Shaped[np.ndarray, "..."]]:
-    """Yield a function's result for each image file, resized, batch by batch."""
-    side, _, channels = image_shape
-    source = FolderSource(paths, [0] * len(paths), image_size=side, channels=channels)
-    for batch in eval_batches(source, batch_size=batch_size):
-        yield from np.asarray(function(batch["image"]))[batch["mask"]]
-
-
 def encode(options: argparse.Namespace) -> None:
     """Write the codes of each image or recording."""
     loaded = load(options.model, "encode")
@@ -170,9 +231,9 @@ def encode(options: argparse.Namespace) -> None:
 
     def make(paths, batch):
         del batch
-        return [codes_file(codes, fingerprint) for codes in coder.encode(paths)]
+        return [codes_file(coded, fingerprint) for coded in coder.encode(paths)]
 
-    made_by = {"command": "encode", "model": fingerprint}
+    made_by = {"command": "encode", "model": fingerprint, **_encoding(loaded, options)}
     _make(options, files, make, made_by=made_by, suffix=".npz")
 
 
@@ -186,8 +247,8 @@ def decode(options: argparse.Namespace) -> None:
         coder.require_codes(read_codes(file.path, fingerprint), where=file.path)
 
     def make(paths, batch):
-        codes = [read_codes(Path(path), fingerprint) for path in paths]
-        return coder.decode(codes, batch)
+        coded = [read_codes(Path(path), fingerprint) for path in paths]
+        return coder.decode(coded, batch)
 
     _make(options, files, make, made_by=made_by, suffix=coder.suffix)
 
@@ -196,18 +257,20 @@ def reconstruct(options: argparse.Namespace) -> None:
     """Write the reconstruction of each image or recording."""
     loaded = load(options.model, "reconstruct")
     files = _inputs(loaded, options.inputs)
-    made_by = _made_by(loaded, options)
+    made_by = _made_by(loaded, options) | _encoding(loaded, options)
     coder = _coder(loaded, options, files)
     _make(options, files, coder.reconstruct, made_by=made_by, suffix=coder.suffix)
 
 
-def codes_file(codes: Codes, fingerprint: str) -> bytes:
+def codes_file(coded: Coded, fingerprint: str) -> bytes:
     """Return an .npz file of codes and the fingerprint of their model."""
+    codes, size = coded
     smallest = np.min_scalar_type(int(codes.max(initial=0)))
-    return npz(codes=codes.astype(smallest), fingerprint=np.array(fingerprint))
+    arrays = {"codes": codes.astype(smallest), "fingerprint": np.array(fingerprint)}
+    return npz(**arrays, **({} if size is None else {"size": np.array(size)}))
 
 
-def read_codes(path: Path, fingerprint: str) -> Codes:
+def read_codes(path: Path, fingerprint: str) -> Coded:
     """Return the codes of such a file.
 
     Raises:
@@ -229,7 +292,11 @@ def read_codes(path: Path, fingerprint: str) -> Codes:
     require(
         largest < 2**31, f"{path} contains the code {largest}, expected less than 2**31"
     )
-    return codes.astype(np.int32)
+    size = arrays.get("size")
+    if size is not None:
+        require_shape(f"the size in {path}", size, 2)
+        size = tuple(int(side) for side in size)
+    return Coded(codes.astype(np.int32), size)
 
 
 def _make(
@@ -245,6 +312,11 @@ def _make(
     make_files(
         options, sources, make, made_by=made_by, suffix=suffix, reads=sources.values()
     )
+
+
+def _encoding(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that determine codes."""
+    return registry.load(loaded.spec.coder).encoding_options(options)
 
 
 def _made_by(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:

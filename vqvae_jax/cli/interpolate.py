@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vqvae_jax.cli.coding import ImageCoder, each_image, require_images
+from vqvae_jax.cli.coding import ImageCoder, require_images
 from vqvae_jax.cli.inputs import files_of
 from vqvae_jax.cli.loaded import Loaded, load
 from vqvae_jax.cli.outputs import make_files, png
+from vqvae_jax.data.folder import read_image
 from vqvae_jax.report import image_grid
 from vqvae_jax.runtime.errors import require
 
@@ -32,9 +33,9 @@ def interpolate(options: argparse.Namespace) -> None:
     def make(names, number):
         del number
         paths = [str(end.path) for end in ends]
-        images = np.stack(
-            list(each_image(lambda x: x, paths, model.image_shape, batch_size=2))
-        )
+        side, _, channels = model.image_shape
+        size = {"image_size": side, "channels": channels}
+        images = np.stack([read_image(path, **size) for path in paths])
         if options.space == "z_e":
             codes = between_outputs(loaded, images, parts)
         else:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from vqvae_jax import registry
-from vqvae_jax.cli.coding import ImageCoder
+from vqvae_jax.cli.coding import Coded, ImageCoder
 from vqvae_jax.cli.loaded import Loaded, label_of, load, load_prior
 from vqvae_jax.cli.outputs import make_files, png
 from vqvae_jax.pipeline.samples import file_name
@@ -118,6 +118,6 @@ def prior_sampler(
             num_samples=len(labels),
             **shaping,
         )
-        return coder.decode(list(np.asarray(codes)), batch)
+        return coder.decode([Coded(each) for each in np.asarray(codes)], batch)
 
     return Sampler(draw, prior.class_names, ".png", sha256_of_tree(prior_params))

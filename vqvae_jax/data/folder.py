@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from vqvae_jax.data import images
@@ -14,6 +15,7 @@ from vqvae_jax.data.config import SUFFIXES, DataConfig
 from vqvae_jax.data.source import Example, Splits
 from vqvae_jax.runtime.errors import UserError, one_line, require
 
+_ADVICE = "replace or remove it"
 _SPLIT_FOLDERS = {
     "train": ("train",),
     "validation": ("val", "validation"),
@@ -98,7 +100,7 @@ class FolderSource:
         *,
         image_size: int,
         channels: int,
-        advice: str = "replace or remove it",
+        advice: str = _ADVICE,
     ):
         self._files = files
         self._labels = np.asarray(labels, np.int32)
@@ -109,14 +111,32 @@ class FolderSource:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Example:
-        file = self._files[index]
-        try:
-            array = images.fit(_upright(images.load(file)), **self._size)
-        except Exception as error:
-            raise UserError(
-                f"{file} cannot be decoded ({one_line(error)}): {self._advice}"
-            ) from error
-        return {"image": array, "label": np.asarray(self._labels[index])}
+        image = read_image(self._files[index], **self._size, advice=self._advice)
+        return {"image": image, "label": np.asarray(self._labels[index])}
+
+
+def read_image(
+    file: str,
+    *,
+    channels: int,
+    image_size: int | None = None,
+    advice: str = _ADVICE,
+) -> UInt8[np.ndarray, "h w channels"]:
+    """Decode an image file, upright; resized and cropped to a square if it has a size.
+
+    Raises:
+        UserError: it cannot be decoded; the message has its name and `advice`.
+    """
+    try:
+        image = _upright(images.load(file))
+        if image_size is not None:
+            return images.fit(image, image_size=image_size, channels=channels)
+        image = images.eight_bit(image, channels=channels)
+        return np.asarray(image).reshape(image.height, image.width, channels)
+    except Exception as error:
+        raise UserError(
+            f"{file} cannot be decoded ({one_line(error)}): {advice}"
+        ) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

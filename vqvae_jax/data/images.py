@@ -67,7 +67,7 @@ def fit(
     Raises:
         UserError: the mode of the image, such as 32-bit, has no obvious 8-bit form.
     """
-    image = _eight_bit(image, "L" if channels == 1 else "RGB")
+    image = eight_bit(image, channels=channels)
     if image.size != (image_size, image_size):
         side = min(image.size)
         left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -92,7 +92,9 @@ def fit_array(
     return fit(image, image_size=image_size, channels=channels)
 
 
-def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
+def eight_bit(image: Image.Image, *, channels: int) -> Image.Image:
+    """Convert colours, and nothing else, as `fit` does."""
+    mode = "L" if channels == 1 else "RGB"
     require(
         image.mode in _CONVERTIBLE
         or image.mode.startswith("I;16")

@@ -70,6 +70,11 @@ class ImageAutoencoder(TrainedByGradient):
         """Codes or numbers in z of one image; of codes, N of equation 3."""
         return math.prod(self.grid)
 
+    @property
+    def stride(self) -> int:
+        """Pixels of an image for each row and column of its grid."""
+        return 2**self.encoder.num_downsamples
+
     def init_batch(self) -> Shapes:
         """Return the shapes of a batch that `init` accepts."""
         return image_batch(self.image_shape)

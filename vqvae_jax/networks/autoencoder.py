@@ -77,6 +77,13 @@ class Encoder(nn.Module):
     dtype: DType = "float32"
     remat: bool = False
 
+    @property
+    def reach(self) -> int:
+        """Cells beyond a cell whose pixels its z_e depends on."""
+        # The strided convolutions together see less than a cell more, as does the 3x3
+        # convolution in their place.
+        return 1 + self.residual_blocks
+
     @nn.compact
     def __call__(
         self, images: Float[Array, "B H W C"]
@@ -143,6 +150,15 @@ class Decoder(nn.Module):
     dtype: DType = "float32"
     out_init: Annotated[nn.initializers.Initializer, GIVEN] = _NEAR_ZERO
     remat: bool = False
+
+    @property
+    def reach(self) -> int:
+        """Cells beyond a cell that its pixels depend on."""
+        # A transposed convolution sees one row more of its own input, whose rows are
+        # 2, 4, ... times finer than cells after the first.
+        finest = 2**self.num_downsamples
+        rows = max(2 * (finest - 1), 1) + max(self.full_resolution_layers - 1, 0)
+        return 1 + self.residual_blocks + -(-rows // finest)
 
     @nn.compact
     def __call__(

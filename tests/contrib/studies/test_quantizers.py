@@ -69,7 +69,7 @@ def test_each_quantizer_is_trained_and_measured(config, tmp_path, monkeypatch, c
             assert values["quantizer_step_ms"] > 0
     assert found["sizes"]["16"]["lfq"][1] == {}
     markdown = (tmp_path / "table.md").read_text()
-    assert markdown.count("| --- |") == 2
+    assert markdown.count("\n| --- |") == 2
     assert "1 of 2 diverged" in markdown
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "report.html").read_text()

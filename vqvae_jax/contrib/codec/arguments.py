@@ -2,7 +2,13 @@
 
 import argparse
 
-from vqvae_jax.cli.arguments import IMAGES, RESUMES, add_batch_size, add_inputs, add_out
+from vqvae_jax.cli.arguments import (
+    RESIZED,
+    RESUMES,
+    add_batch_size,
+    add_inputs,
+    add_out,
+)
 
 
 def compress(command: argparse.ArgumentParser) -> None:
@@ -16,7 +22,7 @@ bit: only the encoder is lossy. Images keep their order, not their names.
 A class-conditional prior needs the class of each image: --label, or folders named after
 the classes. Without either, every class is tried and the one with the fewest bits is
 kept, which takes as many passes as there are classes."""
-        + IMAGES
+        + RESIZED
     )
     add_inputs(command, "images")
     add_out(command, "the file, such as photos.vq")

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from vqvae_jax.cli.coding import ImageCoder, codes_file, require_images
+from vqvae_jax.cli.coding import Coded, ImageCoder, codes_file, require_images
 from vqvae_jax.cli.inputs import Input, files_of
 from vqvae_jax.cli.loaded import Loaded, label_of, load, load_prior
 from vqvae_jax.cli.outputs import make_files, progress, require_apart, require_new
@@ -33,11 +33,13 @@ def compress(options: argparse.Namespace) -> None:
     codec = _codec(loaded)
     labels = _given_labels(codec, files, options.label)
     require_images(files)
-    coder = ImageCoder(loaded, batch_size=min(options.batch_size, len(files)))
+    batch_size = min(options.batch_size, len(files))
+    coder = ImageCoder(loaded, batch_size=batch_size, resize=True)
     parts = []
     with progress("encode", len(files)) as advance:
         for start in range(0, len(paths), options.batch_size):
-            parts += coder.encode(paths[start : start + options.batch_size])
+            found = coder.encode(paths[start : start + options.batch_size])
+            parts += [each.codes for each in found]
             advance(min(options.batch_size, len(paths) - start))
     codes = np.stack(parts)
     if labels is None and codec.prior is not None and codec.prior.num_classes:
@@ -63,7 +65,7 @@ def decompress(options: argparse.Namespace) -> None:
 
     def make(numbers, batch):
         del batch
-        wanted = [codes[int(number)] for number in numbers]
+        wanted = [Coded(codes[int(number)]) for number in numbers]
         if options.codes:
             return [codes_file(one, digest) for one in wanted]
         return coder.decode(wanted)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from vqvae_jax.cli.coding import Codes
+from vqvae_jax.cli.coding import Coded
 from vqvae_jax.cli.inputs import Input
 from vqvae_jax.cli.loaded import Loaded, listed, load_prior
 from vqvae_jax.cli.sample import Sampler
@@ -59,6 +59,12 @@ class SpeechCoder:
             audio_lib.inspect(str(file.path), rate=loaded.sample_rate)
 
     @staticmethod
+    def encoding_options(options: argparse.Namespace) -> dict[str, Any]:
+        """Return {}; UserError for an option of images."""
+        require(not options.resize, "--resize: recordings are not resized")
+        return {}
+
+    @staticmethod
     def decoding_options(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
         """Return the speaker and the seed.
 
@@ -78,34 +84,38 @@ class SpeechCoder:
         speaker = speaker_of(loaded, options.speaker)
         return cls(loaded, batch_size=batch_size, speaker=speaker, seed=options.seed)
 
-    def encode(self, paths: Sequence[str]) -> list[Codes]:
+    def encode(self, paths: Sequence[str]) -> list[Coded]:
         """Return the codes of recordings."""
         clips = [audio_lib.read(path, rate=self._rate) for path in paths]
         samples = self._codes_per_second * self._model.downsampling
         audio, mask = self._padded(clips, samples)
         codes = np.asarray(self._encode(self._params, audio, mask))
         lengths = [self._model.num_latents(len(clip)) for clip in clips]
-        return [row[:length] for row, length in zip(codes, lengths, strict=False)]
+        return [
+            Coded(row[:length]) for row, length in zip(codes, lengths, strict=False)
+        ]
 
-    def require_codes(self, codes: Codes, *, where: Path) -> None:
+    def require_codes(self, coded: Coded, *, where: Path) -> None:
         """Raise UserError, naming a file, unless codes are those of an utterance."""
+        codes = coded.codes
         require_shape(f"the codes in {where}", codes, "n")
         require(len(codes) > 0, f"there are no codes in {where}")
         require_range(f"the codes in {where}", codes, 0, self._model.num_codes)
 
     def decode(
         self,
-        codes: Sequence[Codes],
+        coded: Sequence[Coded],
         batch: int = 0,
         speakers: Int[np.ndarray, " B"] | None = None,
     ) -> list[bytes]:
         """Return a WAV file for the codes of each utterance of a batch.
 
         Args:
-          codes: of each utterance.
+          coded: codes of each utterance.
           batch: its number; each batch has its own random numbers.
           speakers: to decode each utterance with.
         """
+        codes = [one.codes for one in coded]
         rows, mask = self._padded(codes, self._codes_per_second)
         audio = self._decode(
             self._params,
@@ -173,7 +183,7 @@ def speech_sampler(
             speakers=labels if prior.conditional else None,
             **shaping,
         )
-        return coder.decode(list(np.asarray(codes)), batch, labels)
+        return coder.decode([Coded(each) for each in np.asarray(codes)], batch, labels)
 
     names = loaded.model.speaker_names
     return Sampler(draw, names, ".wav", sha256_of_tree(prior_params))
