@@ -75,11 +75,14 @@ class EvaluationConfig:
         with labels, and samples of a prior.
       train_grids: grids of codes, drawn from train, on which the prior's bits per code
         on train are measured; 0 for all.
+      sum_over_classes: measure the bits of codes whose class is not known too, which
+        takes a pass of a class-conditional prior for each class.
     """
 
     batch_size: Annotated[int, ">= 1", "<= 1048576"] = 100
     classify_samples: bool = False
     train_grids: Annotated[int, ">= 0"] = 10_000
+    sum_over_classes: bool = True
 
     def __post_init__(self):
         """Check every option; UserError names the first wrong one."""

@@ -10,7 +10,8 @@ import vqvae_jax
 def test_a_run_gets_its_own_results(command, finished_run, tmp_path):
     """Reconstructions, codes and the prior; times and samples are not measured."""
     out = tmp_path / "results.json"
-    found = command("evaluate", finished_run, out, "--batch_size", 48)
+    words = ("evaluate", finished_run, out, "--batch_size", 48)
+    found = command(*words, "--sum_over_classes")
     assert (found.code, found.err) == (0, "")
     results = json.loads(out.read_text())
     expected = json.loads((finished_run / "results.json").read_text())
@@ -30,6 +31,16 @@ def test_a_run_gets_its_own_results(command, finished_run, tmp_path):
         {name: expected[name] for name in results}, rel=1e-5
     )
     assert "test_psnr_db" in found.out
+
+
+def test_classes_are_known_by_default(command, finished_run, tmp_path):
+    out = tmp_path / "results.json"
+    assert command("evaluate", finished_run, out).code == 0
+    results = json.loads(out.read_text())
+    assert "prior_bits_per_code" not in results
+    expected = json.loads((finished_run / "results.json").read_text())
+    name = "test_rate_bits_per_dim_learned_prior_given_class"
+    assert results[name] == pytest.approx(expected[name], rel=1e-5)
 
 
 def test_a_saved_model_is_evaluated_on_data_elsewhere(

@@ -92,7 +92,7 @@ def test_bits_on_train_are_those_of_a_fixed_subset(finished_run, tiny_config, da
         assert len(evaluate._drawn(source, n)) == len(source)
 
     config = json.loads(json.dumps(tiny_config))
-    config["evaluation"]["train_grids"] = 40
+    config["evaluation"] |= {"train_grids": 40, "sum_over_classes": False}
     prior, params = vqvae_jax.restore(finished_run, "prior")
     params = jax.device_put(params, sharding.replicated(sharding.data_mesh()))
     experiment = Experiment.from_config(config)
@@ -104,6 +104,7 @@ def test_bits_on_train_are_those_of_a_fixed_subset(finished_run, tiny_config, da
         bits, rel=1e-4
     )
     assert measured["prior_train_grids_evaluated"] == 40
+    assert "prior_bits_per_code" not in measured
 
 
 def test_loss_is_equation_3_without_the_codebook_term(finished_run, results, dataset):
@@ -164,6 +165,9 @@ def test_sizes_steps_and_speeds_match_the_run(finished_run, results, tiny_config
         "compression_ratio": 8,
         "code_bits_learned_prior": 16 * results["prior_bits_per_code"],
         "compression_ratio_learned_prior": 32 / results["prior_bits_per_code"],
+        "code_bits_learned_prior_given_class": (
+            16 * results["prior_bits_per_code_given_class"]
+        ),
         "prior_train_grids_evaluated": len(Workdir(finished_run).codes("train")),
         "sample_temperature": tiny_config["samples"]["temperature"],
     }

@@ -207,6 +207,12 @@ and under the model's own. Write the results as JSON and print them."""
         metavar="DIR",
         help="where the data are; by default where they were in training",
     )
+    command.add_argument(
+        "--sum_over_classes",
+        action="store_true",
+        help="measure the bits of codes whose class is not known too: a pass of a "
+        "class-conditional prior for each class",
+    )
     add_batch_size(command)
 
 

@@ -42,6 +42,7 @@ def evaluate(options: argparse.Namespace) -> None:
         loaded.params,
         lambda: eval_batches(test, batch_size=options.batch_size),
         prior=load_prior(loaded, "prior") if has_prior else None,
+        sum_over_classes=options.sum_over_classes,
     )
     write_bytes(out, (json.dumps(results, indent=2) + "\n").encode())
     print_results(results)

@@ -95,6 +95,7 @@ def evaluate_on(
     batches: Callable[[], Iterator[Batch]],
     *,
     prior: tuple[Any, Any] | None = None,
+    sum_over_classes: bool = True,
 ) -> Results:
     """Evaluate a trained model of images, and a prior over its codes, on batches.
 
@@ -105,6 +106,7 @@ def evaluate_on(
       params: its parameters.
       batches: returns each example once.
       prior: a prior and its parameters.
+      sum_over_classes: as in the `evaluation` section.
     """
     mesh = sharding.data_mesh()
     params = sharding.put_replicated(params, mesh)
@@ -127,7 +129,7 @@ def evaluate_on(
     else:
         of_codes, prior_params = prior
         prior_params = sharding.put_replicated(prior_params, mesh)
-        evaluation = make_evaluation(of_codes.evaluate_with_marginal, mesh)
+        evaluation = make_evaluation(_of_test(of_codes, sum_over_classes), mesh)
         second = _prior_results(of_codes, evaluation(prior_params, grids()))
     results, bits = _coded_results(
         model, values, bits, second, codes=lambda: np.concatenate(codes)
@@ -200,9 +202,10 @@ def _vqvae_results(model: Any, values: dict[str, float], second: Results) -> Res
     """
     image_bits = 8 * model.num_dims
     code_bits = {"": model.code_bits}
-    if "prior_bits_per_code" in second:
-        learned = model.num_latents * second["prior_bits_per_code"]
-        code_bits["_learned_prior"] = learned
+    for end in ("", _GIVEN_CLASS):
+        if f"prior_bits_per_code{end}" in second:
+            learned = model.num_latents * second[f"prior_bits_per_code{end}"]
+            code_bits[f"_{LEARNED}{end}"] = learned
     return {
         **{f"test_{name}": values[name] for name in MEASURES if name in values},
         "test_loss": values["loss"],
@@ -243,7 +246,9 @@ def evaluate_prior_bits(
     """
     mesh = sharding.data_mesh()
     train = _drawn(sources["train"], experiment.evaluation.train_grids)
-    of_test = make_evaluation(prior.evaluate_with_marginal, mesh)
+    of_test = make_evaluation(
+        _of_test(prior, experiment.evaluation.sum_over_classes), mesh
+    )
     found = _prior_results(
         prior, of_test(params, experiment.eval_batches(sources["test"]))
     )
@@ -260,6 +265,12 @@ def evaluate_prior_bits(
     return found._replace(results=results)
 
 
+def _of_test(prior: Prior, sum_over_classes: bool) -> Any:
+    """Return the method that evaluates a prior on the test split."""
+    is_summed = sum_over_classes and prior.num_classes > 0
+    return prior.evaluate_with_marginal if is_summed else prior.evaluate
+
+
 def _prior_results(prior: Prior, sums: metrics_lib.Metrics) -> SecondResults:
     """Return bits per code and the rates of images.
 
@@ -267,18 +278,15 @@ def _prior_results(prior: Prior, sums: metrics_lib.Metrics) -> SecondResults:
     image: the rate is that of p(z), the mean over classes.
     """
     means, bits = _computed(sums)
-    per_code = {"prior_bits_per_code": means["bits_per_code"]}
-    if not prior.num_classes:
-        return SecondResults(per_code, {LEARNED: bits["bits"]})
-    marginal = bits["marginal_bits"]
-    mean = float(np.mean(marginal, dtype=np.float64))
-    return SecondResults(
-        {
-            "prior_bits_per_code": mean / math.prod(prior.grid),
-            f"prior_bits_per_code{_GIVEN_CLASS}": means["bits_per_code"],
-        },
-        {LEARNED: marginal, f"{LEARNED}{_GIVEN_CLASS}": bits["bits"]},
-    )
+    end = _GIVEN_CLASS if prior.num_classes else ""
+    results = {f"prior_bits_per_code{end}": means["bits_per_code"]}
+    rates = {f"{LEARNED}{end}": bits["bits"]}
+    if "marginal_bits" in bits:
+        marginal = bits["marginal_bits"]
+        mean = float(np.mean(marginal, dtype=np.float64))
+        results = {"prior_bits_per_code": mean / math.prod(prior.grid), **results}
+        rates = {LEARNED: marginal, **rates}
+    return SecondResults(results, rates)
 
 
 def rate_distortion(

@@ -41,9 +41,10 @@ def summary(metadata: Metadata) -> dict[str, str]:
         lines[f"{stage}: parameters"] = _parameters(metadata, stage)
         if getattr(second, "class_names", ()):
             lines[f"{stage}: classes"] = _listed(second.class_names)
-    if "prior_bits_per_code" in metadata.results:
-        bits = metadata.results["prior_bits_per_code"]
-        lines["prior: bits per code, test split"] = f"{bits:.3g}"
+    for end, known in (("", ""), ("_given_class", " given the class")):
+        bits = metadata.results.get(f"prior_bits_per_code{end}")
+        if bits is not None:
+            lines[f"prior: bits per code{known}, test split"] = f"{bits:.3g}"
     return lines
 
 
@@ -116,11 +117,12 @@ def _image_codes(model: Any, results: Mapping[str, float]) -> dict[str, str]:
         "bits of an image": f"{pixels:,}",
         "bits of its codes": f"{bits:,.0f}, {pixels / bits:.3g} times fewer",
     }
-    if results.get("code_bits_learned_prior", 0) > 0:
-        learned = results["code_bits_learned_prior"]
-        lines["... with the learned prior"] = (
-            f"{learned:,.0f}, {pixels / learned:.3g} times fewer"
-        )
+    for end, known in (("", ""), ("_given_class", " and the class")):
+        learned = results.get(f"code_bits_learned_prior{end}", 0)
+        if learned > 0:
+            lines[f"... with the learned prior{known}"] = (
+                f"{learned:,.0f}, {pixels / learned:.3g} times fewer"
+            )
     return lines
 
 

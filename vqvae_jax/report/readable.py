@@ -13,9 +13,15 @@ _TITLES = {
     "codebook_mutual_information_bits_max": "Bits that two codebooks share, largest",
     "code_bits": "Code bits per image",
     "code_bits_learned_prior": "Code bits per image, learned prior (test)",
+    "code_bits_learned_prior_given_class": (
+        "Code bits per image, learned prior, class known (test)"
+    ),
     "commitment": "Commitment loss",
     "compression_ratio": "Compression ratio",
     "compression_ratio_learned_prior": "Compression ratio, learned prior (test)",
+    "compression_ratio_learned_prior_given_class": (
+        "Compression ratio, learned prior, class known (test)"
+    ),
     "image_bits": "Raw bits per image",
     "marginal_bits_per_code": "Bits per code, code frequencies only (test)",
     "reconstruction": "Reconstruction loss",
@@ -44,7 +50,11 @@ _HIGHLIGHTS = (
     ("test_bits_per_dim_uniform_prior", "test_bits_per_dim", "test_bits_per_sample"),
     ("test_psnr_db",),
     ("video_bits_per_frame", "global_bits_per_frame"),
-    ("compression_ratio_learned_prior", "compression_ratio"),
+    (
+        "compression_ratio_learned_prior",
+        "compression_ratio_learned_prior_given_class",
+        "compression_ratio",
+    ),
     ("phoneme_accuracy", "sample_class_accuracy"),
     ("codebook_perplexity",),
     ("codebook_active_codes",),

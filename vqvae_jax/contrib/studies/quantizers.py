@@ -27,17 +27,19 @@ from vqvae_jax.runtime.errors import require
 from vqvae_jax.workdir import Workdir
 
 _SECTIONS = ("seeds", "names", "base", "quantizers")
+_LEARNED = "test_bits_per_dim_learned_prior"
 # Columns of a table: result, heading, digits.
 _COLUMNS = (
     ("test_bits_per_dim_uniform_prior", "bits/dim, uniform prior", 3),
-    ("test_bits_per_dim_learned_prior", "bits/dim, learned prior", 3),
+    (_LEARNED, "bits/dim, learned prior", 3),
+    (f"{_LEARNED}_given_class", "bits/dim, learned prior, class known", 3),
     ("test_psnr_db", "PSNR (dB)", 2),
     ("codes_in_use", "codes in use (%)", 1),
     ("sample_class_accuracy", "samples recognised", 3),
     ("quantizer_step_ms", "quantizer, ms a step", 2),
     ("quantizer_step_mib", "quantizer, MiB a step", 1),
 )
-_PLOTTED = _COLUMNS[:4]
+_PLOTTED = _COLUMNS[:5]
 _REPEATS = 15
 
 # Size K -> quantizer -> results of each seed, `{}` for a diverged one.
@@ -153,6 +155,8 @@ def _results_of(workdir: Workdir, cost: Mapping[str, float]) -> dict[str, float]
     results = workdir.read_results()
     share = results["codebook_active_codes"] / results["codebook_codes"]
     found = {**results, "codes_in_use": 100 * share} | cost
+    if _LEARNED in found:
+        found.pop(f"{_LEARNED}_given_class", None)
     return {name: found[name] for name, _, _ in _COLUMNS if name in found}
 
 
@@ -199,11 +203,13 @@ def _table(by_name: Mapping[str, list[dict[str, float]]]) -> list[list[str]]:
     columns = _columns(by_name)
     require(bool(columns), "all quantizers of one size diverged with every seed")
     rows = [["quantizer", *(head for _, head, _ in columns)]]
+    present = [key for key, _, _ in columns if key.startswith(_LEARNED)]
+    learned = present[0] if present else _LEARNED
     order = sorted(
         by_name,
         # A quantizer that diverged has no mean, and comes last.
         key=lambda name: np.nan_to_num(
-            runs.spread(by_name[name], _COLUMNS[1][0]).mean, nan=np.inf
+            runs.spread(by_name[name], learned).mean, nan=np.inf
         ),
     )
     for name in order:
@@ -219,12 +225,14 @@ def _markdown(size: str, table: list[list[str]]) -> str:
 
 
 def _figure(measured: Measured) -> figures.Figure:
+    present = {key for by_name in measured.values() for key, _, _ in _columns(by_name)}
     return figures.settings(
         {
             f"K = {size}": {
                 name: {
                     head: [results[key] for results in seeds if key in results]
                     for key, head, _ in _PLOTTED
+                    if key in present
                 }
                 for name, seeds in by_name.items()
             }
