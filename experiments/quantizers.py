@@ -103,6 +103,7 @@ CIFAR_SMALL = (
         "training.steps": 500,
         "prior_training.steps": 150,
         "prior_training.warmup_steps": 30,
+        "prior_training.log_every": 50,
         "prior_training.checkpoint_every": 50,
         "evaluation.train_grids": 1000,
     }
