@@ -89,7 +89,9 @@ DIGITS = digits.DIGITS | {
     "training.log_every": 200,
     "training.checkpoint_every": 200,
     "prior.network.channels": 64,
+    "prior.network.dropout": 0.2,
     "prior_training.steps": 200,
+    "prior_training.learning_rate": 3e-3,
     # A likelihood with bits.
     "model.likelihood": "gaussian",
     "samples.num_samples": 500,
