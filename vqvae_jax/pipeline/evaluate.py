@@ -22,12 +22,12 @@ from vqvae_jax.data.source import (
 )
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.image_quality import MEASURES
-from vqvae_jax.models.prior import Prior
 from vqvae_jax.pipeline.run import Context, SecondStage
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.training import sharding
 from vqvae_jax.training.logging import read_entries
 from vqvae_jax.training.loop import make_evaluation
+from vqvae_jax.training.step import Model
 from vqvae_jax.workdir import Workdir
 
 Results = dict[str, float | int]
@@ -234,7 +234,7 @@ def _redundancy(codes: Int[np.ndarray, "N h w C"], *, num_codes: int) -> Results
 
 
 def evaluate_prior_bits(
-    prior: Prior,
+    prior: Model,
     params: Any,
     sources: Mapping[str, Source],
     workdir: Workdir,
@@ -253,7 +253,7 @@ def evaluate_prior_bits(
         prior, of_test(params, experiment.eval_batches(sources["test"]))
     )
     evaluation = make_evaluation(prior.evaluate, mesh)
-    given = _GIVEN_CLASS if prior.num_classes else ""
+    given = _GIVEN_CLASS if _num_classes(prior) else ""
     results = dict(found.results)
     for split, source in (("validation", sources["validation"]), ("train", train)):
         sums = evaluation(params, experiment.eval_batches(source))
@@ -265,22 +265,27 @@ def evaluate_prior_bits(
     return found._replace(results=results)
 
 
-def _of_test(prior: Prior, sum_over_classes: bool) -> Any:
+def _num_classes(prior: Model) -> int:
+    """Return the number of classes of images; a prior of speech has none."""
+    return getattr(prior, "num_classes", 0)
+
+
+def _of_test(prior: Model, sum_over_classes: bool) -> Any:
     """Return the method that evaluates a prior on the test split."""
-    is_summed = sum_over_classes and prior.num_classes > 0
+    is_summed = sum_over_classes and _num_classes(prior) > 0
     return prior.evaluate_with_marginal if is_summed else prior.evaluate
 
 
-def _prior_results(prior: Prior, sums: metrics_lib.Metrics) -> SecondResults:
+def _prior_results(prior: Model, sums: metrics_lib.Metrics) -> SecondResults:
     """Return bits per code and the rates of images.
 
     Without the bits of the class, -log2 p(z given its class) is not the rate of an
     image: the rate is that of p(z), the mean over classes.
     """
     means, bits = _computed(sums)
-    end = _GIVEN_CLASS if prior.num_classes else ""
+    end = _GIVEN_CLASS if _num_classes(prior) else ""
     results = {f"prior_bits_per_code{end}": means["bits_per_code"]}
-    rates = {f"{LEARNED}{end}": bits["bits"]}
+    rates = {f"{LEARNED}{end}": bits["bits"]} if "bits" in bits else {}
     if "marginal_bits" in bits:
         marginal = bits["marginal_bits"]
         mean = float(np.mean(marginal, dtype=np.float64))

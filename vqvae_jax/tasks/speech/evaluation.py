@@ -219,7 +219,7 @@ def _prior_results(workdir: Workdir, experiment: Experiment) -> Results:
         split: WindowsSource(workdir.codes(split), length=length, stride=length)
         for split in SPLITS
     }
-    return evaluate_prior_bits(prior, params, sources, workdir, experiment)[0]
+    return evaluate_prior_bits(prior, params, sources, workdir, experiment).results
 
 
 def _frames(
