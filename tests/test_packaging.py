@@ -285,12 +285,14 @@ def test_install_of_the_core(tmp_path, environment, tiny_model):
     python = environment / "bin" / "python"
     # From a copy: setuptools writes build/ beside the sources.
     files = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
-    copied = [ROOT / name for name in (*files, "experiments", "vqvae_jax")]
+    files += ("experiments", "vqvae_jax", "weights")
+    copied = [ROOT / name for name in files]
     source = tmp_path / "source"
     source.mkdir()
     run("cp", "-r", *copied, source, check=True)
     constraints = ROOT / "constraints.txt"
     installed = run(python, "-m", "pip", "install", "-q", source, "-c", constraints)
+    assert "subprocess-exited-with-error" not in installed.stderr, installed.stderr
     if installed.returncode:
         pytest.skip(f"pip cannot install: {installed.stderr.strip()[-300:]}")
     clean = {key: v for key, v in os.environ.items() if key != "PYTHONPATH"}
