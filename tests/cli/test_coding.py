@@ -133,6 +133,7 @@ def test_codes_of_another_model_raise(error_of, codes, nudged_file):
         (np.zeros((2, 7, 1), "u1"), None),
         (np.zeros((2, 4, 2), "u1"), "x.npz must have shape [h, w, 1]"),
         (np.zeros((0, 4, 1), "u1"), "there are no codes in"),
+        (np.zeros((5000, 5000, 1), "u1"), "of 100000000 pixels, expected at most 8947"),
         (np.zeros((4, 4, 1)), "codes of type float64, expected integers"),
         (None, "has no array `codes`"),
     ],
@@ -150,7 +151,9 @@ def test_invalid_codes_raise(command, codes, digits_file, tmp_path, array, messa
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("size", [(9, 8), (8, 6), (8,), (-1, 8), (1e9, 8)])
+@pytest.mark.parametrize(
+    "size", [(9, 8), (8, 6), (8,), (-1, 8), (10**9, 8), (8.0, 8.0), (np.nan, 8)]
+)
 def test_a_size_that_is_not_that_of_the_codes_raises(
     error_of, codes, digits_file, tmp_path, size
 ):

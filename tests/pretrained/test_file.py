@@ -94,12 +94,12 @@ def test_nan_behind_a_valid_hash_raises(parts, tmp_path):
         ({"format": "pt"}, "was not written by vqvae_jax.save_pretrained"),
         (
             {"version": "1"},
-            r"x\.safetensors has format version 1, expected 2: read it with version "
+            r"x\.safetensors has format version '1', expected 2: read it with version "
             "0.1 of vqvae_jax$",
         ),
         (
             {"version": "3"},
-            r"x\.safetensors has format version 3, expected 2: read it with another "
+            r"x\.safetensors has format version '3', expected 2: read it with another "
             "version of vqvae_jax$",
         ),
         ({"about": "{"}, "its metadata are damaged"),

@@ -25,6 +25,8 @@ Codes = Int[np.ndarray, "..."]
 
 # Pixels of the images that are read at once, if they are more than one.
 _PIXELS = 2**22
+# Of one image, as in Pillow.
+_MAX_PIXELS = 89_478_485
 
 
 class Coded(NamedTuple):
@@ -148,6 +150,12 @@ class ImageCoder:
         require(codes.size > 0, f"there are no codes in {where}")
         require_range(f"the codes in {where}", codes, 0, self._model.num_codes)
         stride = self._model.stride
+        pixels = codes.shape[0] * codes.shape[1] * stride**2
+        require(
+            pixels <= _MAX_PIXELS,
+            f"the codes in {where} are those of {pixels} pixels, expected at most "
+            f"{_MAX_PIXELS}",
+        )
         require(
             size is None
             or all(
@@ -191,7 +199,8 @@ class ImageCoder:
             for path in paths
         )
         for group in _of_one_shape(images, np.shape, self._at_once):
-            yield np.stack(group)
+            # An image can be large: it is not copied.
+            yield np.stack(group) if len(group) > 1 else group[0][None]
 
     def _at_once(self, shape: Sequence[int]) -> int:
         """Return how many arrays of a shape are stacked."""
@@ -295,6 +304,10 @@ def read_codes(path: Path, fingerprint: str) -> Coded:
     size = arrays.get("size")
     if size is not None:
         require_shape(f"the size in {path}", size, 2)
+        require(
+            np.issubdtype(size.dtype, np.integer),
+            f"the size in {path} is of type {size.dtype}, expected integers",
+        )
         size = tuple(int(side) for side in size)
     return Coded(codes.astype(np.int32), size)
 

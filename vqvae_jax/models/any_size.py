@@ -55,10 +55,12 @@ def encode(
     """
     stride = model.stride
     height, width = images.shape[1:3]
-    more = ((0, 0), (0, -height % stride), (0, -width % stride), (0, 0))
+    more = (-height % stride, -width % stride)
+    if any(more):
+        images = np.pad(images, ((0, 0), *((0, n) for n in more), (0, 0)), "edge")
     return _in_windows(
         lambda sized, part: _encode(sized, params, part),
-        np.pad(images, more, "edge"),
+        images,
         model,
         reach=model.encoder.reach,
         before=stride,

@@ -17,6 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from vqvae_jax.options import shown
 from vqvae_jax.pretrained.metadata import Metadata, from_json, to_json
 from vqvae_jax.runtime.checksums import (
     named_leaves,
@@ -88,10 +89,11 @@ class File:
             f"{path} was not written by vqvae_jax.save_pretrained",
         )
         version = header.get("version")
+        other = "version 0.1" if version == "1" else "another version"
         require(
             version == _VERSION,
-            f"{path} has format version {version}, expected {_VERSION}: read it with "
-            f"{'version 0.1' if version == '1' else 'another version'} of vqvae_jax",
+            f"{path} has format version {shown(version)}, expected {_VERSION}: read it "
+            f"with {other} of vqvae_jax",
         )
         with self._read():
             self._hashes = json.loads(header["sha256"])
