@@ -109,9 +109,13 @@ MEMBERS: dict[str, Member] = {
         lambda dim: quantizers.FSQ(levels=(8, 8, 8), dim=dim),
         lambda dim: ("FSQ", {"levels": [8, 8, 8], "dim": dim}),
     ),
+    # As in the peer, all levels have one projection to three numbers and back.
     "residual_fsq": Member(
-        lambda dim: quantizers.Residual(
-            quantizer=quantizers.FSQ(levels=(8, 8, 8), dim=dim), levels=4
+        lambda dim: quantizers.Projected(
+            quantizer=quantizers.Residual(
+                quantizer=quantizers.FSQ(levels=(8, 8, 8), dim=3), levels=4
+            ),
+            dim=dim,
         ),
         lambda dim: (
             "ResidualFSQ",
