@@ -59,3 +59,14 @@ def test_models_lists_them(command):
     about = json.loads(command("models", "--json").out)
     assert list(about) == NAMES
     assert about["cifar10"]["results"]["codebook_active_codes"] == 5120
+
+
+def test_the_digits_are_evaluated_as_their_card_says(command, digits_dir, tmp_path):
+    """The arrays are halved: figures differ by less than a thousandth."""
+    out = tmp_path / "results.json"
+    words = ("evaluate", "digits", out, "--data_dir", digits_dir)
+    assert command(*words, "--sum_over_classes").code == 0
+    found = json.loads(out.read_text())
+    results = find("digits").metadata.results
+    assert found == pytest.approx({name: results[name] for name in found}, rel=1e-3)
+    assert {"test_psnr_db", "prior_bits_per_code"} <= found.keys()
