@@ -14,7 +14,6 @@ seed of that input. The counts are the last line of stdout, as JSON.
 import argparse
 import contextlib
 import faulthandler
-import importlib
 import io
 import json
 import random
@@ -34,9 +33,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "fixtures")]
 import numpy as np
 from launch_checks import RUN_FILES
 from PIL import Image
+from run_fixtures import experiment_config
 
 import vqvae_jax
-from vqvae_jax.cli import train
 from vqvae_jax.cli.main import main
 from vqvae_jax.contrib.codec import container
 from vqvae_jax.data.folder import open_folder
@@ -89,18 +88,10 @@ def prepare(run: Path, scratch: Path) -> Inputs:
     words = ("compress", model, pictures, packed, "--label=3")
     if main([str(word) for word in words]) != 0:
         raise SystemExit("compress failed")
-    train.import_experiments()
-    configs = {name: json.dumps(config_of(name)) for name in EXPERIMENTS}
+    configs = {name: json.dumps(experiment_config(name, {})) for name in EXPERIMENTS}
     empty = scratch / "empty"
     empty.mkdir()
     return Inputs(copy, model, packed, configs, empty)
-
-
-def config_of(name: str) -> dict[str, Any]:
-    """Return the config of an experiment."""
-    file, _, variant = name.partition(":")
-    module = importlib.import_module(f"vqvae_jax.experiments.{file}")
-    return module.get_config(variant).to_dict()
 
 
 # Random changes.
@@ -249,7 +240,7 @@ def read_packed(inputs: Inputs, rng: random.Random) -> str:
         body = found[10:]
         if rng.random() < 0.5:
             images = rng.choice((1, 7, 10**3, 10**6, 2**60))
-            count = _varint(4 * images + rng.randrange(4))
+            count = container._varint(4 * images + rng.randrange(4))
             end = container.HASH_BYTES
             body = body[:end] + count + body[end + 1 :]
         before = content[:6]
@@ -257,14 +248,6 @@ def read_packed(inputs: Inputs, rng: random.Random) -> str:
     file = inputs.scratch / "x.vq"
     file.write_bytes(found)
     return _command("decompress", inputs.model, file, inputs.scratch / "out")
-
-
-def _varint(value: int) -> bytes:
-    groups = []
-    while value >= 128:
-        groups.append(value % 128 + 128)
-        value //= 128
-    return bytes([*groups, value])
 
 
 def read_model(inputs: Inputs, rng: random.Random) -> str:

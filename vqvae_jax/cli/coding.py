@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt8
+from PIL import Image
 
 from vqvae_jax import registry
 from vqvae_jax.cli.inputs import CODES, Input, files_of, sources_of
@@ -25,8 +26,6 @@ Codes = Int[np.ndarray, "..."]
 
 # Pixels of the images that are read at once, if they are more than one.
 _PIXELS = 2**22
-# Of one image, as in Pillow.
-_MAX_PIXELS = 89_478_485
 
 
 class Coded(NamedTuple):
@@ -152,9 +151,9 @@ class ImageCoder:
         stride = self._model.stride
         pixels = codes.shape[0] * codes.shape[1] * stride**2
         require(
-            pixels <= _MAX_PIXELS,
+            pixels <= Image.MAX_IMAGE_PIXELS,
             f"the codes in {where} are those of {pixels} pixels, expected at most "
-            f"{_MAX_PIXELS}",
+            f"{Image.MAX_IMAGE_PIXELS}",
         )
         require(
             size is None

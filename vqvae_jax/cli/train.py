@@ -187,16 +187,11 @@ def help_text(program: str) -> str:
 def experiments() -> dict[str, str]:
     """Return the first line of each experiment's docstring, by name."""
     found = {}
-    for path in sorted(experiments_directory().glob("[!_]*.py")):
+    for path in sorted(resources.folder("experiments").glob("[!_]*.py")):
         if path.stem != "base":
             text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
             found[path.stem] = (text or "").partition("\n")[0]
     return found
-
-
-def experiments_directory() -> Path:
-    """Return the directory of the experiments, of the package or of a checkout."""
-    return resources.folder("experiments")
 
 
 def import_experiments() -> None:
@@ -207,7 +202,7 @@ def import_experiments() -> None:
     name = "vqvae_jax.experiments"
     if name in sys.modules:
         return
-    directory = experiments_directory()
+    directory = resources.folder("experiments")
     spec = importlib.util.spec_from_file_location(
         name,
         directory / "__init__.py",
@@ -372,7 +367,7 @@ def _unknown_key(config: Mapping[str, Any], path: Sequence[str]) -> str:
 def _find_config(given: str) -> str:
     """Return the path of an experiment that is given by path or by name."""
     file, colon, variant = given.partition(":")
-    directory = experiments_directory()
+    directory = resources.folder("experiments")
     name = file.removeprefix("experiments/").removesuffix(".py")
     for path in (Path(file), _ROOT / file, directory / f"{name}.py"):
         if path.exists() and not path.is_dir():
