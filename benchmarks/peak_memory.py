@@ -39,16 +39,16 @@ def report(module: str, function: str, sizes: dict[str, Any]) -> None:
     """Print the return value of `of_run`; called in the fresh process."""
     make = getattr(importlib.import_module(f"benchmarks.{module}"), function)
     run = make(**sizes)
-    before = _high_water()
+    before = high_water()
     run()
     run()
-    print(_high_water() - before)
+    print(high_water() - before)
 
 
-def _high_water() -> int:
-    """Return the peak memory of this process in bytes.
+def high_water() -> int:
+    """Return the peak memory of this process in bytes, on Linux.
 
-    `resource.getrusage` would include the parent's memory before the fork.
+    `resource.getrusage` would include that of the process that started this one.
     """
     (line,) = (
         line

@@ -17,7 +17,6 @@ import faulthandler
 import io
 import json
 import random
-import resource
 import shutil
 import sys
 import time
@@ -36,6 +35,7 @@ from PIL import Image
 from run_fixtures import experiment_config
 
 import vqvae_jax
+from benchmarks.peak_memory import high_water
 from vqvae_jax.cli.main import main
 from vqvae_jax.contrib.codec import container
 from vqvae_jax.data.folder import open_folder
@@ -334,9 +334,8 @@ def fuzz(inputs: Inputs, *, seconds: float, seed: int) -> dict[str, dict[str, in
         spent[kind] += time.monotonic() - start
         counts[kind]["tried"] += 1
         counts[kind]["refused"] += error != ""
-        mebibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        if mebibytes > _MEBIBYTES:
-            raise AssertionError(f"{kind}, number {number}: {mebibytes:.0f} MiB")
+        if sys.platform == "linux" and (peak := high_water() >> 20) > _MEBIBYTES:
+            raise AssertionError(f"{kind}, number {number}: {peak} MiB")
         shutil.rmtree(inputs.scratch)
         number += 1
     return counts

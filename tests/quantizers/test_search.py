@@ -5,14 +5,13 @@ Numbers in brackets are rows of the list of known defects in docs/conformance.md
 
 import math
 import re
-import subprocess
-import sys
 import textwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from launch_checks import python
 
 from vqvae_jax import quantizers
 from vqvae_jax.quantizers import VQ
@@ -144,13 +143,9 @@ def test_memory_stays_bounded():
     """[9] N = 65 536, K = 8192, D = 64 under 1 GiB, gradient and EMA included."""
     script = textwrap.dedent(
         """
-        import re, jax, jax.numpy as jnp
+        import jax, jax.numpy as jnp
+        from benchmarks.peak_memory import high_water
         from vqvae_jax import quantizers
-
-        # getrusage would include the parent's memory when it started this process.
-        def peak():
-            status = open("/proc/self/status").read()
-            return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1])
 
         vq = quantizers.VQ(
             num_codes=8192, dim=64, codebook_update="ema", codebook_init="uniform"
@@ -158,7 +153,7 @@ def test_memory_stays_bounded():
         codebook = vq.init(jax.random.key(0))
         z_e = jax.random.normal(jax.random.key(1), (65536, 64)) / 8192
         jax.block_until_ready(z_e)
-        before = peak()
+        before = high_water()
 
         @jax.jit
         def step(codebook, z_e):
@@ -170,12 +165,11 @@ def test_memory_stays_bounded():
             return g, vq.update(codebook, z_e, codes, key=jax.random.key(2))
 
         jax.block_until_ready(step(codebook, z_e))
-        print((peak() - before) / 1024)
+        print((high_water() - before) / 2**20)
         """
     )
-    out = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    out = python("-c", script)
+    assert out.returncode == 0, out.stderr
     # The gradient alone takes 16 MiB: less would be a wrong measurement.
     assert 16 < float(out.stdout) < 1024
 
