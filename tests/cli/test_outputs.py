@@ -19,16 +19,16 @@ class Interrupted(Exception):
 
 
 class Maker:
-    """Makes a file of each source and its batch; raises before batch `stop`."""
+    """Makes a file of each source, which tells it; raises before batch `stop`."""
 
     def __init__(self, stop=None):
         self.batches, self._stop = [], stop
 
-    def __call__(self, sources, number):
-        if number == self._stop:
+    def __call__(self, sources):
+        if len(self.batches) == self._stop:
             raise Interrupted
-        self.batches.append(number)
-        return [f"{source} in {number}".encode() for source in sources]
+        self.batches.append(list(sources))
+        return [source.encode() for source in sources.values()]
 
 
 def run(folder, maker, *, made_by=None, sources=SOURCES, force=False):
@@ -59,7 +59,8 @@ def test_an_interrupted_folder_is_completed_with_the_same_files(tmp_path, capsys
     assert len(contents(tmp_path / "half")) == 3
     again = Maker()
     run(tmp_path / "half", again)
-    assert again.batches == [1, 2]
+    names = list(SOURCES)
+    assert again.batches == [names[3:6], names[6:]]
     assert contents(tmp_path / "half") == contents(tmp_path / "whole")
     assert capsys.readouterr().out == (
         f"{tmp_path / 'whole'}: 8 files\n{tmp_path / 'half'}: 8 files (3 existed)\n"
@@ -80,7 +81,7 @@ def test_a_failed_write_leaves_no_subfolder(tmp_path, limited_file_sizes):
     (tmp_path / "out" / "b").mkdir(parents=True)
     sources = {"a/x/0": "of 0", "b/y/1": "of 1"}
 
-    def make(sources, number):
+    def make(sources):
         # The record is written, the results are not.
         limited.enter_context(limited_file_sizes())
         return [b"content"] * len(sources)
@@ -98,7 +99,7 @@ def test_an_error_of_the_removal_does_not_hide_the_first_one(tmp_path, monkeypat
         raise OSError(errno.EROFS, "Read-only file system")
 
     class Refusing(Maker):
-        def __call__(self, sources, number):
+        def __call__(self, sources):
             monkeypatch.setattr(Path, "unlink", refuse)
             raise Interrupted
 
@@ -110,8 +111,8 @@ def test_a_command_that_adds_nothing_leaves_the_folder_as_it_was(tmp_path):
     first = dict(list(SOURCES.items())[:3])
     run(tmp_path, Maker(), sources=first)
     with pytest.raises(Interrupted):
-        run(tmp_path, Maker(stop=1))
-    assert contents(tmp_path) == {name: f"{of} in 0" for name, of in first.items()}
+        run(tmp_path, Maker(stop=0))
+    assert contents(tmp_path) == first
     run(tmp_path, Maker())
     assert len(contents(tmp_path)) == len(SOURCES)
 
@@ -184,7 +185,7 @@ def test_a_file_of_another_program_is_replaced_only_with_force(tmp_path):
         run(tmp_path, Maker())
     assert contents(tmp_path) == {"a/2": "other"}
     run(tmp_path, Maker(), force=True)
-    assert other.read_text() == "of 2 in 0"
+    assert other.read_text() == "of 2"
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"made_by": 3, "sources": {}}', "{}"])

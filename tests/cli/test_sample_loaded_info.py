@@ -26,6 +26,14 @@ def vae(tmp_path_factory):
     return untrained_vae(0, tmp_path_factory.mktemp("vae"))
 
 
+@pytest.fixture(scope="module")
+def pixelcnn(tmp_path_factory):
+    """An untrained PixelCNN on pixels as a file."""
+    network = PixelCNN(layers=1, channels=8, kernel_size=3)
+    model = vqvae_jax.PixelModel(image_shape=(8, 8, 1), network=network)
+    return untrained(model, 0, tmp_path_factory.mktemp("pixelcnn"))
+
+
 def untrained_vae(seed, folder):
     sizes = {"channels": 8, "num_downsamples": 1, "residual_channels": 8}
     model = vqvae_jax.VAE(
@@ -47,12 +55,11 @@ class TestSample:
         words = ("sample", digits_file, tmp_path / "a", "--num=5", "--batch_size=2")
         assert command(*words) == (0, f"{tmp_path / 'a'}: 5 files\n", "")
         before = read_images(tmp_path / "a")
-        assert list(before) == [
-            f"0000{number}_000{number}_{number}.png" for number in range(5)
-        ]
-        assert len({image.tobytes() for image in before.values()}) > 1
+        names = [f"sample_0000{number}_class{number}.png" for number in range(5)]
+        assert list(before) == ["contact_sheet.png", *names]
+        assert len({before[name].tobytes() for name in names}) > 1
         # One of the first batch and one of the last.
-        for name in ("00001_0001_1.png", "00004_0004_4.png"):
+        for name in (names[1], names[4]):
             (tmp_path / "a" / name).unlink()
         assert command(*words).out == f"{tmp_path / 'a'}: 5 files (3 existed)\n"
         after = read_images(tmp_path / "a")
@@ -65,13 +72,59 @@ class TestSample:
         words = ("sample", digits_file, tmp_path / "a", "--num=2", "--label=7")
         assert command(*words).code == 0
         before = read_images(tmp_path / "a")
-        assert list(before) == ["00000_0007_7.png", "00001_0007_7.png"]
+        names = ["sample_00000_class7.png", "sample_00001_class7.png"]
+        assert list(before) == ["contact_sheet.png", *names]
         assert "results of another command (seed: 0, not 1)" in error_of(
             *words, "--seed=1"
         )
         assert command(*words, "--seed=1", "--force").code == 0
         after = read_images(tmp_path / "a")
         assert any((after[name] != before[name]).any() for name in before)
+
+    @pytest.mark.parametrize("kind", ["prior", "vae", "pixelcnn"])
+    def test_a_sample_depends_neither_on_the_batch_nor_on_the_others(
+        self, command, read_images, tmp_path, request, kind, pixelcnn
+    ):
+        """Ten in one go are those of three batches, and of a folder that grows."""
+        fixture = {"prior": "digits_file"}.get(kind, kind)
+        words = ("sample", request.getfixturevalue(fixture))
+        drawn = {}
+        for batch in (10, 4):
+            out = tmp_path / str(batch)
+            found = command(*words, out, "--num=10", f"--batch_size={batch}")
+            assert found.code == 0
+            drawn[batch] = read_images(out)
+        assert list(drawn[4]) == list(drawn[10])
+        for name, image in drawn[10].items():
+            # Products of matrices of other shapes are rounded otherwise.
+            difference = np.abs(drawn[4][name].astype(int) - image).max()
+            assert difference <= 1, name
+        found = command(*words, tmp_path / "10", "--num=12", "--batch_size=3")
+        assert found.out == f"{tmp_path / '10'}: 12 files (10 existed)\n"
+        images = [image.tobytes() for image in read_images(tmp_path / "10").values()]
+        assert len(images) == 13
+        assert len(set(images)) > 11
+
+    def test_the_contact_sheet_has_all_samples_of_the_command(
+        self, command, error_of, digits_file, read_images, tmp_path
+    ):
+        out = tmp_path / "a"
+        for num, rows in ((3, 1), (18, 2)):
+            assert command("sample", digits_file, out, f"--num={num}").code == 0
+            sheet = read_images(out)["contact_sheet.png"]
+            assert sheet.shape[2] == 4
+            # Tiles of 64 pixels, four apart.
+            assert sheet.shape[:2] == (68 * rows - 4, 68 * min(num, 10) - 4)
+        first = read_images(out)["sample_00000_class0.png"]
+        enlarged = first.repeat(8, axis=0).repeat(8, axis=1)
+        np.testing.assert_array_equal(sheet[:64, :64, 0], enlarged)
+        # It is no image of the folder.
+        found = command("encode", digits_file, out, tmp_path / "codes")
+        assert found.out == f"{tmp_path / 'codes'}: 18 files\n"
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "contact_sheet.png").write_bytes(b"mine")
+        line = error_of("sample", digits_file, tmp_path / "b")
+        assert "contact_sheet.png exists already: choose another folder" in line
 
     def test_another_decoder_or_prior_needs_another_folder(
         self, command, error_of, finished_run, tmp_path
@@ -117,6 +170,7 @@ class TestSample:
     ):
         assert command("sample", vae, tmp_path / "a", "--num=3").code == 0
         made = read_images(tmp_path / "a")
+        assert made.pop("contact_sheet.png").shape == (64, 3 * 68 - 4, 4)
         assert [image.shape for image in made.values()] == [(8, 8)] * 3
         for word in ("--top_k=1", "--top_p=0.5", "--temperature=2"):
             line = error_of("sample", vae, tmp_path / "b", word)
@@ -127,15 +181,14 @@ class TestSample:
         )
 
     def test_pixels_are_drawn_from_the_most_likely(
-        self, command, read_images, tmp_path
+        self, command, read_images, tmp_path, pixelcnn
     ):
-        network = PixelCNN(layers=1, channels=8, kernel_size=3)
-        model = vqvae_jax.PixelModel(image_shape=(8, 8, 1), network=network)
-        file = untrained(model, 0, tmp_path / "pixelcnn")
         for word, distinct in (("--top_k=1", 1), ("--top_p=1e-6", 1), ("--top_k=9", 3)):
             out = tmp_path / word
-            assert command("sample", file, out, "--num=3", word).code == 0
-            drawn = np.stack(list(read_images(out).values()))
+            assert command("sample", pixelcnn, out, "--num=3", word).code == 0
+            made = read_images(out)
+            del made["contact_sheet.png"]
+            drawn = np.stack(list(made.values()))
             assert len(np.unique(drawn, axis=0)) == distinct
 
     def test_a_missing_prior_raises(self, error_of, nudged_file, tmp_path):

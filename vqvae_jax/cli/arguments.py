@@ -162,7 +162,8 @@ def sample(command: argparse.ArgumentParser) -> None:
     command.description = (
         """
 Draw codes from the prior and decode them, or images from a model without a prior, and
-write each as .png or .wav."""
+write each as .png or .wav, and images also as one contact_sheet.png. A sample depends
+on --seed and its number only: --num can be raised later."""
         + RESUMES
     )
     add_out(command, "the folder of the samples")

@@ -3,7 +3,7 @@
 import argparse
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -80,11 +80,14 @@ class Coder(Protocol):
     def encode(self, paths: Sequence[str]) -> list[Coded]:
         """Return the codes of files."""
 
-    def decode(self, coded: Sequence[Coded], batch: int) -> list[bytes]:
-        """Return a file for the codes of each item of a batch."""
+    def decode(self, coded: Mapping[str, Coded]) -> list[bytes]:
+        """Return a file for the codes of each name.
 
-    def reconstruct(self, paths: Sequence[str], batch: int) -> list[bytes]:
-        """Return the reconstruction of each file of a batch."""
+        What is drawn depends on the name, not on the other codes.
+        """
+
+    def reconstruct(self, paths: Mapping[str, str]) -> list[bytes]:
+        """Return the reconstruction of the file of each name."""
 
     def require_codes(self, coded: Coded, *, where: Path) -> None:
         """Raise UserError, naming a file, unless codes fit the model."""
@@ -164,11 +167,11 @@ class ImageCoder:
             f"the size {size} in {where} is not that of {codes.shape[:2]} codes",
         )
 
-    def decode(self, coded: Sequence[Coded], batch: int = 0) -> list[bytes]:
-        """Return a PNG file for the codes of each image of a batch."""
-        del batch  # Nothing is drawn.
+    def decode(self, coded: Mapping[str, Coded]) -> list[bytes]:
+        """Return a PNG file for the codes of each image."""
+        each = coded.values()  # Nothing is drawn that would depend on names.
         files = []
-        for group in _of_one_shape(coded, lambda one: one.codes.shape, self._at_once):
+        for group in _of_one_shape(each, lambda one: one.codes.shape, self._at_once):
             codes = np.stack([one.codes for one in group]).astype(np.int32)
             for one, image in zip(
                 group, self._apply(any_size.decode, codes), strict=True
@@ -177,12 +180,11 @@ class ImageCoder:
                 files.append(png(image[:height, :width]))
         return files
 
-    def reconstruct(self, paths: Sequence[str], batch: int = 0) -> list[bytes]:
+    def reconstruct(self, paths: Mapping[str, str]) -> list[bytes]:
         """Return a PNG file for the reconstruction of each image."""
-        del batch
         return [
             png(image)
-            for images in self._images(paths)
+            for images in self._images(list(paths.values()))
             for image in self._apply(any_size.reconstruct, images)
         ]
 
@@ -237,9 +239,9 @@ def encode(options: argparse.Namespace) -> None:
     files = _inputs(loaded, options.inputs)
     coder, fingerprint = _coder(loaded, options, files), loaded.fingerprint
 
-    def make(paths, batch):
-        del batch
-        return [codes_file(coded, fingerprint) for coded in coder.encode(paths)]
+    def make(paths):
+        coded = coder.encode(list(paths.values()))
+        return [codes_file(each, fingerprint) for each in coded]
 
     made_by = {"command": "encode", "model": fingerprint, **_encoding(loaded, options)}
     _make(options, files, make, made_by=made_by, suffix=".npz")
@@ -254,9 +256,10 @@ def decode(options: argparse.Namespace) -> None:
     for file in files:
         coder.require_codes(read_codes(file.path, fingerprint), where=file.path)
 
-    def make(paths, batch):
-        coded = [read_codes(Path(path), fingerprint) for path in paths]
-        return coder.decode(coded, batch)
+    def make(paths):
+        return coder.decode(
+            {name: read_codes(Path(path), fingerprint) for name, path in paths.items()}
+        )
 
     _make(options, files, make, made_by=made_by, suffix=coder.suffix)
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 from vqvae_jax.runtime.errors import require
 
 CODES = (".npz",)
+# All samples in one picture, which `sample` adds to a folder and which is no input.
+CONTACT_SHEET = "contact_sheet.png"
 
 
 class Input(NamedTuple):
@@ -79,5 +81,6 @@ def _fits(path: Path, suffixes: Sequence[str]) -> bool:
     return (
         path.suffix.lower() in suffixes
         and not path.name.startswith(".")
+        and path.name != CONTACT_SHEET
         and path.is_file()
     )

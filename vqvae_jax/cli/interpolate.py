@@ -30,8 +30,7 @@ def interpolate(options: argparse.Namespace) -> None:
     require_images(ends)
     parts = np.linspace(0.0, 1.0, options.steps)
 
-    def make(names, number):
-        del number
+    def make(names):
         paths = [str(end.path) for end in ends]
         side, _, channels = model.image_shape
         size = {"image_size": side, "channels": channels}

@@ -21,8 +21,10 @@ _MADE_BY = "made_by.json"
 # File systems allow 255 bytes, of which the name of a temporary file needs five more.
 _MAX_NAME = 250
 
-# The sources of a batch and its number -> the content of a file for each.
-Make = Callable[[Sequence[str], int], list[bytes]]
+# The sources of a batch, by name -> the content of a file for each.
+Make = Callable[[dict[str, str]], list[bytes]]
+# The name of a file, and its content from the paths of the results.
+Summary = tuple[str, Callable[[Sequence[Path]], bytes]]
 
 
 class Record(NamedTuple):
@@ -53,6 +55,7 @@ class Outputs:
         suffix: str,
         force: bool,
         reads: Iterable[str] = (),
+        remade: Iterable[str] = (),
     ):
         """Create a folder, or resume it.
 
@@ -63,6 +66,7 @@ class Outputs:
           suffix: of the files, as ".png".
           force: replace existing results.
           reads: input files, which must not be replaced.
+          remade: names of further files, which are replaced if the folder is resumed.
 
         Raises:
           UserError: the folder has other files or results of another command, or a
@@ -85,10 +89,12 @@ class Outputs:
                 self._require_same(old, new)
             sources = {**before.sources, **sources}
         else:
+            others = [self._folder / name for name in remade]
+            found = [*map(self.path, existing), *filter(_exists, others)]
             require(
-                not existing,
-                f"{self.path(existing[0]) if existing else ''} exists already: choose "
-                "another folder, or --force to replace it",
+                force or not found,
+                f"{found[0] if found else ''} exists already: choose another folder, "
+                "or --force to replace it",
             )
         paths = (record, *map(self.path, wanted))
         folders = {folder for path in paths for folder in path.parents}
@@ -115,9 +121,8 @@ class Outputs:
         Raises:
           UserError: it cannot be written.
         """
-        if name in self.missing:
-            write_bytes(self.path(name), content)
-            self._is_new = False
+        write_bytes(self.path(name), content)
+        self._is_new = False
 
     def remove_if_empty(self) -> None:
         """Remove the record and the created folders if no result was written.
@@ -158,18 +163,18 @@ def make_files(
     made_by: Mapping[str, Any],
     suffix: str,
     reads: Iterable[str] = (),
+    summary: Summary | None = None,
 ) -> None:
     """Make the missing files of a folder.
-
-    Batches, and their random numbers, do not depend on which files are missing.
 
     Args:
       options: with `out`, the folder, `force` and `batch_size`.
       sources: the source of each result, by its name.
-      make: makes a batch of results.
+      make: makes a batch of results, none of which depends on the others.
       made_by: what determines the results.
       suffix: of the files.
       reads: input files.
+      summary: a file that is made from the finished ones each time.
 
     Raises:
       UserError: the folder has other files, or a file cannot be written.
@@ -181,9 +186,14 @@ def make_files(
         suffix=suffix,
         force=options.force,
         reads=reads,
+        remade=[summary[0]] if summary else (),
     )
     try:
         _make_missing(outputs, options, sources, make)
+        if summary:
+            name, summarize = summary
+            content = summarize([outputs.path(source) for source in sources])
+            write_bytes(Path(options.out) / name, content)
     except BaseException:
         outputs.remove_if_empty()
         raise
@@ -196,14 +206,13 @@ def _make_missing(
     sources: Mapping[str, str],
     make: Make,
 ) -> None:
-    names = list(sources)
+    names = [name for name in sources if name in outputs.missing]
     with progress(options.command, len(names)) as advance:
-        for number, start in enumerate(range(0, len(names), options.batch_size)):
+        for start in range(0, len(names), options.batch_size):
             batch = names[start : start + options.batch_size]
-            if not outputs.missing.isdisjoint(batch):
-                contents = make([sources[name] for name in batch], number)
-                for name, content in zip(batch, contents, strict=True):
-                    outputs.write(name, content)
+            contents = make({name: sources[name] for name in batch})
+            for name, content in zip(batch, contents, strict=True):
+                outputs.write(name, content)
             advance(len(batch))
 
 

@@ -96,7 +96,11 @@ def rows_to_draw(
 
 def file_name(class_names: Sequence[str], label: int) -> str:
     """Return the file name, without suffix, of the samples of a label."""
-    name = class_names[label] if class_names else "samples"
+    return f"{label:04d}_{safe_name(class_names[label] if class_names else 'samples')}"
+
+
+def safe_name(name: str) -> str:
+    """Return a name without characters that file systems forbid, and not too long."""
     safe = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
     # File systems limit bytes, not characters.
-    return f"{label:04d}_{safe}".encode()[:100].decode(errors="ignore")
+    return safe.encode()[:95].decode(errors="ignore")

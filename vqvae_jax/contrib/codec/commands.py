@@ -63,11 +63,10 @@ def decompress(options: argparse.Namespace) -> None:
     options.batch_size = min(options.batch_size, len(codes))
     coder = ImageCoder(loaded, batch_size=options.batch_size)
 
-    def make(numbers, batch):
-        del batch
-        wanted = [Coded(codes[int(number)]) for number in numbers]
+    def make(numbers):
+        wanted = {name: Coded(codes[int(n)]) for name, n in numbers.items()}
         if options.codes:
-            return [codes_file(one, digest) for one in wanted]
+            return [codes_file(one, digest) for one in wanted.values()]
         return coder.decode(wanted)
 
     make_files(

@@ -1,10 +1,11 @@
 """The commands' maps between recordings and codes, and their sampler of speech."""
 
 import argparse
-import functools
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from jaxtyping import Int
 from vqvae_jax.cli.coding import Coded
 from vqvae_jax.cli.inputs import Input
 from vqvae_jax.cli.loaded import Loaded, listed, load_prior
-from vqvae_jax.cli.sample import Sampler
+from vqvae_jax.cli.sample import Sampler, keys_of
 from vqvae_jax.runtime.arrays import require_range, require_shape
 from vqvae_jax.runtime.checksums import sha256_of_tree
 from vqvae_jax.runtime.errors import require
@@ -46,11 +47,22 @@ class SpeechCoder:
         """
         self._model, self._params = loaded.model, loaded.params
         self._rate, self._batch_size = loaded.sample_rate, batch_size
-        self._speakers = np.full(batch_size, speaker, np.int32)
-        self._key = jax.random.key(seed)
+        self._speaker, self._seed = speaker, seed
         self._encode = jax.jit(loaded.model.encode)
-        decode = functools.partial(loaded.model.decode, **(shaping or {}))
-        self._decode = jax.jit(decode)
+
+        def decode(params, key, codes, speaker, mask):
+            audio = loaded.model.decode(
+                params,
+                key,
+                codes[None],
+                speakers=speaker[None],
+                mask=mask[None],
+                **(shaping or {}),
+            )
+            return audio[0]
+
+        # A key for each, so that no recording depends on the others of its batch.
+        self._decode = jax.jit(jax.vmap(decode, (None, 0, 0, 0, 0)))
 
     @staticmethod
     def require_inputs(files: Sequence[Input], loaded: Loaded) -> None:
@@ -104,35 +116,34 @@ class SpeechCoder:
 
     def decode(
         self,
-        coded: Sequence[Coded],
-        batch: int = 0,
+        coded: Mapping[str, Coded],
         speakers: Int[np.ndarray, " B"] | None = None,
     ) -> list[bytes]:
-        """Return a WAV file for the codes of each utterance of a batch.
+        """Return a WAV file for the codes of each utterance.
 
         Args:
-          coded: codes of each utterance.
-          batch: its number; each batch has its own random numbers.
+          coded: codes of each utterance. Its name determines its random numbers.
           speakers: to decode each utterance with.
         """
-        codes = [one.codes for one in coded]
+        codes = [one.codes for one in coded.values()]
         rows, mask = self._padded(codes, self._codes_per_second)
-        audio = self._decode(
-            self._params,
-            jax.random.fold_in(self._key, batch),
-            rows,
-            speakers=self._speakers if speakers is None else speakers,
-            mask=mask,
-        )
+        numbers = np.zeros(self._batch_size, np.uint32)
+        numbers[: len(coded)] = [crc32(os.fsencode(name)) for name in coded]
+        chosen = np.full(self._batch_size, self._speaker, np.int32)
+        if speakers is not None:
+            chosen[: len(coded)] = speakers
+        keys = keys_of(self._seed, numbers)
+        audio = self._decode(self._params, keys, rows, chosen, mask)
         samples = self._model.downsampling
         return [
             audio_lib.wav(clip[: len(one) * samples], rate=self._rate)
             for clip, one in zip(np.asarray(audio), codes, strict=False)
         ]
 
-    def reconstruct(self, paths: Sequence[str], batch: int = 0) -> list[bytes]:
+    def reconstruct(self, paths: Mapping[str, str]) -> list[bytes]:
         """Return a WAV file for the reconstruction of each recording."""
-        return self.decode(self.encode(paths), batch)
+        coded = self.encode(list(paths.values()))
+        return self.decode(dict(zip(paths, coded, strict=True)))
 
     @property
     def _codes_per_second(self) -> int:
@@ -170,20 +181,24 @@ def speech_sampler(
     Raises:
       UserError: there is no trained prior.
     """
-    prior, prior_params = load_prior(loaded, "sequence_prior")
+    prior, params = load_prior(loaded, "sequence_prior")
     coder = SpeechCoder(
         loaded, batch_size=options.batch_size, seed=options.seed, shaping=shaping
     )
 
-    def draw(key, labels, batch):
+    def draw(params, key, speaker):
         codes = prior.sample(
-            prior_params,
+            params,
             key,
-            num_samples=len(labels),
-            speakers=labels if prior.conditional else None,
+            num_samples=1,
+            speakers=speaker[None] if prior.conditional else None,
             **shaping,
         )
-        return coder.decode([Coded(each) for each in np.asarray(codes)], batch, labels)
+        return codes[0]
+
+    def files(codes, speakers):
+        coded = {name: Coded(each) for name, each in codes.items()}
+        return coder.decode(coded, speakers)
 
     names = loaded.model.speaker_names
-    return Sampler(draw, names, ".wav", sha256_of_tree(prior_params))
+    return Sampler(params, draw, files, names, ".wav", sha256_of_tree(params))
