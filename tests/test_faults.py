@@ -138,7 +138,7 @@ def test_sigterm_ends_a_run_within_ten_seconds_and_it_resumes(
         with started(command()) as process:
             read_to(process, wanted)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0, process.stderr.read()
+            assert process.wait(10) == 143, process.stderr.read()
             outputs.append(process.stdout.read())
     assert "interrupted, vqvae is saved at step " in outputs[0]
     assert "interrupted, prior is saved at step " in outputs[2]
@@ -160,7 +160,7 @@ def test_sigterm_to_one_of_two_processes_ends_both(
             assert processes[0].poll() is None
             time.sleep(0.05)
         processes[1].send_signal(signal.SIGTERM)
-        assert [process.wait(10) for process in processes] == [0, 0]
+        assert [process.wait(10) for process in processes] == [143, 143]
     texts = [(tmp_path / "logs" / f"{number}.out").read_text() for number in (0, 1)]
     steps = {re.search(r"vqvae is saved at step (\d+)", text)[1] for text in texts}
     assert len(steps) == 1

@@ -25,9 +25,19 @@ def test_a_new_run_prints_only_its_stages_and_steps(tiny_changes, tmp_path):
     found = python(ROOT / "launch.py", *flags, **options)
     assert found.returncode == 0, found.stderr
     assert found.stderr == ""
-    steps = r"(vqvae|prior) \d+/20: loss [\d.]+, [\d,]+ examples/s"
-    *lines, last = found.stdout.splitlines()
-    assert tuple(line for line in lines if not re.fullmatch(steps, line)) == STAGES
-    assert len(lines) == len(STAGES) + 2 * 4
-    assert last == "report: runs/digits/report.html"
+    steps = r"(vqvae|prior) \d+/20: loss [\d.]+, [\d,]+ examples/s(, \d+ s left)?"
+    lines = found.stdout.splitlines()
+    start, stages, end = lines[:5], lines[5:19], lines[19:]
+    assert [line.split()[0] for line in start] == [
+        *("run", "devices", "data", "model", "parameters")
+    ]
+    assert start[2].split(maxsplit=1)[1] == (
+        "digits: 1,298 train, 144 validation, 355 test; 10 classes; validation is cut "
+        "from train"
+    )
+    assert tuple(line for line in stages if not re.fullmatch(steps, line)) == STAGES
+    assert end[0].startswith("Test PSNR (dB)  ")
+    width = end[0].rindex(" ") + 1
+    assert "report".ljust(width) + "runs/digits/report.html" in end
+    assert "next".ljust(width) + "vqvae-jax sample runs/digits OUT --num 100" in end
     assert (tmp_path / "runs" / "digits" / "report.html").exists()

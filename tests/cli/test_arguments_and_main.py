@@ -23,8 +23,9 @@ COMMANDS = (
 )
 
 
-def test_help_lists_every_command(command):
-    found = command("--help")
+@pytest.mark.parametrize("words", [(), ("--help",)])
+def test_help_lists_every_command(command, words):
+    found = command(*words)
     assert (found.code, found.err) == (0, "")
     assert found.out.startswith("usage: vqvae-jax ")
     for name in ("train", *COMMANDS):
@@ -61,7 +62,6 @@ def test_the_example_of_a_command_parses(name):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "required: COMMAND; see vqvae-jax --help"),
         (("enc0de",), "invalid choice: 'enc0de'"),
         (("encode", "m"), "required: INPUT, OUT; see vqvae-jax encode --help"),
         (("sample", "m", "o", "--num=0"), "--num: must be 1 ... 100000, got 0"),

@@ -128,7 +128,12 @@ def test_a_run_resumes_only_with_its_files(
     run = tmp_path / "run"
     pipeline.run(config_of(tiny_config, photos), str(run), ["vqvae"])
     kept = json.loads((run / "data.json").read_text())
-    assert kept == facts_of_images(photos)
+    note = (
+        "there is no test split: the validation split is the test split, and "
+        "validation is cut from train"
+    )
+    assert kept == facts_of_images(photos) | {"note": note}
+    assert note in capsys.readouterr().out
     moved = config_of(tiny_config, copied)
     pipeline.run(moved, str(run), ["vqvae"])
     assert "nothing to do" in capsys.readouterr().out

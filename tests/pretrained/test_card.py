@@ -20,6 +20,7 @@ def test_a_card_describes_the_run(finished_run, tmp_path):
     ]
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: vqvae_jax\ntags:\n- vq-vae\n")
+    assert "\nlicense: unknown\n---\n" in card
     assert "# VQVAE of digits" in card
     results = json.loads((finished_run / "results.json").read_text())
     assert f"| test_psnr_db | {results['test_psnr_db']:.5g} |" in card

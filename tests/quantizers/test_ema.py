@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vqvae_jax import quantizers
-from vqvae_jax.quantizers import VQ, Codebook
+from vqvae_jax.quantizers import VQ, Codebook, ema
 
 KEY = jax.random.key(0)
 
@@ -133,3 +133,18 @@ class TestUsage:
 
     def test_perplexity_of_no_usage_is_1(self):
         assert float(quantizers.perplexity(jnp.zeros(7))) == 1
+
+
+@pytest.mark.parametrize("decay", [2.0, 1.0, -0.1, float("nan")])
+@pytest.mark.parametrize("update", ["ema_update", "count_update"])
+def test_a_decay_that_diverges_raises(update, decay):
+    codebook = quantizers.VQ(num_codes=4, dim=2, codebook_init="uniform").init(
+        jax.random.key(0)
+    )
+    codes = jnp.zeros((3, 1), jnp.int32)
+    arguments = {"ema_update": (jnp.ones((3, 2)), codes), "count_update": (codes,)}
+    call = getattr(ema, update)
+    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\), got"):
+        call(codebook, *arguments[update], decay=decay)
+    # A schedule is only known under jit.
+    jax.jit(lambda d: call(codebook, *arguments[update], decay=d))(0.5)

@@ -70,7 +70,7 @@ spec.loader.exec_module(preemption)
 preemption._SECONDS = 1.0
 
 def send():
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), {number:d}))
     timer.daemon = True
     timer.start()
 
@@ -80,8 +80,10 @@ print("completed")
 """
 
 
-def child(work: str, **options) -> subprocess.CompletedProcess:
-    code = CHILD.format(work=work, path=preemption.__file__)
+def child(
+    work: str, number: int = signal.SIGTERM, **options
+) -> subprocess.CompletedProcess:
+    code = CHILD.format(work=work, number=number, path=preemption.__file__)
     return python("-c", code, stderr=subprocess.PIPE, timeout=60, **options)
 
 
@@ -106,9 +108,13 @@ CUT_OFF = "interrupted, unfinished work is lost; "
         ("send()\n    try: time.sleep(60)\n    except: time.sleep(60)", CUT_OFF),
     ],
 )
-def test_the_process_exits_with_code_0_and_prints_how_to_resume(work, line):
-    found = child(work, stdout=subprocess.PIPE)
-    assert found.returncode == 0, found.stderr
+@SIGNALS
+def test_the_process_exits_with_the_code_of_shells_and_prints_how_to_resume(
+    work, line, number
+):
+    found = child(work, number, stdout=subprocess.PIPE)
+    code = {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    assert found.returncode == code, found.stderr
     assert found.stdout == line + RESUME
     assert found.stderr == ""
 
@@ -125,4 +131,4 @@ def test_a_closed_stdout_is_ignored():
     os.close(reader)
     found = child("send(); time.sleep(60)", stdout=writer)
     os.close(writer)
-    assert found.returncode == 0, found.stderr
+    assert found.returncode == 143, found.stderr

@@ -177,9 +177,19 @@ class TestProgress:
             clock[0] += 0.5
             assert progress.advance(1000, {"loss": 1e-5}) == pytest.approx(30_400)
         assert capsys.readouterr().out == (
-            "line 50/1000: loss 0.2500, 320 examples/s\n"
+            "line 50/1000: loss 0.2500, 320 examples/s, 48 s left\n"
             "line 1000/1000: loss 0.0000, 30,400 examples/s\n"
         )
+
+    @pytest.mark.parametrize(
+        ("seconds", "left"),
+        [(0.4, "0 s"), (59.4, "59 s"), (95, "2 min"), (7_500, "2 h 5 min")],
+    )
+    def test_the_time_that_is_left(self, clock, capsys, seconds, left):
+        with Progress("line", 0, 2, 16) as progress:
+            clock[0] += seconds
+            progress.advance(1, {"loss": 1.0})
+        assert capsys.readouterr().out.endswith(f", {left} left\n")
 
     def test_pauses_do_not_affect_the_speed(self, clock):
         with Progress("line", 0, 100, 16) as progress:

@@ -5,10 +5,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import rich
-import rich.table
-from rich.markup import escape
-
 from vqvae_jax import registry
 from vqvae_jax.models import base
 from vqvae_jax.pretrained.card import summary
@@ -16,7 +12,8 @@ from vqvae_jax.pretrained.loading import TrainedModel, find, require_same_codes
 from vqvae_jax.pretrained.metadata import Metadata
 from vqvae_jax.registry import ModelSpec
 from vqvae_jax.runtime.checksums import sha256_of_tree
-from vqvae_jax.runtime.errors import printable, require
+from vqvae_jax.runtime.errors import require
+from vqvae_jax.runtime.terminal import print_table
 
 
 class Loaded(NamedTuple):
@@ -79,7 +76,7 @@ def info(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps({**lines, "results": dict(metadata.results)}, indent=2))
         return
-    _print_table(lines)
+    print_table(lines)
     if metadata.results:
         print()
         print_results(metadata.results)
@@ -87,16 +84,7 @@ def info(options: argparse.Namespace) -> None:
 
 def print_results(results: Mapping[str, float]) -> None:
     """Print results as a table."""
-    _print_table({name: f"{value:.5g}" for name, value in results.items()})
-
-
-def _print_table(lines: dict[str, str]) -> None:
-    table = rich.table.Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in lines.items():
-        table.add_row(escape(printable(name)), escape(printable(value)))
-    rich.print(table)
+    print_table({name: f"{value:.5g}" for name, value in results.items()})
 
 
 def load(source: str, command: str) -> Loaded:

@@ -42,6 +42,9 @@ def _run(arguments: Sequence[str]) -> int:
         from vqvae_jax.cli import train
 
         train.launch(arguments[1:])
+    if not arguments:
+        make_parser().print_help()
+        return 0
     chosen = next((word for word in arguments if word in registry.COMMANDS), None)
     options = make_parser(chosen).parse_args(arguments)
     # Imported after the command line has been checked, as they take seconds.

@@ -3,14 +3,12 @@
 import argparse
 import json
 
-import rich
-import rich.table
-
 from vqvae_jax import registry
 from vqvae_jax.pretrained import released
 from vqvae_jax.pretrained.card import summary
 from vqvae_jax.pretrained.loading import find
 from vqvae_jax.report.readable import highlights
+from vqvae_jax.runtime.terminal import print_columns
 
 
 def models(options: argparse.Namespace) -> None:
@@ -23,11 +21,11 @@ def models(options: argparse.Namespace) -> None:
         }
         print(json.dumps(about, indent=2))
         return
-    table = rich.table.Table("name", "model", "results", box=None, pad_edge=False)
+    table = [("name", "model", "results")]
     for name, metadata in found.items():
         results = [f"{title}: {value}" for title, value in highlights(metadata.results)]
         kind = registry.MODELS[metadata.kind].title
         second = registry.SECOND_STAGES.get(metadata.second_stage)
         kind += f" with {', '.join(second.titles.values())}" if second else ""
-        table.add_row(f"[bold]{name}[/bold]", kind, "\n".join(results))
-    rich.print(table)
+        table.append((name, kind, "\n".join(results)))
+    print_columns(table)

@@ -31,6 +31,7 @@ class Dataset(NamedTuple):
             then all 0.
         image_shape: (H, W, C).
         action_names: one name per action of the frames; empty for other images.
+        splits_note: what the splits are, where they are not those of the set.
     """
 
     train: Source
@@ -39,6 +40,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     action_names: tuple[str, ...] = ()
+    splits_note: str = ""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -60,15 +62,25 @@ def open_dataset(config: DataConfig) -> Dataset:
     """
     splits = registry.load(registry.IMAGE_SOURCES[config.source])(config)
     sources = {role: cached(source) for role, source in splits.sources.items()}
-    train, validation, test = three_splits(sources, config.validation_fraction)
+    three = three_splits(sources, config.validation_fraction)
     return Dataset(
-        train=train,
-        validation=validation,
-        test=test,
+        train=three.train,
+        validation=three.validation,
+        test=three.test,
         class_names=splits.class_names,
         image_shape=(config.image_size, config.image_size, config.channels),
         action_names=splits.action_names,
+        splits_note=three.note,
     )
+
+
+class ThreeSplits(NamedTuple):
+    """The splits of every set, and a note where they are not those of the set."""
+
+    train: Source
+    validation: Source
+    test: Source
+    note: str = ""
 
 
 def three_splits(
@@ -76,7 +88,7 @@ def three_splits(
     fraction: float,
     *,
     subset: Callable[[Source, Int[np.ndarray, " n"]], Source] = Subset,
-) -> tuple[Source, Source, Source]:
+) -> ThreeSplits:
     """Return train, validation and test; cut missing splits as in `open_dataset`.
 
     Args:
@@ -89,10 +101,18 @@ def three_splits(
     """
     train = sources["train"]
     validation, test = sources.get("validation"), sources.get("test")
-    if test is None:
+    if test is not None and validation is not None:
+        return ThreeSplits(train, validation, test)
+    if test is not None:
+        note = "validation is cut from train"
+    elif validation is not None:
+        note = (
+            "there is no test split: the validation split is the test split, and "
+            "validation is cut from train"
+        )
         validation, test = None, validation
-    if validation is not None:
-        return train, validation, test
+    else:
+        note = "validation and test are cut from train"
 
     size = max(1, round(fraction * len(train)))
     parts = 1 if test is not None else 2
@@ -105,4 +125,5 @@ def three_splits(
     validation = subset(train, np.sort(order[:size]))
     if test is None:
         test = subset(train, np.sort(order[size : 2 * size]))
-    return subset(train, np.sort(order[parts * size :])), validation, test
+    rest = subset(train, np.sort(order[parts * size :]))
+    return ThreeSplits(rest, validation, test, note)

@@ -189,3 +189,21 @@ def require_halvable(
         f"{key}={num_downsamples} needs sides that are multiples of {factor}, but the "
         f"image is {height}x{width}: change it or data.image_size",
     )
+
+
+def count_of_parameters(model: Any) -> str:
+    """Return the number of parameters of a model, and those of each part."""
+    tree = jax.eval_shape(model.init, jax.random.key(0), model.init_batch())
+    if not hasattr(tree, "_asdict"):
+        return f"{_size(tree):,}"
+    parts = {name: part for name, part in tree._asdict().items() if part is not None}
+    if "quantizer" in parts:
+        # Usage counts and EMA sums are not parameters.
+        inference_state = model.quantizer.inference_state
+        parts["quantizer"] = jax.eval_shape(inference_state, parts["quantizer"])
+    whole = f"{sum(map(_size, parts.values())):,}"
+    return f"{whole} ({', '.join(f'{k} {_size(v):,}' for k, v in parts.items())})"
+
+
+def _size(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

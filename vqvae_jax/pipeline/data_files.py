@@ -68,10 +68,10 @@ def require_same(workdir: Workdir, facts: Facts | None) -> None:
         )
 
 
-def keep(workdir: Workdir, facts: Facts | None) -> None:
-    """Write the facts of a run's folder, unless they exist."""
+def keep(workdir: Workdir, facts: Facts | None, *, note: str = "") -> None:
+    """Write the facts of a run's folder and a note on its splits, unless they exist."""
     if facts is not None and not workdir.data.exists():
-        workdir.write_json(workdir.data, facts)
+        workdir.write_json(workdir.data, facts | {"note": note})
 
 
 def _facts_of_split(path: Path, suffixes: Sequence[str], *, in_folders: bool) -> Facts:

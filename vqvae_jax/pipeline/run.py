@@ -12,16 +12,14 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import rich
-from rich.markup import escape
-
 from vqvae_jax import registry
 from vqvae_jax.data.source import Source
 from vqvae_jax.experiment import Experiment, training_section
-from vqvae_jax.pipeline import data_files
+from vqvae_jax.pipeline import console, data_files
 from vqvae_jax.runtime import distributed, preemption
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.runtime.locks import locked
+from vqvae_jax.runtime.terminal import print_line
 from vqvae_jax.training import sharding, weights_and_biases
 from vqvae_jax.training.early_stopping import is_marked
 from vqvae_jax.training.loop import Run, fit
@@ -84,6 +82,7 @@ def run(
     stages: Sequence[str] = (),
     *,
     command: str = "",
+    brief: bool = False,
 ) -> None:
     """Run the given stages in a workdir, all by default.
 
@@ -92,6 +91,7 @@ def run(
       workdir: created if missing; an interrupted run in it resumes.
       stages: names of the stages to run, a subset of those of the model's kind.
       command: command line, saved for the report.
+      brief: print neither what the run is, nor what it reached.
 
     Raises:
       UserError: the config, the data or the workdir is invalid.
@@ -122,19 +122,25 @@ def run(
             files = distributed.in_turn(lambda: _data_files(directory, experiment))
             if not pending:
                 done = f"{workdir}: {', '.join(chosen)} are finished; nothing to do"
-                rich.print(escape(done))
+                print_line(done)
+                if directory.results.exists() and not brief:
+                    console.print_end(directory, experiment)
                 return
             context = _open(directory, experiment)
             require_labels(experiment, context.dataset)
-            data_files.keep(directory, files)
+            data_files.keep(directory, files, note=context.dataset.splits_note)
             # Written last, so that a workdir with a config belongs to a started run.
             directory.begin(config, command=command)
             distributed.barrier("config")
+            if not brief:
+                console.print_start(directory, context.experiment, context.dataset)
             for name in pending:
                 preemption.check()
-                rich.print(f"[bold]{name}[/bold]")
+                print_line(name, style="bold")
                 all_stages[name].run(context)
                 distributed.barrier(name)
+            if directory.results.exists() and not brief:
+                console.print_end(directory, context.experiment)
 
 
 def train_model(context: Context) -> None:
@@ -219,7 +225,6 @@ def _write_page(context: Context, *, build_page) -> None:
         return
     workdir = context.workdir
     workdir.write_bytes(workdir.report, build_page(context).encode())
-    rich.print(escape(f"report: {workdir.report}"))
 
 
 def _data_files(workdir: Workdir, experiment: Experiment) -> data_files.Facts | None:

@@ -4,14 +4,12 @@ The card is a README.md with the header that the Hub reads.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from vqvae_jax import registry
+from vqvae_jax.models import base
 from vqvae_jax.pretrained.metadata import Metadata
 
 # Names shown in one line.
@@ -35,10 +33,10 @@ def summary(metadata: Metadata) -> dict[str, str]:
         lines |= _image_codes(model, metadata.results)
     if getattr(model, "speaker_names", ()):
         lines["speakers"] = _listed(model.speaker_names)
-    lines["parameters"] = _parameters(metadata, metadata.kind)
+    lines["parameters"] = base.count_of_parameters(metadata.model)
     lines["second stage"] = _second_stage(metadata)
     for stage, second in metadata.models.items():
-        lines[f"{stage}: parameters"] = _parameters(metadata, stage)
+        lines[f"{stage}: parameters"] = base.count_of_parameters(second)
         if getattr(second, "class_names", ()):
             lines[f"{stage}: classes"] = _listed(second.class_names)
     for end, known in (("", ""), ("_given_class", " given the class")):
@@ -81,6 +79,8 @@ def of(metadata: Metadata, folder: Path) -> str:
 def _header(metadata: Metadata) -> str:
     tags = ["vq-vae", "jax", "flax", metadata.kind]
     lines = ["library_name: vqvae_jax", "tags:", *(f"- {tag}" for tag in tags)]
+    # Which licence the data permit is for the person who publishes to say.
+    lines.append("license: unknown")
     return "\n".join(["---", *lines, "---"])
 
 
@@ -131,25 +131,6 @@ def _second_stage(metadata: Metadata) -> str:
         return "none"
     name = metadata.second_stage
     return name if metadata.models else f"{name}, not trained yet"
-
-
-def _parameters(metadata: Metadata, stage: str) -> str:
-    """Return the number of parameters, and those of each part."""
-    tree = metadata.abstract_params(stage)
-    if not hasattr(tree, "_asdict"):
-        return f"{_size(tree):,}"
-    model = metadata.model if stage == metadata.kind else metadata.models[stage]
-    parts = {name: part for name, part in tree._asdict().items() if part is not None}
-    if "quantizer" in parts:
-        # Usage counts and EMA sums are not parameters.
-        inference_state = model.quantizer.inference_state
-        parts["quantizer"] = jax.eval_shape(inference_state, parts["quantizer"])
-    whole = f"{sum(map(_size, parts.values())):,}"
-    return f"{whole} ({', '.join(f'{k} {_size(v):,}' for k, v in parts.items())})"
-
-
-def _size(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def _sides(shape: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ def ema_update(
     z_e: Float[Array, "*batch GD"],
     codes: Int[Array, "*batch G"],
     *,
-    decay: float = 0.99,
+    decay: float | Float[Array, ""] = 0.99,
     mask: Bool[Array, "*batch"] | None = None,
     axis_name: AxisName = None,
 ) -> Codebook:
@@ -34,7 +34,11 @@ def ema_update(
       axis_name: the mapped axes of a pmap, vmap or shard_map to sum the statistics
         over, so that all devices keep the same codebook. Leave it out under jit with
         sharded arrays, where a sum is already the sum over all devices.
+
+    Raises:
+      ValueError: the decay is not in [0, 1).
     """
+    _require_decay(decay)
     n = usage(codes, num_codes=codebook.counts.shape[1], mask=mask)
     z = sum_of_vectors(codebook, z_e, codes, mask)
     if axis_name is not None:
@@ -52,7 +56,7 @@ def count_update(
     codebook: Codebook,
     codes: Int[Array, "*batch G"],
     *,
-    decay: float = 0.99,
+    decay: float | Float[Array, ""] = 0.99,
     mask: Bool[Array, "*batch"] | None = None,
     axis_name: AxisName = None,
 ) -> Codebook:
@@ -60,6 +64,7 @@ def count_update(
 
     Takes the arguments of `ema_update`; `restart` reads the counts.
     """
+    _require_decay(decay)
     n = usage(codes, num_codes=codebook.counts.shape[1], mask=mask)
     if axis_name is not None:
         n = lax.psum(n, axis_name)
@@ -111,6 +116,12 @@ def sum_of_vectors(
     # A product with the mask would let NaN in padding through.
     vectors = jnp.where(weights[:, None, None] > 0, vectors, 0.0)
     return sum_by_code(vectors, flat, num_codes=num_codes)
+
+
+def _require_decay(decay: float | Float[Array, ""]) -> None:
+    # A schedule of the decay is only known when the program runs.
+    if not isinstance(decay, jax.core.Tracer) and not 0 <= decay < 1:
+        raise ValueError(f"decay must be in [0, 1), got {decay}")
 
 
 def _flatten(

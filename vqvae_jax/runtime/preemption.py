@@ -23,6 +23,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SECONDS = 8.0
 
 _requested = threading.Event()
+# The number of the signal; 0 before one arrives.
+_received = 0
 _is_deferred = threading.Event()
 
 
@@ -36,7 +38,10 @@ class Preempted(BaseException):
 
 @contextlib.contextmanager
 def handled(command: list[str]) -> Iterator[None]:
-    """End the process with code 0 on a signal, and print the command that resumes it.
+    """End the process on a signal, and print the command that resumes it.
+
+    The exit code is 128 + the signal's number, as shells expect: 130 after SIGINT. In a
+    process that ends because another one received a signal it is 143, as after SIGTERM.
 
     Outside of `deferred` it ends at once, which is safe because stages write files
     whole or not at all. Work that does not end in time, such as a long computation, is
@@ -65,7 +70,7 @@ def handled(command: list[str]) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         _print(f"interrupted, {saved}" if str(saved) else "interrupted", hint)
         is_reported.set()
-        sys.exit(0)
+        sys.exit(128 + (_received or signal.SIGTERM))
     finally:
         signal.set_wakeup_fd(-1)
         sender.close()
@@ -113,10 +118,12 @@ def checked(items: Iterable[T]) -> Iterator[T]:
 
 
 def _on_signal(number, frame) -> None:
-    del number, frame
+    global _received
+    del frame
     # Some senders repeat the signal: it must not interrupt the handling of the first.
     if requested():
         return
+    _received = number
     _requested.set()
     if not _is_deferred.is_set():
         raise Preempted
@@ -130,7 +137,7 @@ def _end_in_time(
             time.sleep(_SECONDS)
             if not is_reported.is_set():
                 _print("interrupted, unfinished work is lost", hint)
-            os._exit(0)
+            os._exit(128 + number[0])
 
 
 def _print(status: str, hint: str) -> None:

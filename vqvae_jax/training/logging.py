@@ -18,6 +18,7 @@ from tensorboardX.summary import scalar
 
 from vqvae_jax.runtime import distributed, safe_io
 from vqvae_jax.runtime.errors import UserError
+from vqvae_jax.runtime.terminal import print_line
 from vqvae_jax.training.weights_and_biases import WandbRun
 
 _FLUSH_SECONDS = 30
@@ -137,6 +138,14 @@ def _drop_after(path: Path, stage: str, start_step: int) -> None:
     safe_io.write_bytes(path, "".join(kept).encode())
 
 
+def _duration(seconds: float) -> str:
+    """Return a rounded duration, such as "40 s", "3 min" or "2 h 5 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 class EventFile:
     """A file of TensorBoard events, written by the calling thread.
 
@@ -210,9 +219,10 @@ class Progress:
         status = f"loss {values['loss']:.4f}, {speed:,.0f} examples/s"
         self._bar.update(self._task, completed=step, status=status)
         if not self._console.is_terminal:
-            self._console.print(
-                f"{self._stage} {step}/{self._steps}: {status}", highlight=False
-            )
+            if step < self._steps:
+                seconds = (self._steps - step) * (now - then) / (step - done)
+                status += f", {_duration(seconds)} left"
+            print_line(f"{self._stage} {step}/{self._steps}: {status}")
         return speed
 
     @contextlib.contextmanager

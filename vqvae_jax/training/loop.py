@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import numpy as np
 import optax
-import rich
 from jax import lax
 
 from vqvae_jax import metrics as metrics_lib
 from vqvae_jax.runtime import distributed, preemption
 from vqvae_jax.runtime.errors import DivergedError, UserError
+from vqvae_jax.runtime.terminal import print_line
 from vqvae_jax.training import early_stopping, sharding
 from vqvae_jax.training.checkpoints import Checkpoints, on_devices
 from vqvae_jax.training.config import TrainingConfig, make_optimizer
@@ -258,7 +258,7 @@ def _finish(config: TrainingConfig, run: Run, checkpoints: Checkpoints) -> None:
     checkpoints.wait()
     last, best = checkpoints.last_step, checkpoints.best_step
     if last < config.steps:
-        rich.print(
+        print_line(
             f"{run.stage} stopped early at step {last} of {config.steps}: no "
             f"validation was better than the one at step {best}"
         )

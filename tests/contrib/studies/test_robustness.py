@@ -37,7 +37,8 @@ def test_each_setting_is_trained_once_and_compared(
     run_one = pipeline.run
     trained = []
 
-    def run(one, workdir, only):
+    def run(one, workdir, only, *, brief):
+        assert brief
         quantizer = one["model"]["quantizer"]
         trained.append((quantizer["beta"], quantizer["num_codes"], one["seed"]))
         if trained[-1] == (2.0, 16, 1):
@@ -103,7 +104,8 @@ def test_invalid_options_raise_before_training(config, change, message, tmp_path
 def test_options_of_the_same_name_are_trained_apart(config, tmp_path, monkeypatch):
     trained = []
 
-    def run(one, workdir, only):
+    def run(one, workdir, only, *, brief):
+        assert brief
         networks = (one["model"][name]["channels"] for name in ("encoder", "decoder"))
         trained.append(tuple(networks))
         raise DivergedError("vqvae: loss is nan")

@@ -15,7 +15,8 @@ def test_every_config_runs_with_every_seed_even_if_one_diverges(
 ):
     done = []
 
-    def run(config, workdir, only):
+    def run(config, workdir, only, *, brief):
+        assert brief
         done.append((config["name"], config["seed"], workdir, only))
         if (config["name"], config["seed"]) == ("b", 5):
             raise DivergedError("loss is nan at step 3")

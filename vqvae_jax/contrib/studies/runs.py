@@ -9,14 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import rich
-import rich.table
-from rich.markup import escape
 
 from vqvae_jax import pipeline
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.runtime.errors import CollapsedError, DivergedError, require
 from vqvae_jax.runtime.locks import locked
+from vqvae_jax.runtime.terminal import print_columns, print_line
 from vqvae_jax.workdir import Workdir
 
 Config = Mapping[str, Any]
@@ -92,12 +90,13 @@ def run_all(
     """
     with locked(directory.path):
         for seed, (name, config) in itertools.product(range(seeds), configs.items()):
-            rich.print(f"[bold]{escape(name)}[/bold], seed {seed}")
+            print_line(f"{name}, seed {seed}", style="bold")
             with_seed = {**config, "seed": config["seed"] + seed}
             try:
-                pipeline.run(with_seed, str(run_of(directory, name, seed).path), only)
+                path = run_of(directory, name, seed).path
+                pipeline.run(with_seed, str(path), only, brief=True)
             except (DivergedError, CollapsedError) as error:
-                rich.print(escape(f"{name}, seed {seed}: {error}"))
+                print_line(f"{name}, seed {seed}: {error}")
 
 
 def run_of(directory: Workdir, name: str, seed: int) -> Workdir:
@@ -143,8 +142,5 @@ def cell(seeds: Sequence[Results], name: str, digits: int) -> str:
 def publish(directory: Workdir, page: str, table: Sequence[Sequence[str]]) -> None:
     """Write the page of a study, and print its table, header first."""
     directory.write_bytes(directory.report, page.encode())
-    shown = rich.table.Table(*table[0])
-    for row in table[1:]:
-        shown.add_row(*row)
-    rich.print(shown)
-    rich.print(escape(f"report: {directory.report}"))
+    print_columns(table)
+    print_line(f"report: {directory.report}")

@@ -45,6 +45,7 @@ class SpeechDataset(NamedTuple):
         speaker_names: one name per speaker of train.
         phone_names: one name per phone; empty if phones are unknown.
         sample_rate: in Hz.
+        splits_note: what the splits are, where they are not those of the set.
     """
 
     train: Utterances
@@ -53,6 +54,7 @@ class SpeechDataset(NamedTuple):
     speaker_names: tuple[str, ...]
     phone_names: tuple[str, ...]
     sample_rate: int
+    splits_note: str = ""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -70,14 +72,15 @@ def open_speech(config: SpeechDataConfig) -> SpeechDataset:
         UserError: if the set cannot be found, prepared or read, or is too small.
     """
     splits = registry.load(registry.SPEECH_SOURCES[config.source])(config)
-    train, validation, test = three_splits(
+    three = three_splits(
         splits.sources, config.validation_fraction, subset=UtteranceSubset
     )
     return SpeechDataset(
-        train=train,
-        validation=validation,
-        test=test,
+        train=three.train,
+        validation=three.validation,
+        test=three.test,
         speaker_names=splits.speaker_names,
         phone_names=splits.phone_names,
         sample_rate=config.sample_rate,
+        splits_note=three.note,
     )
