@@ -134,7 +134,7 @@ class Experiment:
         """
         kind = kind_of(config)
         spec = registry.MODELS[kind]
-        second = _second_stage_of(kind, config)
+        second = second_stage_of(kind, config)
         training = second and training_section(second)
         names = _SECTIONS + ((second, training) if second else ())
         for name in names:
@@ -283,9 +283,12 @@ class Experiment:
 
     @property
     def eval_sizes(self) -> dict[str, int]:
-        """The batch size of evaluation, and this process's share of it."""
+        """The batch size of evaluation, and this process's share of it.
+
+        It is rounded up to a multiple of the devices: no result depends on it.
+        """
         return {
-            "batch_size": self.evaluation.batch_size,
+            "batch_size": sharding.rounded_up(self.evaluation.batch_size),
             "process_index": jax.process_index(),
             "process_count": jax.process_count(),
         }
@@ -385,7 +388,7 @@ def _section(cls: type, config: Mapping[str, Any], name: str) -> Any:
     return options.build(cls, config[name], name=name)
 
 
-def _second_stage_of(kind: str, config: Mapping[str, Any]) -> str | None:
+def second_stage_of(kind: str, config: Mapping[str, Any]) -> str | None:
     """Return the second stage whose sections a config has; None without one.
 
     Raises:

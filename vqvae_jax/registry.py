@@ -158,6 +158,10 @@ STUDIES: dict[str, str] = {
     "quantizers": "vqvae_jax.contrib.studies.quantizers:run",
 }
 
+# The function from the source of a trained model to its arrays and metadata. Training
+# calls it, although it is in a later room.
+FIND_MODEL = "vqvae_jax.pretrained.loading:find"
+
 # Functions from a `data` section to the splits that its source brings.
 IMAGE_SOURCES: dict[str, str] = {
     "tfds": "vqvae_jax.data.tfds:open_splits",

@@ -16,7 +16,12 @@ import numpy as np
 
 from vqvae_jax import options, registry
 from vqvae_jax.data.codes import CodesMetadata, CodesSource
-from vqvae_jax.experiment import Experiment
+from vqvae_jax.experiment import (
+    Experiment,
+    default_config,
+    kind_of,
+    second_stage_of,
+)
 from vqvae_jax.models.base import fingerprint
 from vqvae_jax.options import shown
 from vqvae_jax.runtime import distributed, safe_io
@@ -397,7 +402,14 @@ def _listed(items: Sequence[Any]) -> str:
 def _require_same(
     old: Mapping[str, Any], new: Mapping[str, Any], workdir: Path
 ) -> None:
+    # Options that were added to the library since are missing in the run's config.
+    defaults: dict[str, Any] = {}
+    with contextlib.suppress(UserError):  # Such as of a study, which has no model.
+        kind = kind_of(old)
+        defaults = options.flatten(default_config(kind, second_stage_of(kind, old)))
     old, new = without_machine_keys(old), without_machine_keys(new)
+    added = {k: defaults[k] for k in new.keys() - old.keys() if k in defaults}
+    old = {**added, **old}
     differing = [
         f"{key}: {old.get(key)!r} there, {new.get(key)!r} now"
         for key in sorted(old.keys() | new.keys())

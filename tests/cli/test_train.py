@@ -83,6 +83,17 @@ def test_files_of_the_current_directory_take_precedence(tmp_path, monkeypatch):
     assert train.with_config_found(given) == given
 
 
+@pytest.mark.parametrize(
+    "words", [("--init_from=nothing",), ("--init_from", "nothing"), ("-init_from=x",)]
+)
+def test_init_from_is_short_for_a_key_of_the_config(words, tmp_path):
+    line = error_of("--config=digits", f"--workdir={tmp_path / 'run'}", *words)
+    assert line.startswith("error: training.init_from=")
+    assert "does not exist: expected a run's workdir" in line
+    other = [word.replace("init_from", "init_fro") for word in words]
+    assert "init_fro" in error_of("--config=digits", *other)
+
+
 def test_every_experiment_has_a_name_and_a_summary():
     found = train.experiments()
     files = {path.stem for path in (ROOT / "experiments").glob("*.py")}

@@ -13,7 +13,7 @@ from vqvae_jax.training.config import TrainingConfig
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps must be >= 1, got 0"),
+        ({"steps": 0}, "steps must be >= 1 without init_from, got 0"),
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
         ({"log_every": 0}, "log_every must be >= 1, got 0"),
         ({"checkpoint_every": -1}, "checkpoint_every must be >= 1, got -1"),

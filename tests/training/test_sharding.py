@@ -50,3 +50,8 @@ def test_an_indivisible_batch_size_raises_with_its_key(mesh):
         UserError, match=r"^training.batch_size=12 must be a multiple of the 8 devices"
     ):
         sharding.require_divisible(12, mesh, key="training.batch_size")
+
+
+def test_batches_of_evaluation_are_rounded_up():
+    assert jax.device_count() == 8
+    assert [sharding.rounded_up(size) for size in (1, 8, 100)] == [8, 8, 104]

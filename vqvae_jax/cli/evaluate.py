@@ -23,9 +23,6 @@ def evaluate(options: argparse.Namespace) -> None:
     """
     out = Path(options.out)
     require_new(out, force=options.force)
-    sharding.require_divisible(
-        options.batch_size, sharding.data_mesh(), key="--batch_size"
-    )
     loaded = load(options.model, "evaluate")
     config = (loaded.metadata.config or {}).get("data")
     require(
@@ -40,7 +37,7 @@ def evaluate(options: argparse.Namespace) -> None:
     results = evaluate_on(
         loaded.model,
         loaded.params,
-        lambda: eval_batches(test, batch_size=options.batch_size),
+        lambda: eval_batches(test, batch_size=sharding.rounded_up(options.batch_size)),
         prior=load_prior(loaded, "prior") if has_prior else None,
         sum_over_classes=options.sum_over_classes,
     )

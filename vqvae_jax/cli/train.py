@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import importlib.util
 import os
+import re
 import shlex
 import sys
 import textwrap
@@ -37,6 +38,7 @@ _HELP_FLAGS = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 _OUR_FLAGS = (
     "config",
     "workdir",
+    "init_from",
     "stages",
     "distributed",
     "coordinator",
@@ -75,6 +77,14 @@ def define_flags() -> None:
     flag.parser = _WithKinds(flag.parser)
     flags.DEFINE_string(
         "workdir", None, "directory of the run (default: runs/EXPERIMENT)"
+    )
+    flags.DEFINE_string(
+        "init_from",
+        None,
+        "start from the parameters of a trained model: a workdir, a model.safetensors, "
+        "a released model such as cifar10, or hf://user/name; short for "
+        "--config.training.init_from. --config.prior_training.init_from does so for "
+        "the prior",
     )
     flags.DEFINE_list(
         "stages",
@@ -152,6 +162,7 @@ def parse(argv: list[str]) -> list[str]:
             print(help_text(argv[0]))
         sys.exit(0)
     import_experiments()
+    sys.argv = argv = with_init_from(argv)
     try:
         rest = flags.FLAGS(with_config_found(argv))
         if not flags.FLAGS["config"].present:
@@ -211,6 +222,12 @@ def import_experiments() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+
+
+def with_init_from(argv: list[str]) -> list[str]:
+    """Replace --init_from by the key of the config that it is short for."""
+    short = re.compile(r"--?init_from(=|$)")
+    return [short.sub(r"--config.training.init_from\1", word) for word in argv]
 
 
 def with_config_found(argv: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from vqvae_jax.data import codes as codes_lib
 from vqvae_jax.data.source import Batch, Source
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models.base import fingerprint
+from vqvae_jax.pipeline.initial import initial_params
 from vqvae_jax.pipeline.run import Context, SecondStage, Stage, training_stage
 from vqvae_jax.runtime import distributed
 from vqvae_jax.runtime.errors import require
@@ -162,5 +163,6 @@ def train_on_codes(context: Context, *, stage: str, second: SecondStage) -> None
         train=experiment.train_batches(train, config),
         validation=lambda: experiment.eval_batches(validation),
         init_batch=experiment.init_batch(train, config),
+        initial=initial_params(config, stage),
     )
     fit(model, config, run)

@@ -405,8 +405,10 @@ def training_results(
             [e for e in entries if (e["stage"], e["split"]) == (stage, split)]
             for split in ("train", "validation")
         )
+        # Parameters that are kept as they were have a validation only.
+        is_trained = bool(validation) and validation[-1]["step"] > 0
         require(
-            bool(train and validation),
+            bool(validation) and bool(train) == is_trained,
             f"{workdir.metrics} is damaged: it has no steps of {stage}",
         )
         for entry, name in (
@@ -422,6 +424,7 @@ def training_results(
         # The newest of equal losses, as `restore` selects.
         best = min(validation, key=lambda entry: (entry["loss"], -entry["step"]))
         results[f"{prefix}best_step"] = best["step"]
-        speeds = [entry["examples_per_second"] for entry in train]
-        results[f"{speed}_per_second"] = float(np.median(speeds))
+        if is_trained:
+            speeds = [entry["examples_per_second"] for entry in train]
+            results[f"{speed}_per_second"] = float(np.median(speeds))
     return results

@@ -16,6 +16,7 @@ from vqvae_jax import registry
 from vqvae_jax.data.source import Source
 from vqvae_jax.experiment import Experiment, training_section
 from vqvae_jax.pipeline import console, data_files
+from vqvae_jax.pipeline.initial import initial_params, require_initial
 from vqvae_jax.runtime import distributed, preemption
 from vqvae_jax.runtime.errors import require
 from vqvae_jax.runtime.locks import locked
@@ -128,6 +129,7 @@ def run(
                 return
             context = _open(directory, experiment)
             require_labels(experiment, context.dataset)
+            require_initial(context.experiment, context.dataset)
             data_files.keep(directory, files, note=context.dataset.splits_note)
             # Written last, so that a workdir with a config belongs to a started run.
             directory.begin(config, command=command)
@@ -156,6 +158,7 @@ def train_model(context: Context) -> None:
         train=train,
         validation=lambda: experiment.eval_batches(dataset.validation),
         init_batch=experiment.init_batch(dataset.train, experiment.training),
+        initial=initial_params(experiment.training, experiment.kind),
     )
     fit(experiment.model, experiment.training, run)
 
@@ -262,4 +265,3 @@ def _batch_sizes(experiment: Experiment) -> Iterator[tuple[str, int, int]]:
         sections[name] = experiment.second_training
     for name, training in sections.items():
         yield f"{name}.batch_size", training.batch_size, training.accumulate
-    yield "evaluation.batch_size", experiment.evaluation.batch_size, 1

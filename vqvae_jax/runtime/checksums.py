@@ -48,21 +48,7 @@ def require_same_shapes(stored: Shapes, expected: Shapes, *, where: str) -> None
       UserError: a shape differs, or an array is missing or unexpected; the message
         names the first and counts the rest.
     """
-    shared = stored.keys() & expected.keys()
-    differing = [
-        f"{name} has shape {stored[name]} in the checkpoint, expected {expected[name]}"
-        for name in sorted(shared)
-        if stored[name] != expected[name]
-    ]
-    missing = [
-        f"{name} of shape {expected[name]} is missing in the checkpoint"
-        for name in sorted(expected.keys() - shared)
-    ]
-    surplus = [
-        f"{name} of shape {stored[name]} in the checkpoint is not expected"
-        for name in sorted(stored.keys() - shared)
-    ]
-    problems = differing + missing + surplus
+    problems = differences(stored, expected, where="in the checkpoint")
     if not problems:
         return
     more = f", and {len(problems) - 1} more differ" if len(problems) > 1 else ""
@@ -70,6 +56,31 @@ def require_same_shapes(stored: Shapes, expected: Shapes, *, where: str) -> None
         f"{where}: {problems[0]}{more}: the model's sizes differ from those it was "
         "trained with"
     )
+
+
+def differences(stored: Shapes, expected: Shapes, *, where: str) -> list[str]:
+    """Return a message for each array whose shape differs, or that is in one only.
+
+    Args:
+      stored: shapes that were found.
+      expected: shapes that the model expects.
+      where: the stored arrays are, as "in the checkpoint".
+    """
+    shared = stored.keys() & expected.keys()
+    differing = [
+        f"{name} has shape {stored[name]} {where}, expected {expected[name]}"
+        for name in sorted(shared)
+        if stored[name] != expected[name]
+    ]
+    missing = [
+        f"{name} of shape {expected[name]} is missing {where}"
+        for name in sorted(expected.keys() - shared)
+    ]
+    surplus = [
+        f"{name} of shape {stored[name]} {where} is not expected"
+        for name in sorted(stored.keys() - shared)
+    ]
+    return differing + missing + surplus
 
 
 def sha256_of_arrays(arrays: Mapping[str, np.ndarray]) -> str:

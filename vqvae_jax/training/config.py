@@ -18,7 +18,10 @@ class TrainingConfig:
     """Options of one training run.
 
     Attributes:
-      steps: number of gradient steps.
+      steps: number of gradient steps; 0 keeps the parameters of `init_from`.
+      init_from: trained model whose parameters training starts from, those of this
+        stage: a run's workdir, a model.safetensors, a released model by name or
+        hf://user/name; "" for new parameters.
       batch_size: examples per step, over all devices.
       learning_rate: peak learning rate of Adam.
       beta1: decay rate of Adam's first moment; GANs train better below 0.9.
@@ -46,7 +49,8 @@ class TrainingConfig:
         rounded up to whole calls; 0 for none.
     """
 
-    steps: Annotated[int, ">= 1"] = 250_000
+    steps: Annotated[int, ">= 0"] = 250_000
+    init_from: str = ""
     batch_size: Annotated[int, ">= 1"] = 128
     learning_rate: Annotated[float, "> 0"] = 2e-4
     beta1: Annotated[float, ">= 0", "< 1"] = 0.9
@@ -67,6 +71,10 @@ class TrainingConfig:
     def __post_init__(self):
         """Check every option; UserError names the first wrong one."""
         options.check(self)
+        require(
+            self.steps > 0 or self.init_from != "",
+            "steps must be >= 1 without init_from, got 0",
+        )
         together = self.batch_size * self.init_batches
         require(
             together <= MAX_BATCH,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
@@ -65,6 +66,7 @@ class Run(NamedTuple):
     train: endless training batches.
     validation: returns a finite iterator over the validation batches.
     init_batch: the batch for data-dependent initialisation.
+    initial: returns the parameters to start from; None for the model's own.
     """
 
     stage: str
@@ -73,6 +75,7 @@ class Run(NamedTuple):
     train: DataIterator
     validation: Callable[[], Iterable[HostBatch]]
     init_batch: HostBatch
+    initial: Callable[[], Any] | None = None
 
 
 def checkpoint_directory(workdir: Path, stage: str) -> Path:
@@ -238,7 +241,12 @@ def _init_or_restore(
         initialise = jax.jit(
             init, out_shardings=replicated, compiler_options=_for_one_run(mesh)
         )
-        return initialise(key, init_batch), optimizer
+        state = initialise(key, init_batch)
+        if run.initial is not None:
+            params = sharding.put_replicated(run.initial(), mesh)
+            average = None if state.average is None else jax.tree.map(jnp.copy, params)
+            state = state._replace(params=params, average=average)
+        return state, optimizer
     run.train.set_state(restored.data)
     return restored.state, optimizer
 
@@ -347,8 +355,12 @@ def _is_validation_due(config: TrainingConfig, step: int) -> bool:
 def _lacks_validation(
     config: TrainingConfig, step: int, checkpoints: Checkpoints
 ) -> bool:
-    """Return whether preemption prevented the validation of the newest checkpoint."""
-    return (
+    """Return whether the newest checkpoint, or parameters to keep, lack a validation.
+
+    Preemption saves a checkpoint without one.
+    """
+    is_kept = config.steps == 0 and checkpoints.last_step is None
+    return is_kept or (
         step == checkpoints.last_step
         and _is_validation_due(config, step)
         and not checkpoints.is_validated(step)

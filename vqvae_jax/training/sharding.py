@@ -42,6 +42,11 @@ def require_divisible(
     )
 
 
+def rounded_up(batch_size: int) -> int:
+    """Return the next batch size that splits evenly over all devices."""
+    return -(-batch_size // jax.device_count()) * jax.device_count()
+
+
 def require_room(num_bytes: int, *, key: str) -> None:
     """Raise UserError naming the config key unless half of each device has room."""
     for device in jax.local_devices():

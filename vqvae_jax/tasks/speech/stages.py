@@ -28,6 +28,7 @@ from vqvae_jax.pipeline.codes import (
     second_training_stages,
     write_splits,
 )
+from vqvae_jax.pipeline.initial import initial_params
 from vqvae_jax.pipeline.run import (
     Context,
     SecondStage,
@@ -79,6 +80,7 @@ def train_on_crops(context: Context) -> None:
         train=experiment.train_batches(examples, config, augment=crop),
         validation=lambda: utterances_of(experiment, dataset.validation),
         init_batch=experiment.init_batch(examples, config, augment=crop),
+        initial=initial_params(config, experiment.kind),
     )
     fit(experiment.model, config, run)
 
