@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# A released model is a folder, which setuptools takes for a package.
+# A released model is a folder, which setuptools takes for a package, as are the photos.
 weights = (folder.name for folder in Path("weights").iterdir() if folder.is_dir())
 
 # pyproject.toml cannot combine a search with packages outside of the searched folder.

@@ -19,8 +19,8 @@ belongs to."""
 INPUTS = """
 
 INPUT is a file, a folder, of which all matching files are read, or a quoted pattern
-such as 'photos/**/*.jpg'. Results are named after their inputs, those of a folder with
-their subfolders."""
+such as 'photos/**/*.jpg'; example_photos are two photos that come with the package.
+Results are named after their inputs, those of a folder with their subfolders."""
 RESIZED = """
 
 Images (JPEG, PNG, WebP, BMP or GIF) of any size are resized to the model's: the

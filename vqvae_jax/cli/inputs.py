@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from vqvae_jax.runtime import resources
 from vqvae_jax.runtime.errors import require
 
 CODES = (".npz",)
+# Names the photos that come with the package, unless a file has this name.
+EXAMPLES = "example_photos"
 # All samples in one picture, which `sample` adds to a folder and which is no input.
 CONTACT_SHEET = "contact_sheet.png"
 
@@ -57,6 +60,8 @@ def sources_of(files: Sequence[Input]) -> dict[str, str]:
 
 def _of_one(text: str, suffixes: Sequence[str]) -> list[Input]:
     path = Path(text)
+    if text == EXAMPLES and not path.exists():
+        path = resources.folder("weights") / "photos"
     if path.is_dir():
         inside = sorted(file for file in path.rglob("*") if _fits(file, suffixes))
         found = [
