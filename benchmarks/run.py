@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
 from benchmarks import (
+    codec,
     command,
     growth,
     likelihoods,
@@ -33,6 +34,7 @@ BENCHMARKS = (
     pipeline.BENCHMARK,
     sampling.BENCHMARK,
     wavenet.BENCHMARK,
+    codec.BENCHMARK,
     growth.BENCHMARK,
 )
 

@@ -62,14 +62,14 @@ class Inputs(NamedTuple):
 
     run: a copy of a finished run, which is changed and restored.
     model: folder of the same model as one file.
-    packed: file of `compress`.
+    packed: files of `compress`, of the model's image size and of another.
     configs: configs by name, as JSON.
     scratch: an empty folder.
     """
 
     run: Path
     model: Path
-    packed: Path
+    packed: tuple[Path, Path]
     configs: dict[str, str]
     scratch: Path
 
@@ -81,13 +81,14 @@ def prepare(run: Path, scratch: Path) -> Inputs:
     model = vqvae_jax.save_pretrained(copy, scratch / "model").parent
     pictures = scratch / "pictures"
     pictures.mkdir()
-    noise = np.random.default_rng(0).integers(256, size=(3, 8, 8)).astype("uint8")
+    noise = np.random.default_rng(0).integers(256, size=(3, 8, 11)).astype("uint8")
     for number, image in enumerate(noise):
         Image.fromarray(image).save(pictures / f"{number}.png")
-    packed = scratch / "packed.vq"
-    words = ("compress", model, pictures, packed, "--label=3")
-    if main([str(word) for word in words]) != 0:
-        raise SystemExit("compress failed")
+    packed = scratch / "packed.vq", scratch / "packed_sizes.vq"
+    for file, options in zip(packed, (["--resize"], []), strict=True):
+        words = ("compress", model, pictures, file, "--label=3", *options)
+        if main([str(word) for word in words]) != 0:
+            raise SystemExit("compress failed")
     configs = {name: json.dumps(experiment_config(name, {})) for name in EXPERIMENTS}
     empty = scratch / "empty"
     empty.mkdir()
@@ -234,7 +235,7 @@ def _read_all(workdir: Workdir) -> None:
 
 def read_packed(inputs: Inputs, rng: random.Random) -> str:
     """A damaged .vq file, half of the time under a valid checksum."""
-    content = inputs.packed.read_bytes()
+    content = rng.choice(inputs.packed).read_bytes()
     found = flipped(content, rng)
     if rng.random() < 0.7 and len(found) >= 10:
         body = found[10:]

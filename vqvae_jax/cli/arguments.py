@@ -25,7 +25,7 @@ RESIZED = """
 
 Images (JPEG, PNG, WebP, BMP or GIF) of any size are resized to the model's: the
 shorter side is scaled, and the longer one is centre-cropped."""
-_ANY_SIZE = """
+ANY_SIZE = """
 
 Images (JPEG, PNG, WebP, BMP or GIF) of any size keep it, although a model was trained
 on one size; large ones are coded window by window, without seams. With --resize they
@@ -117,12 +117,12 @@ def encode(command: argparse.ArgumentParser) -> None:
 Write the codes of each image or recording to an .npz file: `codes`, integers [h, w, C]
 or [n], and the `fingerprint` of the model that they belong to."""
         + INPUTS
-        + _ANY_SIZE
+        + ANY_SIZE
         + RESUMES
     )
     add_inputs(command, "images; .wav or .flac for a model of speech")
     add_out(command, "the folder of the .npz files")
-    _add_resize(command)
+    add_resize(command)
     add_batch_size(command)
 
 
@@ -147,12 +147,12 @@ def reconstruct(command: argparse.ArgumentParser) -> None:
 Encode each image or recording, decode its codes, and write the result as .png or .wav.
 Decoding a recording with another --speaker converts its voice."""
         + INPUTS
-        + _ANY_SIZE
+        + ANY_SIZE
         + RESUMES
     )
     add_inputs(command, "images; .wav or .flac for a model of speech")
     add_out(command, "the folder of the results")
-    _add_resize(command)
+    add_resize(command)
     add_batch_size(command)
     _add_speech(command)
 
@@ -302,7 +302,8 @@ def _add_number(
     )
 
 
-def _add_resize(command: argparse.ArgumentParser) -> None:
+def add_resize(command: argparse.ArgumentParser) -> None:
+    """Add --resize."""
     command.add_argument(
         "--resize", action="store_true", help="images to the model's size"
     )

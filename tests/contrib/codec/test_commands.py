@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import vqvae_jax
 from vqvae_jax.contrib.codec.commands import cheapest_labels
@@ -66,6 +67,32 @@ def test_folders_name_the_classes_and_codes_are_restored(
     )
 
 
+def test_images_of_any_size_keep_it(
+    command, digits_file, photos, read_images, tmp_path
+):
+    """Decompressed images are those of `reconstruct`, to the last bit."""
+    rng = np.random.default_rng(0)
+    for number, size in enumerate([(8, 8), (17, 30), (17, 30), (5, 1)]):
+        pixels = rng.integers(256, size=size, dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    pattern, file = str(tmp_path / "*.png"), tmp_path / "a.vq"
+    found = command("compress", digits_file, pattern, file)
+    assert found.code == 0
+    pixels = 2 * (8 * 8 + 2 * 17 * 30 + 5)
+    codes = 4 * 4 * 4 + 2 * 9 * 15 * 4 + 3 * 1 * 4
+    assert f"codes {codes / 4:,.0f}, pixels {8 * pixels / 8:,.0f})" in found.out
+    assert command("decompress", digits_file, file, tmp_path / "out").code == 0
+    assert command("reconstruct", digits_file, pattern, tmp_path / "same").code == 0
+    made, same = read_images(tmp_path / "out"), read_images(tmp_path / "same")
+    for image, expected in zip(made.values(), same.values(), strict=True):
+        np.testing.assert_array_equal(image, expected)
+    # The cells of the model's own size, as before.
+    words = ("compress", digits_file, pattern, "--resize")
+    assert command(*words, tmp_path / "b.vq").code == 0
+    assert (tmp_path / "b.vq").read_bytes()[2] == 1
+    assert file.read_bytes()[2] == 2
+
+
 def test_names_are_not_stored_and_may_be_equal(
     command, digits_file, copied_photos, tmp_path
 ):
@@ -94,7 +121,9 @@ def test_without_labels_the_cheapest_class_is_found(
     one = codes[:1]
     bits = [codec.compress(one, labels=np.array([k])).bits for k in range(10)]
     expected = [np.argmin(bits)]
-    np.testing.assert_array_equal(cheapest_labels(codec, one, batch_size=2), expected)
+    np.testing.assert_array_equal(
+        cheapest_labels(codec, list(one), batch_size=2), expected
+    )
     shutil.copy(photos / "3" / "0.png", tmp_path)
     file = tmp_path / "a.vq"
     assert command("compress", digits_file, tmp_path / "0.png", file).code == 0
@@ -136,8 +165,8 @@ def test_the_python_of_the_docs_runs(
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names = {"images": tiny_images, "labels": np.arange(5)}
     exec(compile(block, "docs/codec.md", "exec"), names)
-    np.testing.assert_array_equal(names["codes"], codes)
-    np.testing.assert_array_equal(names["labels"], np.arange(5))
+    np.testing.assert_array_equal(names["found"].codes, codes)
+    np.testing.assert_array_equal(names["found"].labels, np.arange(5))
 
 
 class TestErrors:

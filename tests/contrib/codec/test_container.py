@@ -37,6 +37,36 @@ def test_layout_matches_the_docstring():
     assert packed[13:] == bytes([34 + 128, 1]) + b"payload"
 
 
+RUNS = ((2, (12, 8)), (1, (300, 1)))
+
+
+def test_sizes_follow_the_count_in_version_2():
+    packed = container.pack(contents()._replace(runs=RUNS))
+    assert packed[:3] == b"VQ\x02"
+    assert container.unpack(packed) == contents()._replace(runs=RUNS)
+    # 300 = 44 + 2 * 128.
+    sizes = bytes([2, 2, 12, 8, 1, 44 + 128, 2, 1])
+    assert packed[13:] == bytes([4 * 3 + 2]) + sizes + b"payload"
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        bytes([0]),  # No runs.
+        bytes([100, 1, 1, 1]),  # More than there are bytes for.
+        bytes([1, 0, 1, 1]),  # No images.
+        bytes([1, 1, 0, 1]),  # No rows.
+        bytes([1, 1, 1, 129, 128, 4]),  # 65 537 columns.
+        bytes([2, 1, 1, 1, 1, 1, 128]),  # The end is missing.
+    ],
+)
+def test_invalid_sizes_with_a_valid_crc_raise(sizes):
+    before, after = b"VQ\x02abc", b"xyz" + bytes([4 * 3 + 1]) + sizes
+    crc = zlib.crc32(before + after).to_bytes(4)
+    with pytest.raises(UserError, match="header is invalid: compress the images again"):
+        container.unpack(before + crc + after)
+
+
 def test_changed_bytes_raise():
     packed = container.pack(contents())
     for index in range(len(packed)):
@@ -60,8 +90,8 @@ def test_changed_lengths_raise():
 
 def test_other_versions_raise():
     packed = bytearray(container.pack(contents()))
-    packed[2] = 2
-    with pytest.raises(UserError, match=r"has version 2 .* reads version 1"):
+    packed[2] = 3
+    with pytest.raises(UserError, match=r"has version 3 .* reads versions 1 and 2"):
         container.unpack(bytes(packed))
 
 

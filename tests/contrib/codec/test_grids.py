@@ -69,6 +69,87 @@ def test_round_trip_at_the_cost_of_the_prior(codec, labelled, count):
         assert found.labels is None
 
 
+# In pixels, with cells of two: windows of 3 x 2 cells, and parts of them.
+IMAGE_SIZES = [(6, 4), (1, 1), (13, 9), (13, 9), (40, 7)]
+
+
+def draw_sized(seed=1):
+    rng = np.random.default_rng(seed)
+    sides = [(-(-height // 2), -(-width // 2)) for height, width in IMAGE_SIZES]
+    codes = [rng.integers(K, size=(*each, GRID[2])) for each in sides]
+    return codes, rng.integers(3, size=len(codes))
+
+
+@pytest.mark.parametrize("codec", [WITH_LABELS, WITHOUT, UNIFORM])
+def test_grids_of_any_size_take_the_bits_of_their_own_cells(codec):
+    """Cells of a window outside of the image take no bits."""
+    codec = dataclasses.replace(codec, stride=2)
+    codes, labels = draw_sized()
+    labels = labels if codec.prior and codec.prior.num_classes else None
+    data, bits = codec.compress(codes, labels=labels, sizes=IMAGE_SIZES)
+    expected = 0.0
+    for number, grid in enumerate(codes):
+        for top, left in np.ndindex(-(-grid.shape[0] // 3), -(-grid.shape[1] // 2)):
+            part = grid[3 * top :, 2 * left :][:3, :2]
+            given = np.zeros(GRID, int)
+            given[: part.shape[0], : part.shape[1]] = -1
+            window = np.zeros(GRID, int)
+            window[: part.shape[0], : part.shape[1]] = part
+            if codec.prior is None:
+                expected += part.size * math.log2(K)
+                continue
+            label = None if labels is None else labels[number][None]
+            nats = codec.prior.log_prob(
+                codec.prior_params, window[None], labels=label, given=given[None]
+            )
+            expected -= float(nats[0]) / math.log(2)
+            expected += 0 if labels is None else math.log2(3)
+    assert bits == pytest.approx(expected, rel=1e-4)
+    # The header has two bytes of sizes more than 14, and three of each run.
+    assert expected / 8 <= len(data) <= 1.01 * expected / 8 + 16 + 2 + 3 * 4
+    found = codec.decompress(data)
+    assert found.sizes == tuple(IMAGE_SIZES)
+    for grid, original in zip(found.codes, codes, strict=True):
+        np.testing.assert_array_equal(grid, original)
+    if labels is not None:
+        np.testing.assert_array_equal(found.labels, labels)
+    assert codec.grids_in(data) == 1 + 1 + 2 * 9 + 7 * 2
+
+
+def test_impossible_sizes_raise_before_decoding(monkeypatch):
+    codec = dataclasses.replace(WITHOUT, stride=2)
+    codes, _ = draw_sized()
+    contents = container.unpack(codec.compress(codes, sizes=IMAGE_SIZES).data)
+    monkeypatch.setattr(Codec, "_visit", None)
+    one = (10**9, (65_536, 65_536))
+    claimed = contents._replace(runs=(one,))
+    with pytest.raises(UserError, match=r"claims 34 grids for images of \d+: compress"):
+        codec.decompress(container.pack(claimed))
+    windows = 10**9 * -(-32768 // 3) * (32768 // 2)
+    claimed = claimed._replace(grids=windows)
+    with pytest.raises(UserError, match=r"claims images of \d+ codes, more than its"):
+        codec.decompress(container.pack(claimed))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda codes, sizes: (codes[1:], sizes), "4 grids of codes and 5 sizes"),
+        (lambda codes, sizes: (codes, sizes[::-1]), "codes"),
+        (lambda codes, sizes: ([], []), "no codes"),
+        (
+            lambda codes, sizes: ([np.zeros((1, 32769, 2), int)], [(1, 65_537)]),
+            "a side of 65537 pixels is longer than 65536",
+        ),
+    ],
+)
+def test_codes_that_do_not_fit_their_sizes_raise(change, message):
+    codec = dataclasses.replace(WITHOUT, stride=2)
+    codes, sizes = change(draw_sized()[0], IMAGE_SIZES)
+    with pytest.raises(UserError, match=message):
+        codec.compress(codes, sizes=sizes)
+
+
 def test_likely_codes_give_smaller_files():
     key = jax.random.key(0)
     likely = WITHOUT.prior.sample(WITHOUT.prior_params, key, num_samples=64)
@@ -84,7 +165,7 @@ def test_progress_counts_images():
     assert completed == [128, 22]
     WITHOUT.decompress(data, progress=completed.append)
     assert completed[2:] == [128, 22]
-    assert WITHOUT.images_in(data) == 150
+    assert WITHOUT.grids_in(data) == 150
 
 
 def test_uniform_files_are_decompressed_with_any_prior():
@@ -137,7 +218,7 @@ def claiming(codec: Codec, images: int) -> bytes:
     codes, labels = draw(2)
     labels = labels if codec is WITH_LABELS else None
     contents = container.unpack(codec.compress(codes, labels=labels).data)
-    return container.pack(contents._replace(images=images))
+    return container.pack(contents._replace(grids=images))
 
 
 @pytest.mark.parametrize("codec", [WITH_LABELS, WITHOUT, UNIFORM])

@@ -3,11 +3,12 @@
 import argparse
 
 from vqvae_jax.cli.arguments import (
-    RESIZED,
+    ANY_SIZE,
     RESUMES,
     add_batch_size,
     add_inputs,
     add_out,
+    add_resize,
 )
 
 
@@ -22,11 +23,16 @@ bit: only the encoder is lossy. Images keep their order, not their names.
 A class-conditional prior needs the class of each image: --label, or folders named after
 the classes. Without either, every class is tried and the one with the fewest bits is
 kept, which takes as many passes as there are classes."""
-        + RESIZED
+        + ANY_SIZE
+        + """
+
+A prior models grids of one size: the codes of larger images are coded in windows of it,
+each without the codes of its neighbours."""
     )
     add_inputs(command, "images")
     add_out(command, "the file, such as photos.vq")
     command.add_argument("--label", metavar="NAME", help="the class of all images")
+    add_resize(command)
     add_batch_size(command)
 
 

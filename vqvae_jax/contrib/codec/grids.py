@@ -11,14 +11,15 @@ raises if the decoded codes do not match it.
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vqvae_jax import options, sampling
 from vqvae_jax.contrib.codec import container
@@ -32,6 +33,7 @@ from vqvae_jax.contrib.codec.stream import (
     frequencies,
     information,
 )
+from vqvae_jax.contrib.codec.windows import Size, Windows
 from vqvae_jax.models.prior import Prior
 from vqvae_jax.runtime.arrays import AnyArray, require_range, require_shape
 from vqvae_jax.runtime.checksums import short_sha256
@@ -46,9 +48,9 @@ _MISMATCH = (
     "decompress it there"
 )
 
-# Called with the number of images that were completed since the last call.
+# Called with the number of grids that were completed since the last call.
 Progress = Callable[[int], None]
-# Maps the logits of the next symbol of each image to that symbol.
+# Maps the logits of the next symbol of each grid to that symbol.
 Exchange = Callable[[Float[np.ndarray, "n K"]], Int[np.ndarray, " n"]]
 
 
@@ -66,12 +68,14 @@ class Compressed(NamedTuple):
 class Decompressed(NamedTuple):
     """The contents of a file.
 
-    codes: int32.
+    codes: int32, `[N, H, W, C]`; a list of `[h, w, C]` if the file has sizes.
     labels: int32; None if the prior was not conditioned on labels.
+    sizes: `(height, width)` of each image in pixels; None if all have the model's.
     """
 
-    codes: Int[np.ndarray, "N H W C"]
+    codes: Int[np.ndarray, "N H W C"] | list[Int[np.ndarray, "_ _ C"]]
     labels: Int[np.ndarray, " N"] | None
+    sizes: tuple[Size, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +86,7 @@ class Codec:
       grid: shape `(H, W, C)` of the codes of an image.
       num_codes: K >= 2, number of categories of a code.
       fingerprint: fingerprint of the model that the codes belong to.
+      stride: pixels of a cell's side, for images of other sizes than the model's.
       prior: p(z); None for the uniform prior.
       prior_params: parameters of the prior.
     """
@@ -89,6 +94,7 @@ class Codec:
     grid: tuple[int, int, int]
     num_codes: int
     fingerprint: str
+    stride: int = 1
     prior: Prior | None = None
     prior_params: Any = None
 
@@ -104,22 +110,53 @@ class Codec:
 
     def compress(
         self,
-        codes: Int[AnyArray, "N H W C"],
+        codes: Int[AnyArray, "N H W C"] | Sequence[Int[AnyArray, "_ _ C"]],
         *,
         labels: Int[AnyArray, " N"] | None = None,
+        sizes: Sequence[Size] | None = None,
         progress: Progress | None = None,
     ) -> Compressed:
         """Compress codes, and the labels that the prior is conditioned on.
 
         Args:
-          codes: codes of the images.
+          codes: codes of the images, `[N, H, W, C]`, or with `sizes` any `[h, w, C]`,
+            which are coded in windows of the prior's grid.
           labels: classes of the images, required if the prior needs labels.
-          progress: called with the number of images completed since the last call.
+          sizes: `(height, width)` of each image in pixels.
+          progress: called with the number of grids completed since the last call.
 
         Raises:
           UserError: there are no codes, codes or labels are out of range or have the
             wrong shape, or labels are missing or unexpected.
         """
+        if sizes is None:
+            return self._compress(codes, labels, None, progress)
+        windows = Windows.of(
+            [(int(height), int(width)) for height, width in sizes],
+            grid=self.grid,
+            stride=self.stride,
+        )
+        require(
+            len(codes) == windows.num_images,
+            f"there are {len(codes)} grids of codes and {windows.num_images} sizes",
+        )
+        for grid, size in zip(codes, windows.sizes, strict=True):
+            require_shape("codes", grid, *windows.cells(size), self.grid[2])
+            require(
+                max(size) <= container.MAX_SIDE,
+                f"a side of {max(size)} pixels is longer than {container.MAX_SIDE}",
+            )
+        require(len(codes) > 0, "there are no codes to compress")
+        if labels is not None:
+            require_shape("labels", labels, len(codes))
+            labels = np.repeat(
+                np.asarray(labels), list(map(windows.windows_of, windows.sizes))
+            )
+        split = windows.split([np.asarray(grid) for grid in codes])
+        return self._compress(split, labels, windows, progress)
+
+    def _compress(self, codes, labels, windows, progress) -> Compressed:
+        """Compress grids of the prior's size; of windows, the cells inside."""
         codes = np.asarray(codes)
         require(
             np.issubdtype(codes.dtype, np.integer),
@@ -135,7 +172,7 @@ class Codec:
         if self.prior is not None:
             self.prior.condition(len(codes), labels)
         writer, bits = Writer(), 0.0
-        symbols_in_order = _symbols_in_order(codes, labels)
+        symbols_in_order = _symbols_in_order(codes, labels, windows)
 
         def write(logits):
             nonlocal bits
@@ -145,15 +182,20 @@ class Codec:
             return symbols
 
         self._visit(
-            write, len(codes), with_labels=labels is not None, progress=progress
+            write,
+            len(codes),
+            windows,
+            with_labels=labels is not None,
+            progress=progress,
         )
         how = How.UNIFORM if self.prior is None else How.PRIOR
         contents = Contents(
             identity=self._identity,
             check=container.hash_of_codes(codes, labels),
-            images=len(codes),
+            grids=len(codes),
             how=how if labels is None else How.PRIOR_WITH_LABELS,
             payload=writer.getvalue(),
+            runs=windows.runs if windows else (),
         )
         return Compressed(container.pack(contents), bits)
 
@@ -164,7 +206,7 @@ class Codec:
 
         Args:
           data: bytes of the file.
-          progress: called with the number of images completed since the last call.
+          progress: called with the number of grids completed since the last call.
 
         Raises:
           UserError: the data has another format, is damaged, was compressed with
@@ -187,47 +229,72 @@ class Codec:
             not has_labels or self.prior.num_classes > 0,
             "the file has labels, and the prior has none: use that model",
         )
-        most = int(capacity(len(contents.payload)) / self._fewest_bits(contents.how))
-        require(
-            contents.images <= most,
-            f"the file claims {contents.images} images, and its "
-            f"{len(contents.payload)} bytes of codes can hold {most} at most: "
-            "compress the images again",
-        )
+        windows = None
+        if contents.runs:
+            windows = Windows(self.grid, self.stride, contents.runs)
+            require(
+                contents.grids == windows.num_windows,
+                f"the file claims {contents.grids} grids for images of "
+                f"{windows.num_windows}: compress the images again",
+            )
+        self._require_room(contents, windows)
         reader = Reader(contents.payload)
         try:
             found = self._visit(
                 lambda logits: reader.read(frequencies(logits)),
-                contents.images,
+                contents.grids,
+                windows,
                 with_labels=has_labels,
                 progress=progress,
             )
         except Undecodable as error:
             raise UserError(_MISMATCH) from error
         require(container.hash_of_codes(*found) == contents.check, _MISMATCH)
-        return found
+        codes, labels = found
+        if windows is None:
+            return Decompressed(codes, labels)
+        sizes = tuple(windows.sizes)
+        if labels is not None:
+            counts = list(map(windows.windows_of, sizes))
+            labels = labels[np.cumsum([0, *counts[:-1]])]
+        return Decompressed(windows.join(codes), labels, sizes)
 
-    def images_in(self, data: bytes) -> int:
-        """Return the number of images in a file.
+    def grids_in(self, data: bytes) -> int:
+        """Return the number of grids of codes in a file.
 
         Raises:
           UserError: the data has another format, or is damaged.
         """
-        return container.unpack(data).images
+        return container.unpack(data).grids
 
-    def _fewest_bits(self, how: How) -> float:
-        """Return the bits of the likeliest image.
+    def _require_room(self, contents: Contents, windows: Windows | None) -> None:
+        """Raise UserError if the payload cannot hold what the header claims.
 
         A prior may assign almost 1 to a code, which then takes 24 - log2(2^24 - K + 1)
         bits. It is 4.4e-5 for K = 512, so that a few bytes may hold many images.
         """
         logits = np.zeros((1, self.num_codes))
-        if how != How.UNIFORM:
+        if contents.how != How.UNIFORM:
             logits[0, 1:] = _IMPOSSIBLE
-        bits = math.prod(self.grid) * fewest_bits(frequencies(logits))
-        if how == How.PRIOR_WITH_LABELS:
-            bits += fewest_bits(frequencies(np.zeros((1, self.prior.num_classes))))
-        return bits
+        of_code, of_label = fewest_bits(frequencies(logits)), 0.0
+        if contents.how == How.PRIOR_WITH_LABELS:
+            labels = np.zeros((1, self.prior.num_classes))
+            of_label = fewest_bits(frequencies(labels))
+        room, payload = capacity(len(contents.payload)), len(contents.payload)
+        if windows is not None:
+            codes = windows.num_codes
+            require(
+                codes * of_code + contents.grids * of_label <= room,
+                f"the file claims images of {codes} codes, more than its {payload} "
+                "bytes of codes can hold: compress the images again",
+            )
+            return
+        most = int(room / (math.prod(self.grid) * of_code + of_label))
+        require(
+            contents.grids <= most,
+            f"the file claims {contents.grids} images, and its {payload} bytes of "
+            f"codes can hold {most} at most: compress the images again",
+        )
 
     @functools.cached_property
     def _identity(self) -> bytes:
@@ -245,30 +312,39 @@ class Codec:
     def _visit(
         self,
         exchange: Exchange,
-        images: int,
+        grids: int,
+        windows: Windows | None,
         *,
         with_labels: bool,
         progress: Progress | None,
-    ) -> Decompressed:
-        """Exchange logits for symbols in file order; return the labels and codes.
+    ) -> tuple[Int[np.ndarray, "N H W C"], Int[np.ndarray, " N"] | None]:
+        """Exchange logits for symbols in file order; return the codes and labels.
 
         `exchange` writes or reads the next symbols, given their logits.
         """
         codes, labels = [], []
-        for part, size in _batches(images):
-            count = min(images, part.stop) - part.start
+        per_cell = self.grid[2]
+        masks = None if windows is None else windows.masks()
+        for part, size in _batches(grids):
+            count = min(grids, part.stop) - part.start
+            coded = None if masks is None else _coded(masks, count, per_cell)
             batch_labels = None
             if with_labels:
                 labels.append(exchange(np.zeros((count, self.prior.num_classes))))
                 batch_labels = _zero_padded(labels[-1], size)
 
-            def respond(logits, count=count, size=size):
-                return _zero_padded(exchange(logits[:count]), size)
+            def respond(logits, count=count, size=size, coded=coded):
+                if coded is None:
+                    return _zero_padded(exchange(logits[:count]), size)
+                here, symbols = next(coded), np.zeros(size, np.int32)
+                if here.any():
+                    symbols[:count][here] = exchange(logits[:count][here])
+                return symbols
 
             codes.append(self._visit_batch(respond, size, batch_labels)[:count])
             if progress is not None:
                 progress(count)
-        return Decompressed(
+        return (
             np.concatenate(codes, dtype=np.int32),
             np.concatenate(labels, dtype=np.int32) if with_labels else None,
         )
@@ -289,19 +365,39 @@ class Codec:
 
 
 def _symbols_in_order(
-    codes: Int[np.ndarray, "N H W C"], labels: Int[np.ndarray, " N"] | None
+    codes: Int[np.ndarray, "N H W C"],
+    labels: Int[np.ndarray, " N"] | None,
+    windows: Windows | None,
 ) -> Iterator[Int[np.ndarray, " _"]]:
     """Yield symbols in file order: per batch its labels, then codes by position."""
+    masks = None if windows is None else windows.masks()
     for part, _ in _batches(len(codes)):
+        batch = codes[part]
         if labels is not None:
             yield labels[part]
-        yield from codes[part].reshape(len(codes[part]), -1).T
+        positions = batch.reshape(len(batch), -1).T
+        if masks is None:
+            yield from positions
+            continue
+        coded = _coded(masks, len(batch), codes.shape[-1])
+        for position, here in zip(positions, coded, strict=True):
+            if here.any():
+                yield position[here]
 
 
-def _batches(images: int) -> Iterator[tuple[slice, int]]:
-    """Yield the slice of images in each batch, and the padded batch size."""
-    size = min(_LARGEST_BATCH, 1 << (images - 1).bit_length())
-    for start in range(0, images, size):
+def _coded(
+    masks: Iterator[Bool[np.ndarray, "H W"]], count: int, per_cell: int
+) -> Iterator[Bool[np.ndarray, " n"]]:
+    """Yield for each position of the next windows in which of them it is coded."""
+    cells = np.stack([mask.reshape(-1) for mask in itertools.islice(masks, count)])
+    for here in cells.T:
+        yield from itertools.repeat(here, per_cell)
+
+
+def _batches(grids: int) -> Iterator[tuple[slice, int]]:
+    """Yield the slice of grids in each batch, and the padded batch size."""
+    size = min(_LARGEST_BATCH, 1 << (grids - 1).bit_length())
+    for start in range(0, grids, size):
         yield slice(start, start + size), size
 
 
