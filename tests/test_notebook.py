@@ -151,7 +151,8 @@ class TestCommitted:
             "kernelspec",
             "language_info",
         }
-        assert {key for cell in notebook.cells for key in cell.metadata} == {"tags"}
+        keys = {key for cell in notebook.cells for key in cell.metadata}
+        assert keys == {"tags", "cellView"}
 
 
 @pytest.mark.slow
