@@ -2,9 +2,9 @@
 
     python benchmarks/codec.py
 
-The codes of each photo are compressed with the learned prior, as by `compress`. JPEG and
-WebP get the highest quality that takes no more bytes, and for the other comparison the
-lowest one that is at least as near to the photo. Nothing is timed.
+The codes of each photo are compressed with the learned prior, as by `compress`. JPEG
+and WebP get the highest quality that takes no more bytes, and for the other comparison
+the lowest one that is at least as near to the photo. Nothing is timed.
 """
 
 import dataclasses

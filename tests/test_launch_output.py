@@ -36,7 +36,7 @@ def test_a_new_run_prints_only_its_stages_and_steps(tiny_changes, tmp_path):
         "from train"
     )
     assert tuple(line for line in stages if not re.fullmatch(steps, line)) == STAGES
-    assert end[0].startswith("Test PSNR (dB)  ")
+    assert end[0].startswith("PSNR of reconstructed test images (dB)  ")
     width = end[0].rindex(" ") + 1
     assert "report".ljust(width) + "runs/digits/report.html" in end
     assert "next".ljust(width) + "vqvae-jax sample runs/digits OUT --num 100" in end

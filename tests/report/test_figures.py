@@ -21,7 +21,7 @@ COUNTS = np.array([[3.0, 0.0, 9.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0
 @pytest.mark.parametrize(
     ("plot", "inches"),
     [
-        (lambda: figures.learning_curves(ENTRIES, "prior")["loss"], (3.6, 2.1)),
+        (lambda: figures.learning_curves(ENTRIES, "prior")["loss"], (3.2, 2.1)),
         (lambda: figures.codebook_usage(COUNTS), (4.0, 3.0)),
         (lambda: figures.codebook_usage(COUNTS[:1]), (4.0, 3.0)),
     ],
@@ -86,6 +86,16 @@ class TestMap:
         assert centres[0][1] < centres[1][1] - 50
         assert centres[0][0] == pytest.approx(centres[1][0], abs=3)
         assert "PC 1 (70% of variance)" in figures.svg(plot).decode()
+
+    def test_maps_of_many_codebooks_show_the_first_ones(self):
+        rng = np.random.default_rng(0)
+        plot = figures.codebook_map(
+            rng.normal(size=(10, 8, 2)),
+            np.full((10, 2), 0.3),
+            np.ones((10, 8)),
+            np.zeros((10, 8, 3), np.uint8),
+        )
+        assert len(plot.axes) == figures.MAPPED
 
     def test_many_codes_are_rasterized(self):
         rng = np.random.default_rng(0)

@@ -161,7 +161,7 @@ def test_results_are_a_named_table(render_and_read):
     assert reader.texts["caption"] == ["Results"]
     assert reader.texts["th"] == ["Test PSNR (dB)", "Novel"]
     assert reader.texts["td"] == ["22", "2.5"]
-    assert reader.texts["dt"] == ["Test PSNR (dB)"]
+    assert reader.texts["dt"] == ["PSNR of reconstructed test images (dB)"]
     assert reader.texts["summary"] == ["Config", "All 2 results"]
 
 

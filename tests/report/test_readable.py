@@ -73,9 +73,9 @@ def test_highlights_are_the_first_four_groups():
         "test_psnr_db": 22.1,
     }
     assert readable.highlights(results) == [
-        ("Test PSNR (dB)", "22.1"),
-        ("Compression ratio, learned prior (test)", "12.5"),
-        ("Sample class accuracy", "88.0%"),
-        ("Codebook perplexity", "14.5"),
+        ("PSNR of reconstructed test images (dB)", "22.1"),
+        ("Fewer bits than pixels, learned prior", "12.5×"),
+        ("Samples recognised as their class", "88.0%"),
+        ("Codes in use, weighted (perplexity)", "14.5"),
     ]
     assert readable.highlights({"novel": 1.0}) == []

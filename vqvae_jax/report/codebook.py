@@ -62,10 +62,11 @@ def picture_of_codes(
 ) -> UInt8[np.ndarray, "H W C"]:
     """Draw a grid of codes with one pixel per code.
 
-    Returns RGB for one codebook. The grids of several codebooks are tiled, separated by
-    transparent gaps, in RGBA.
+    Returns RGB for one codebook. The grids of the first codebooks of several are tiled,
+    separated by transparent gaps, in RGBA; more than four would be too small.
     """
     height, width, books = codes.shape
+    books = min(books, figures.MAPPED)
     grids = np.stack([colours[g][codes[..., g]] for g in range(books)])
     if books == 1:
         return grids[0]
@@ -95,6 +96,10 @@ def codebook_sections(workdir: Workdir, model: Any, params: Any) -> list[Section
     places, shares = principal(embeddings)
     plot = figures.codebook_map(places[..., :2], shares[:, :2], counts, colours(places))
     active = np.count_nonzero(counts)
+    books = len(embeddings)
+    which = (
+        f" of the first {figures.MAPPED} codebooks" if books > figures.MAPPED else ""
+    )
     pictures = [
         Picture(
             figures.svg(figures.codebook_usage(counts)),
@@ -105,7 +110,7 @@ def codebook_sections(workdir: Workdir, model: Any, params: Any) -> list[Section
         Picture(
             figures.svg(plot),
             "Codebook embeddings on their first two principal components",
-            "Codebook embeddings projected on their first two principal components. "
+            f"Embeddings{which} projected on their first two principal components. "
             "Larger markers: used more often. Crosses: unused codes.",
         ),
     ]

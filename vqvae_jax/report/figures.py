@@ -22,6 +22,10 @@ VARIABLES = {
     _EMPTY: "line",
     **{colour: f"series-{i}" for i, colour in enumerate(COLOURS, start=1)},
 }
+# Size of text in points. Figures are shown at about their size in inches.
+TEXT = 9
+# Codebooks on a map; more would be too small to read.
+MAPPED = 4
 # Points of a curve; more would not be visible.
 _POINTS = 400
 # Scatter plots with more markers than this are rasterized.
@@ -42,8 +46,9 @@ def learning_curves(
 
 
 def _curve(entries: Sequence[Mapping[str, Any]], name: str) -> Figure:
-    figure = new_figure(3.6, 2.1)
+    figure = new_figure(3.2, 2.1)
     axes = _axes(figure)
+    shown = set()
     for split, colour in zip(("train", "validation"), COLOURS, strict=False):
         points = [
             (e["step"], e[name]) for e in entries if e["split"] == split and name in e
@@ -53,9 +58,13 @@ def _curve(entries: Sequence[Mapping[str, Any]], name: str) -> Figure:
             steps, values = np.array(points, float)[kept.round().astype(int)].T
             mark = "o" if len(steps) == 1 else ""
             axes.plot(steps, values, color=colour, label=split, marker=mark)
+            shown |= set(steps.tolist())
     axes.locator_params(nbins=5)
-    axes.set_xlabel("step", color=INK, fontsize=8)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    if len(shown) == 1:
+        # There is no scale between equal steps.
+        axes.set_xticks(list(shown), [f"{step:.0f}" for step in shown])
+    axes.set_xlabel("step", color=INK, fontsize=TEXT)
+    axes.legend(frameon=False, fontsize=TEXT, labelcolor=INK)
     return figure
 
 
@@ -67,8 +76,8 @@ def codebook_usage(counts: Float[np.ndarray, "G K"]) -> Figure:
         share = np.sort(row)[::-1] / max(row.sum(), 1.0)
         axes.fill_between(np.arange(1, len(row) + 1), share, step="mid", alpha=0.25)
         axes.step(np.arange(1, len(row) + 1), share, where="mid", linewidth=1)
-    axes.set_xlabel("code, sorted by usage", color=INK, fontsize=8)
-    axes.set_ylabel("usage frequency", color=INK, fontsize=8)
+    axes.set_xlabel("code, sorted by usage", color=INK, fontsize=TEXT)
+    axes.set_ylabel("usage frequency", color=INK, fontsize=TEXT)
     axes.axhline(1 / counts.shape[1], color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlim(1, max(2, counts.shape[1]))
     axes.set_ylim(bottom=0)
@@ -81,7 +90,7 @@ def codebook_map(
     counts: Float[np.ndarray, "G K"],
     colours: UInt8[np.ndarray, "G K 3"],
 ) -> Figure:
-    """Plot the codes of each codebook on a map, with marker area by usage.
+    """Plot the codes of the first `MAPPED` codebooks, with marker area by usage.
 
     Unused codes are crosses.
 
@@ -91,10 +100,10 @@ def codebook_map(
       counts: number of uses of each code.
       colours: RGB colours of the codes.
     """
-    books = len(positions)
-    columns = min(books, 4)
+    books = min(len(positions), MAPPED)
+    columns = min(books, 2)
     rows = -(-books // columns)
-    width = 4.0 if books == 1 else 1.6
+    width = 4.0 if books == 1 else 2.6
     figure = new_figure(columns * width, rows * 0.75 * width)
     for book in range(books):
         axes = _axes(figure, rows, columns, book + 1)
@@ -115,8 +124,8 @@ def codebook_map(
         axes.set_xticks([])
         axes.set_yticks([])
         first, second = shares[book]
-        axes.set_xlabel(f"PC 1 ({first:.0%} of variance)", color=INK, fontsize=8)
-        axes.set_ylabel(f"PC 2 ({second:.0%})", color=INK, fontsize=8)
+        axes.set_xlabel(f"PC 1 ({first:.0%} of variance)", color=INK, fontsize=TEXT)
+        axes.set_ylabel(f"PC 2 ({second:.0%})", color=INK, fontsize=TEXT)
     return figure
 
 
@@ -153,7 +162,7 @@ def settings(
             axes.plot(range(len(means)), means, color=INK, linewidth=1)
             axes.set_xticks(range(len(values)), map(plain, values), rotation=45)
             axes.set_xlim(-0.5, len(values) - 0.5)
-        row[0].set_ylabel(name, color=INK, fontsize=8)
+        row[0].set_ylabel(name, color=INK, fontsize=TEXT)
     for axes, option in zip(grid[0], options, strict=True):
         axes.set_title(option.replace("_", " "), fontsize=9, color=INK)
     return figure
@@ -173,7 +182,7 @@ def style(axes: Axes) -> None:
     axes.set_prop_cycle(color=COLOURS)
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=INK, labelsize=8)
+    axes.tick_params(colors=INK, labelsize=TEXT)
     for side in ("left", "bottom"):
         axes.spines[side].set_color(INK)
     axes.grid(alpha=0.2)
@@ -250,8 +259,8 @@ def confusion(counts: Int[np.ndarray, "P P"], names: Sequence[str]) -> Figure:
     axes.set_xlabel("predicted", color=INK)
     axes.set_ylabel("true", color=INK)
     bar = figure.colorbar(image, ax=axes, shrink=0.5, aspect=30, pad=0.02)
-    bar.set_label("fraction of the true class", color=INK, fontsize=8)
-    bar.ax.tick_params(colors=INK, labelsize=8)
+    bar.set_label("fraction of the true class", color=INK, fontsize=TEXT)
+    bar.ax.tick_params(colors=INK, labelsize=TEXT)
     bar.outline.set_visible(False)
     return figure
 

@@ -23,7 +23,9 @@
   const button = document.getElementById("theme");
   const isDark = () =>
     root.dataset.theme ? root.dataset.theme === "dark" : dark.matches;
-  const updateButton = () => button.setAttribute("aria-pressed", String(isDark()));
+  const updateButton = () => {
+    button.textContent = isDark() ? "Light theme" : "Dark theme";
+  };
   if (storedTheme()) root.dataset.theme = storedTheme();
   updateButton();
   button.hidden = false;

@@ -111,7 +111,7 @@ def render(
 <body>
 <a class="skip" href="#main">Skip to content</a>
 <header>
-<button type="button" id="theme" aria-pressed="false" hidden>Dark theme</button>
+<button type="button" id="theme" hidden>Dark theme</button>
 <h1>{html.escape(title)}</h1>
 {_paragraph(summary)}{_command(command)}{_config(config)}{_navigation(links)}</header>
 <main id="main" tabindex="-1">

@@ -60,6 +60,21 @@ _HIGHLIGHTS = (
     ("codebook_active_codes",),
 )
 _NUM_HIGHLIGHTS = 4
+# Names of highlights in plain words.
+_PLAIN = {
+    "test_bits_per_dim_uniform_prior": "Bits per value of a test image, uniform prior",
+    "test_bits_per_dim": "Bits per value of a test image",
+    "test_bits_per_sample": "Bits per sample of test sound",
+    "test_psnr_db": "PSNR of reconstructed test images (dB)",
+    "compression_ratio_learned_prior": "Fewer bits than pixels, learned prior",
+    "compression_ratio_learned_prior_given_class": (
+        "Fewer bits than pixels, learned prior, class known"
+    ),
+    "compression_ratio": "Fewer bits than the data",
+    "phoneme_accuracy": "Phonemes recognised from single codes",
+    "sample_class_accuracy": "Samples recognised as their class",
+    "codebook_perplexity": "Codes in use, weighted (perplexity)",
+}
 
 
 def rows(results: Results) -> list[tuple[str, str]]:
@@ -71,7 +86,10 @@ def highlights(results: Results) -> list[tuple[str, str]]:
     """Return the names and values of the most important results."""
     present = ([name for name in names if name in results] for names in _HIGHLIGHTS)
     chosen = [names[0] for names in present if names][:_NUM_HIGHLIGHTS]
-    return rows({name: results[name] for name in chosen})
+    return [
+        (_PLAIN.get(name, readable(name)), formatted(name, results[name]))
+        for name in chosen
+    ]
 
 
 def readable(name: str) -> str:
@@ -85,7 +103,9 @@ def readable(name: str) -> str:
 
 
 def formatted(name: str, value: float | int) -> str:
-    """Format a value with four significant digits; accuracies as percentages."""
+    """Format with four significant digits; accuracies in percent, ratios with ×."""
+    if "compression_ratio" in name:
+        return f"{value:.3g}×"
     return f"{value:.1%}" if name.endswith("_accuracy") else _number(value)
 
 

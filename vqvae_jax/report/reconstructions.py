@@ -11,7 +11,7 @@ from vqvae_jax import registry
 from vqvae_jax.data.dataset import Dataset
 from vqvae_jax.data.source import evenly_spaced, read_many, stack
 from vqvae_jax.image_quality import psnr_db
-from vqvae_jax.report import codebook, image_grid
+from vqvae_jax.report import codebook, figures, image_grid
 from vqvae_jax.report.page import Picture, Section
 
 _SHOWN = 12
@@ -72,6 +72,8 @@ def reconstructions_section(
         f"Images of the test split, from left to right: {parts}. The error of a pixel "
         f"is black at 0 and brightest at {image_grid.ERROR_SHOWN} of 255 or more."
     )
+    if colours is not None and len(colours) > figures.MAPPED:
+        text += f" Codes are those of the first {figures.MAPPED} codebooks."
     return Section("Reconstructions", text, cards=cards)
 
 
@@ -91,16 +93,14 @@ def reconstruction_sections(model: Any, params: Any, dataset: Dataset) -> list[S
         ]
     )
     decode = jax.jit(model.decode)
-    # Sections about codes show the image with the most different codes.
-    variety = [len(np.unique(codes)) for codes in shown.codes]
     of_codes = [
         registry.load(path)(
             lambda codes: np.asarray(decode(params, codes)),
-            shown.codes[int(np.argmax(variety))],
+            shown,
             vectors,
             counts,
             colours,
         )
         for path in filter(registry.is_available, registry.REPORT_SECTIONS)
     ]
-    return [reconstructions_section(shown, colours), *filter(None, of_codes)]
+    return [reconstructions_section(shown, colours), *of_codes]

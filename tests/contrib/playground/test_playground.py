@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import math
 import zlib
 
 import jax
@@ -13,6 +14,7 @@ import vqvae_jax
 from vqvae_jax.contrib.playground import playground
 from vqvae_jax.report import codebook
 from vqvae_jax.report.page import Section, render
+from vqvae_jax.report.reconstructions import Reconstructed
 
 
 def stub_decoder(codes):
@@ -40,12 +42,16 @@ def draw_codes(shape, num_codes, seed=0):
     return np.random.default_rng(seed).integers(num_codes, size=shape)
 
 
+def precompute(codes, palette, decode=stub_decoder):
+    return playground.precompute(decode, codes, palette, characters=10**6)
+
+
 class TestPrecompute:
     CODES = draw_codes((3, 4, 2), 9)
     PALETTE = np.array([[0, 8], [5, 1]])
 
     def test_every_change_matches_the_decoder_to_within_one(self):
-        changes = playground.precompute(stub_decoder, self.CODES, self.PALETTE)
+        changes = precompute(self.CODES, self.PALETTE)
         np.testing.assert_array_equal(changes.codes, self.CODES)
         for choice in range(2):
             for row, column, book in np.ndindex(self.CODES.shape):
@@ -60,12 +66,12 @@ class TestPrecompute:
             return (100 + codes * [1, 2]).astype(np.uint8)
 
         codes = np.zeros((2, 2, 1), int)
-        changes = playground.precompute(decode, codes, np.array([[1]]))
+        changes = precompute(codes, np.array([[1]]), decode)
         np.testing.assert_array_equal(choose(changes, 0, 0, 0, 0)[0, 0], [100, 102])
 
     def test_starts_with_the_largest_change_of_the_first_codebook(self):
         """The effect of a change is the sum of absolute differences."""
-        changes = playground.precompute(stub_decoder, self.CODES, self.PALETTE)
+        changes = precompute(self.CODES, self.PALETTE)
         original = stub_decoder(self.CODES[None])[0].astype(int)
         effects = {}
         for choice, (row, column) in itertools.product(range(2), np.ndindex(3, 4)):
@@ -80,7 +86,7 @@ class TestPrecompute:
     def test_uses_the_centre_of_a_large_grid(self):
         codes = draw_codes((21, 18, 1), 9)
         palette = np.array([[4]])
-        changes = playground.precompute(stub_decoder, codes, palette)
+        changes = precompute(codes, palette)
         np.testing.assert_array_equal(changes.codes, codes[2:18, 1:17])
         whole = stub_decoder(codes[None])[0]
         np.testing.assert_array_equal(changes.picture, whole[4:36, 2:34])
@@ -88,7 +94,7 @@ class TestPrecompute:
         expected = stub_decoder(codes[None])[0][4:36, 2:34].astype(int)
         assert np.abs(choose(changes, 0, 5, 6, 0) - expected).max() <= 1
 
-    def test_truncates_the_palette_to_what_fits(self, monkeypatch):
+    def test_truncates_the_palette_to_what_fits(self):
         def noise(codes):
             rng = np.random.default_rng(int(codes.sum()))
             return rng.integers(256, size=(len(codes), 6, 8, 3), dtype=np.uint8)
@@ -96,8 +102,9 @@ class TestPrecompute:
         palette = np.arange(10).repeat(2).reshape(10, 2)
         # Noise does not deflate: a code takes 24 changes of 144 values.
         characters = 24 * 144 * 4 / 3
-        monkeypatch.setattr(playground, "_CHARACTERS", int(3.5 * characters))
-        changes = playground.precompute(noise, self.CODES, palette)
+        changes = playground.precompute(
+            noise, self.CODES, palette, characters=int(3.5 * characters)
+        )
         assert len(changes.added) == len(changes.palette) == 3
 
 
@@ -127,11 +134,13 @@ class TestDiverse:
         assert found.tolist() == list(range(6))
 
 
-def section_of(grid, num_codes, decode=stub_decoder):
+def section_of(grid, num_codes, decode=stub_decoder, images=1):
     books = grid[-1]
+    codes = np.stack([draw_codes(grid, num_codes, seed) for seed in range(images)])
+    decoded = np.concatenate([stub_decoder(each[None]) for each in codes])
     return playground.playground_section(
         decode,
-        draw_codes(grid, num_codes),
+        Reconstructed(decoded, ("a",) * images, codes, decoded),
         np.random.default_rng(0).normal(size=(books, num_codes, 4)),
         np.ones((books, num_codes), int),
         np.zeros((books, num_codes, 3), np.uint8),
@@ -151,6 +160,9 @@ def facts_of(read, section):
         ((8, 8, 1), 40, 16),
         ((8, 8, 10), 40, 3),
         ((32, 32, 1), 40, 8),
+        # The window shrinks.
+        ((64, 64, 10), 40, 2),
+        ((8, 8, 40), 40, 2),
     ],
 )
 def test_work_is_bounded(read, grid, num_codes, choices):
@@ -162,12 +174,14 @@ def test_work_is_bounded(read, grid, num_codes, choices):
 
     section = section_of(grid, num_codes, decode)
     facts = facts_of(read, section)
-    assert len(facts["palette"]) == len(facts["changes"]) == choices
+    (picture,) = facts["pictures"]
+    assert len(facts["palette"]) == len(picture["changes"]) == choices
     assert sum(decoded) <= 1 + 2048 + 16 * 64
     assert len(set(decoded)) <= 2
-    assert ("middle" in section.text) == (grid[0] > 16)
+    assert ("middle" in section.text) == (facts["grid"][:2] != list(grid[:2]))
     markup = read(section.widget.markup)
     assert len(markup.of("select")) == (grid[-1] > 1)
+    assert math.prod(facts["grid"]) * choices <= 2048
     assert len(markup.of("option")) == (grid[-1] if grid[-1] > 1 else 0)
 
 
@@ -182,10 +196,26 @@ def test_ids_are_unique_on_a_page_with_several_codebooks(read):
     assert len(ids) == len(set(ids))
 
 
-def test_too_large_playgrounds_are_omitted(monkeypatch):
-    assert section_of((8, 8, 40), 40) is None
+def test_a_page_without_room_says_so(monkeypatch):
     monkeypatch.setattr(playground, "_CHARACTERS", 10)
-    assert section_of((4, 4, 1), 5) is None
+    section = section_of((4, 4, 1), 5)
+    assert section.widget is None
+    assert "too large to be shown here" in section.text
+
+
+@pytest.mark.parametrize(
+    ("grid", "num_codes", "images"), [((4, 4, 1), 16, 4), ((8, 8, 1), 40, 4)]
+)
+def test_several_images_share_the_work(read, grid, num_codes, images):
+    """Those with the most different codes come first, each with its own changes."""
+    section = section_of(grid, num_codes, images=12)
+    facts = facts_of(read, section)
+    assert len(facts["pictures"]) == images
+    assert images * math.prod(facts["grid"]) * len(facts["palette"]) <= 2048
+    variety = [len(set(picture["codes"])) for picture in facts["pictures"]]
+    assert variety == sorted(variety, reverse=True)
+    names = [f"{number}: a" for number in range(1, images + 1)]
+    assert read(section.widget.markup).texts["option"] == names
 
 
 def test_facts_match_a_trained_decoder(finished_run, read):
@@ -195,20 +225,23 @@ def test_facts_match_a_trained_decoder(finished_run, read):
     codes = draw_codes(model.grid, model.num_codes)
     embeddings = np.asarray(model.codebooks(params))
     colours = codebook.colours(codebook.principal(embeddings).places)
+    decoded = np.asarray(decode(params, codes[None]))
     section = playground.playground_section(
         lambda codes: np.asarray(decode(params, codes)),
-        codes,
+        Reconstructed(decoded, ("",), codes[None], decoded),
         embeddings,
         np.ones((1, 16), int),
         colours,
     )
     facts = facts_of(read, section)
     assert facts["colours"][0][3] == f"#{colours[0, 3].tobytes().hex()}"
-    picture = np.frombuffer(base64.b64decode(facts["picture"]), np.uint8)
-    picture = picture.reshape(facts["size"])
-    np.testing.assert_array_equal(picture, decode(params, codes[None])[0])
-    assert facts["codes"] == codes.ravel().tolist()
-    packed = base64.b64decode(facts["changes"][7])
+    (shown,) = facts["pictures"]
+    for name in ("original", "decoded"):
+        picture = np.frombuffer(base64.b64decode(shown[name]), np.uint8)
+        picture = picture.reshape(facts["size"])
+        np.testing.assert_array_equal(picture, decoded[0])
+    assert shown["codes"] == codes.ravel().tolist()
+    packed = base64.b64decode(shown["changes"][7])
     added = np.frombuffer(zlib.decompress(packed), np.uint8)
     added = added.reshape(*facts["grid"], *facts["size"])
     assert facts["palette"][7] == [7]

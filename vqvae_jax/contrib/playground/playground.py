@@ -1,22 +1,24 @@
-"""The latent playground: change one code of an image and see the decoder's output.
+"""The latent playground: change codes of an image and see the decoder's output.
 
 Every available change is decoded in advance and embedded in the page as a difference to
 the image; differences are mostly zero and deflate well. Running the decoder in the
-browser would allow several changes at a time, but would be specific to one architecture
-and one likelihood, and its size would grow with the network (12 MB in float16 for the
-paper's CIFAR-10 decoder). This approach needs only `decode`. Its page size and its run
-time are bounded by a window of at most 16 x 16 cells, `_DECODED` changes and
-`_CHARACTERS` characters. Larger models offer fewer codes to choose from.
+browser would be specific to one architecture and one likelihood, and its size would
+grow with the network (12 MB in float16 for the paper's CIFAR-10 decoder). This approach
+needs only `decode`. Its page size and its run time are bounded by a window of at most
+16 x 16 cells, `_DECODED` changes and `_CHARACTERS` characters. Larger models offer
+fewer images, fewer codes to choose from, and a smaller window.
 
-The displayed image matches the decoder's output to within 1 of 255: differences of 1,
-which are widespread but invisible, are dropped.
+The displayed image matches the decoder's output after one change to within 1 of 255:
+differences of 1, which are widespread but invisible, are dropped. The differences of
+several changes are added, which is exact where they do not overlap.
 """
 
 import base64
 import html
 import json
+import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,13 +26,18 @@ from jaxtyping import Float, Int, UInt8
 
 from vqvae_jax.report import image_grid
 from vqvae_jax.report.page import Section, Widget, asset
+from vqvae_jax.report.reconstructions import Reconstructed
 
 # Side of the editable window in cells; more cells would be too small for touch screens.
 _WINDOW = 16
-# Limits on the offered codes, the decoded changes and their characters in the page.
+# Limits on the images, the offered codes, the decoded changes and their characters in
+# the page.
+_PICTURES = 4
 _CHOICES = 16
 _DECODED = 2048
 _CHARACTERS = 1_500_000
+# A further image is worth less than this number of codes to choose from.
+_FEW_CHOICES = 8
 # Batch size for decoding.
 _BATCH = 64
 # Largest invisible difference, out of 255.
@@ -42,7 +49,8 @@ Decode = Callable[[Int[np.ndarray, "B h w G"]], UInt8[np.ndarray, "B H W C"]]
 class Changes(NamedTuple):
     """An image, its codes, and the difference that each change of one code makes.
 
-    picture: the part of the image that `codes` covers.
+    picture: the part of the decoded image that `codes` covers.
+    part: that part, as slices of rows and columns.
     codes: codes of the editable window.
     palette: n codes of each codebook to choose from.
     added: for each of the n choices, deflated uint8 `[h, w, G, H, W, C]`: the values to
@@ -52,6 +60,7 @@ class Changes(NamedTuple):
     """
 
     picture: UInt8[np.ndarray, "H W C"]
+    part: tuple[slice, slice]
     codes: Int[np.ndarray, "h w G"]
     palette: Int[np.ndarray, "n G"]
     added: tuple[bytes, ...]
@@ -60,41 +69,63 @@ class Changes(NamedTuple):
 
 def playground_section(
     decode: Decode,
-    codes: Int[np.ndarray, "h w G"],
+    shown: Reconstructed,
     embeddings: Float[np.ndarray, "G K D"],
     counts: Int[np.ndarray, "G K"],
     colours: UInt8[np.ndarray, "G K 3"],
-) -> Section | None:
-    """Return the playground of an image's codes, or None if it would be too large.
+) -> Section:
+    """Return the playground of some images' codes.
 
     Args:
       decode: maps codes to images.
-      codes: codes of the image.
+      shown: the images; those with the most different codes are offered.
       embeddings: embeddings of the codes.
       counts: number of uses of each code; unused codes are offered last.
       colours: RGB colours of the codes.
     """
-    rows, columns, books = codes[:_WINDOW, :_WINDOW].shape
-    size = min(_CHOICES, embeddings.shape[1], _DECODED // (rows * columns * books))
-    if size < 1:
-        return None
+    num_codes = embeddings.shape[1]
+    sides = window_of(shown.codes.shape[1:])
+    per_choice = math.prod(sides) * shown.codes.shape[-1]
+    fitting = _DECODED // (per_choice * min(num_codes, _FEW_CHOICES))
+    count = max(1, min(_PICTURES, len(shown.codes), fitting))
+    size = min(_CHOICES, num_codes, max(1, _DECODED // (per_choice * count)))
     palette = np.stack(
         [diverse(e, c, size) for e, c in zip(embeddings, counts, strict=True)], axis=1
     )
-    changes = precompute(decode, codes, palette)
-    if not changes.added:
-        return None
+    variety = [len(np.unique(codes)) for codes in shown.codes]
+    chosen = np.argsort(variety, kind="stable")[::-1][:count].tolist()
+    pictures = [
+        precompute(
+            decode, shown.codes[i], palette, characters=_CHARACTERS // len(chosen)
+        )
+        for i in chosen
+    ]
+    size = min(len(picture.added) for picture in pictures)
+    heading = "Latent playground"
+    if size == 0:
+        return Section(
+            heading,
+            "The changes of this decoder's images are too large to be shown here: each "
+            "code changes much of a large image.",
+        )
     text = (
-        "Replace one code of a test image and see how the decoder's output changes: "
-        "select a cell of the code grid, then a new code. Only one code is changed at "
-        "a time."
+        "Replace codes of a test image and see how the decoder's output changes: "
+        "select a cell of the code grid, then a new code. The effects of several "
+        "changes are added, which is exact where they do not overlap."
     )
-    if codes.shape[:2] != changes.codes.shape[:2]:
+    if shown.codes.shape[1:3] != sides:
         text += " Only the middle of the image is shown."
-    widget = Widget(
-        _markup(changes, colours), asset("playground.js", package=__package__)
-    )
-    return Section("Latent playground", text, widget=widget)
+    markup = _markup(pictures, palette[:size], shown, chosen, colours)
+    widget = Widget(markup, asset("playground.js", package=__package__))
+    return Section(heading, text, widget=widget)
+
+
+def window_of(grid: tuple[int, int, int]) -> tuple[int, int]:
+    """Return the sides of the window in which codes can be changed."""
+    height, width, books = grid
+    # With at least two codes to choose from.
+    side = max(1, min(_WINDOW, math.isqrt(_DECODED // (2 * books))))
+    return min(side, height), min(side, width)
 
 
 def diverse(
@@ -116,14 +147,21 @@ def diverse(
 
 
 def precompute(
-    decode: Decode, codes: Int[np.ndarray, "h w G"], palette: Int[np.ndarray, "n G"]
+    decode: Decode,
+    codes: Int[np.ndarray, "h w G"],
+    palette: Int[np.ndarray, "n G"],
+    *,
+    characters: int,
 ) -> Changes:
     """Decode an image once for each code in its centre and each code of the palette.
 
-    The palette is truncated to the codes that fit into the page.
+    The palette is truncated to the codes that fit into so many characters.
     """
-    top, left = (max(0, (side - _WINDOW) // 2) for side in codes.shape[:2])
-    window = codes[top : top + _WINDOW, left : left + _WINDOW]
+    sides = window_of(codes.shape)
+    top, left = (
+        (whole - side) // 2 for whole, side in zip(codes.shape, sides, strict=False)
+    )
+    window = codes[top : top + sides[0], left : left + sides[1]]
     whole = decode(codes[None])[0]
     cell_height, cell_width = (whole.shape[i] // codes.shape[i] for i in range(2))
     part = (
@@ -131,7 +169,7 @@ def precompute(
         slice(left * cell_width, (left + window.shape[1]) * cell_width),
     )
     indices = np.array(list(np.ndindex(window.shape))) + np.array([top, left, 0])
-    added, characters, effects = [], 0, []
+    added, used, effects = [], 0, []
     for choice in palette:
         changed = np.repeat(codes[None], len(indices), axis=0)
         changed[np.arange(len(indices)), *indices.T] = choice[indices[:, 2]]
@@ -139,8 +177,8 @@ def precompute(
         difference = decoded.astype(np.int16) - whole[part]
         difference[np.abs(difference) <= _INVISIBLE] = 0
         packed = zlib.compress(difference.astype(np.uint8).tobytes(), level=9)
-        characters += 4 * len(packed) // 3
-        if characters > _CHARACTERS:
+        used += 4 * len(packed) // 3
+        if used > characters:
             break
         added.append(packed)
         effects.append(_effects(difference.reshape(*window.shape, -1)))
@@ -148,7 +186,9 @@ def precompute(
     if effects:
         choice, cell = np.unravel_index(np.argmax(effects), np.shape(effects))
         start = (int(cell), int(choice))
-    return Changes(whole[part], window, palette[: len(added)], tuple(added), start)
+    return Changes(
+        whole[part], part, window, palette[: len(added)], tuple(added), start
+    )
 
 
 def _effects(difference: Int[np.ndarray, "h w G values"]) -> Int[np.ndarray, " cells"]:
@@ -163,50 +203,85 @@ def _decode_in_batches(decode: Decode, codes: np.ndarray) -> np.ndarray:
     return np.concatenate([np.asarray(decode(b)) for b in batches])[: len(codes)]
 
 
-def _markup(changes: Changes, colours: UInt8[np.ndarray, "G K 3"]) -> str:
-    books = changes.codes.shape[-1]
+def _markup(
+    pictures: Sequence[Changes],
+    palette: Int[np.ndarray, "n G"],
+    shown: Reconstructed,
+    chosen: Sequence[int],
+    colours: UInt8[np.ndarray, "G K 3"],
+) -> str:
     facts = {
-        "grid": changes.codes.shape,
-        "size": changes.picture.shape,
-        "codes": changes.codes.ravel().tolist(),
-        "palette": changes.palette.tolist(),
+        "grid": pictures[0].codes.shape,
+        "size": pictures[0].picture.shape,
+        "palette": palette.tolist(),
         "colours": [[f"#{bytes(c).hex()}" for c in book] for book in colours],
-        "picture": _base64(changes.picture.tobytes()),
-        "changes": [_base64(packed) for packed in changes.added],
-        "start": changes.start,
         "heat": _base64(image_grid.heat(np.linspace(0, 1, 256)).tobytes()),
         "shown": image_grid.ERROR_SHOWN,
+        "pictures": [
+            {
+                "original": _base64(shown.originals[i][picture.part].tobytes()),
+                "decoded": _base64(picture.picture.tobytes()),
+                "codes": picture.codes.ravel().tolist(),
+                "changes": [_base64(each) for each in picture.added[: len(palette)]],
+                "start": [picture.start[0], min(picture.start[1], len(palette) - 1)],
+            }
+            for i, picture in zip(chosen, pictures, strict=True)
+        ],
     }
-    codebook_select = ""
-    if books > 1:
-        options = "".join(f"<option>{book + 1}</option>" for book in range(books))
-        codebook_select = (
-            '<p><label class="named" for="playground-codebook">Codebook</label>'
-            '<select id="playground-codebook" class="codebook">'
-            f"{options}</select></p>\n"
-        )
+    names = [
+        f"{number}: {shown.names[i]}" if shown.names[i] else f"{number}"
+        for number, i in enumerate(chosen, start=1)
+    ]
+    books = range(1, pictures[0].codes.shape[-1] + 1)
+    selects = _select("Image", "picture", names) + _select(
+        "Codebook", "codebook", books
+    )
     return f"""<div class="playground" hidden>
 <div>
 <div class="views">
-<figure><figcaption>Decoder output</figcaption>
+<figure><figcaption>Test image</figcaption>
+<canvas class="original" role="img" aria-label="Test image"></canvas></figure>
+<figure><figcaption>Its reconstruction</figcaption>
+<canvas class="before" role="img" aria-label="Reconstruction"></canvas></figure>
+<figure><figcaption>After the changes</figcaption>
 <div class="view"><canvas class="decoded" role="img" aria-label="Decoder output">\
 </canvas><div class="mark" hidden></div></div></figure>
 <figure><figcaption>Absolute change per pixel</figcaption>
-<canvas class="changed" role="img" aria-label="Change of each pixel"></canvas></figure>
+<canvas class="changed" role="img" aria-label="Change of each pixel"></canvas>
+<div class="scale"><span>0</span><canvas class="heat" role="img" \
+aria-label="Colours of changes from 0 to {image_grid.ERROR_SHOWN}"></canvas>\
+<span>{image_grid.ERROR_SHOWN}+</span></div></figure>
 </div>
 <p role="status"></p>
+<button type="button" class="undo">Undo</button>
 <button type="button" class="reset">Reset to original codes</button>
 </div>
 <div>
-{codebook_select}<fieldset><legend>Code grid: select a cell</legend>
+{selects}<fieldset><legend>Code grid: select a cell</legend>
 <div class="cells"></div></fieldset>
 <fieldset><legend>New code for the selected cell</legend>
 <div class="codes"></div></fieldset>
 </div>
-<script type="application/json">{json.dumps(facts)}</script>
+<script type="application/json">{_json(facts)}</script>
 </div>
 <noscript><p>{html.escape(_NO_SCRIPT)}</p></noscript>
 """
+
+
+def _select(label: str, name: str, options: Sequence[object]) -> str:
+    """Return a menu; nothing if there is no choice."""
+    if len(options) < 2:
+        return ""
+    items = "".join(f"<option>{html.escape(str(each))}</option>" for each in options)
+    return (
+        f'<p><label class="named" for="playground-{name}">{label}</label>'
+        f'<select id="playground-{name}" class="{name}">{items}</select></p>\n'
+    )
+
+
+def _json(facts: Mapping[str, object]) -> str:
+    """Return JSON that cannot end the script element it is in."""
+    return json.dumps(facts).replace("<", "\\u003c")
 
 
 _NO_SCRIPT = "The playground needs JavaScript."

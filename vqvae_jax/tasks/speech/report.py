@@ -247,15 +247,18 @@ def spectrograms(
             extent=(0, width, 0, rate / 2000),
         )
         axes.set_title(
-            figures.plain(_cut(title)), fontsize=8, color=figures.INK, loc="left"
+            figures.plain(_cut(title)),
+            fontsize=figures.TEXT,
+            color=figures.INK,
+            loc="left",
         )
         axes.locator_params(axis="y", nbins=5)
-        axes.set_ylabel("kHz", fontsize=8, color=figures.INK)
+        axes.set_ylabel("kHz", fontsize=figures.TEXT, color=figures.INK)
     rows[-1].set_xlim(0, max(seconds))
-    rows[-1].set_xlabel("seconds", fontsize=8, color=figures.INK)
+    rows[-1].set_xlabel("seconds", fontsize=figures.TEXT, color=figures.INK)
     bar = figure.colorbar(image, ax=list(rows), pad=0.01, aspect=12 * len(rows))
-    bar.set_label("dB", fontsize=8, color=figures.INK)
-    bar.ax.tick_params(colors=figures.INK, labelsize=8)
+    bar.set_label("dB", fontsize=figures.TEXT, color=figures.INK)
+    bar.ax.tick_params(colors=figures.INK, labelsize=figures.TEXT)
     bar.outline.set_visible(False)
     return figure
 
