@@ -1,9 +1,12 @@
 """The README's Python runs as printed, its commands are complete, and links work."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from vqvae_jax import registry
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +27,29 @@ def test_python_blocks_run(finished_run, tmp_path, monkeypatch, capsys):
     assert namespace["gradient"].shape == (8, 16, 16, 64)
     assert namespace["z_q"].shape == (8, 16, 16, 64)
     assert "(8, 16, 16, 1)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_commands_for_trained_models_run_as_printed(
+    command, finished_run, tmp_path, monkeypatch
+):
+    """In one folder, one after the other, each without an error."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits").symlink_to(finished_run)
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"^vqvae-jax (.*)$", README, re.MULTILINE)
+    ran = []
+    for line in lines:
+        words = shlex.split(line)
+        name = words[0]
+        if not registry.is_available(registry.COMMANDS[name].configure):
+            continue
+        found = command(*words)
+        assert (found.code, found.err) == (0, ""), line
+        ran.append(name)
+    assert {"info", "sample", "reconstruct", "interpolate", "encode"} <= set(ran)
+    for name in ("reconstructed/china.png", "samples/contact_sheet.png", "3to8"):
+        assert (tmp_path / name).exists()
 
 
 def test_both_commands_install_what_they_need():
