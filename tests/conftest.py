@@ -24,6 +24,7 @@ import jax
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 import time
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -44,6 +45,27 @@ hypothesis.settings.load_profile("repeatable")
 
 _START = time.monotonic()
 
+# A minute of tests of every room, for the edit loop.
+_SMOKE = (
+    "quantizers/test_vq.py",
+    "quantizers/test_ema.py",
+    "quantizers/test_fsq.py",
+    "likelihoods",
+    "networks/test_pixelcnn.py",
+    "sampling/test_categorical.py",
+    "data/test_source.py",
+    "training/test_config.py",
+    "runtime/test_terminal.py",
+    "cli/test_arguments_and_main.py",
+    "report/test_page.py",
+    "contrib/codec/test_stream.py",
+    "test_architecture.py",
+    "test_options.py",
+    "test_registry.py",
+    "test_docs.py",
+    "test_readme.py",
+)
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -60,6 +82,15 @@ def pytest_addoption(parser):
         metavar="SECONDS",
         help="how long tests/test_fuzz.py tries random inputs",
     )
+
+
+def pytest_collection_modifyitems(items):
+    folder = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(folder).as_posix()
+        is_slow = item.get_closest_marker("slow") is not None
+        if path.startswith(_SMOKE) and not is_slow:
+            item.add_marker("smoke")
 
 
 def pytest_runtest_setup(item):
