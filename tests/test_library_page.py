@@ -56,6 +56,8 @@ def test_a_trained_model_and_a_training_loop(finished_run, tmp_path, monkeypatch
     np.testing.assert_array_equal(
         namespace["lower_half"][:, :2], namespace["codes"][:, :2]
     )
+    alone = namespace["draw_one"](namespace["keys"][3], namespace["labels"][3])
+    np.testing.assert_array_equal(namespace["each"][3], alone)
     for code in blocks("Your own training loop"):
         run(code, namespace)
     assert np.isfinite(namespace["loss"])
