@@ -50,7 +50,7 @@ def test_differing_settings_are_listed(config_of):
     [
         ("cifar:vae", "test_bits_per_dim", "4.51"),
         ("cifar:vimco", "test_bits_per_dim", "5.14"),
-        ("imagenet", "compression_ratio", "42.6"),
+        ("imagenet", "compression_ratio", "42.6×"),
         ("maze:global", "global_bits_per_frame", "27"),
         ("vctk:phonemes", "phoneme_accuracy", "49.3%"),
         ("vctk:phonemes", "phoneme_chance_accuracy", "7.2%"),

@@ -38,6 +38,7 @@ def test_the_prior_fits_the_codes(config):
 def test_utterances_are_padded_to_whole_seconds_of_whole_codes(config):
     config["model"]["encoder"]["downsampling"] = 640
     config["data"]["sample_rate"] = 22_050
+    # It is rounded up to one for each of eight devices.
     config["evaluation"]["batch_size"] = 2
     experiment = Experiment.from_config(config)
 
@@ -58,8 +59,8 @@ def test_utterances_are_padded_to_whole_seconds_of_whole_codes(config):
 
     (batch,) = utterances_of(experiment, Short(), phones=True)
     # 22 400 is the next multiple of 640 after a second.
-    assert batch["audio"].shape == (2, 44_800)
-    assert batch["phones"].shape == (2, 70)
+    assert batch["audio"].shape == (8, 44_800)
+    assert batch["phones"].shape == (8, 70)
 
 
 @pytest.mark.parametrize(
