@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # Allow running as a script.
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -29,7 +30,12 @@ from vqvae_jax.models import any_size
 from vqvae_jax.models.base import fingerprint
 from vqvae_jax.runtime import resources
 
-FORMATS = {"JPEG": {"optimize": True}, "WebP": {"method": 6}}
+# Formats of Pillow and their options. JPEG halves the resolution of colours by default.
+FORMATS = {
+    "JPEG": ("JPEG", {"optimize": True}),
+    "JPEG 4:4:4": ("JPEG", {"optimize": True, "subsampling": 0}),
+    "WebP": ("WebP", {"method": 6}),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,28 +69,28 @@ def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
         data = codec.compress(list(codes), labels=labels, sizes=[size]).data
         ours = psnr(image, decoded[: size[0], : size[1]])
         rows = [_row(f"vqvae_jax, {sizes.model}", len(data), ours, image)]
-        for name, options in FORMATS.items():
-            rows += _peers(name, options, image, len(data), ours)
+        for name in FORMATS:
+            rows += _peers(name, image, len(data), ours)
         yield Table(f"{path.name}, {size[1]}x{size[0]}", rows)
 
 
 def psnr(image: np.ndarray, other: np.ndarray) -> float:
     """Return the PSNR of two images in dB."""
-    return float(psnr_db(image[None], other[None])[0])
+    return float(psnr_db(jnp.asarray(image[None]), jnp.asarray(other[None]))[0])
 
 
-def encoded(image: np.ndarray, name: str, quality: int, **options) -> tuple[int, float]:
-    """Return the bytes and the PSNR of an image in a format of Pillow."""
-    buffer = io.BytesIO()
+def encoded(image: np.ndarray, name: str, quality: int) -> tuple[int, float]:
+    """Return the bytes and the PSNR of an image in one of the formats."""
+    buffer, (kind, options) = io.BytesIO(), FORMATS[name]
     grey = image.shape[-1] == 1
     picture = Image.fromarray(image[..., 0] if grey else image)
-    picture.save(buffer, name, quality=quality, **options)
+    picture.save(buffer, kind, quality=quality, **options)
     read = np.asarray(Image.open(buffer).convert("L" if grey else "RGB"))
     return buffer.getbuffer().nbytes, psnr(image, read.reshape(image.shape))
 
 
-def _peers(name, options, image, num_bytes: int, least: float) -> Iterator[Row]:
-    qualities = {q: encoded(image, name, q, **options) for q in range(1, 101)}
+def _peers(name: str, image: np.ndarray, num_bytes: int, least: float) -> Iterator[Row]:
+    qualities = {q: encoded(image, name, q) for q in range(1, 101)}
     equal = {q: found for q, found in qualities.items() if found[0] <= num_bytes}
     near = {q: found for q, found in qualities.items() if found[1] >= least}
     for title, chosen in (

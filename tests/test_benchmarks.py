@@ -253,3 +253,18 @@ def test_unknown_benchmark(capsys):
         command.main("", run.BENCHMARKS, ["trainning"])
     message = "unknown benchmark trainning; choose from startup"
     assert message in capsys.readouterr().err
+
+
+def test_codec(measured):
+    """Peers take no more bytes, or are no further from the photo."""
+    tables, _ = measured("codec")
+    assert len(tables) == 2
+    for table in tables:
+        ours, *others = table["rows"]
+        assert len(others) == 6
+        assert ours["bits_per_pixel"] == pytest.approx(8 * ours["bytes"] / 24**2)
+        for row in others:
+            if "no more bytes: quality" in row["name"]:
+                assert row["bytes"] <= ours["bytes"]
+            elif "no less PSNR: quality" in row["name"]:
+                assert row["psnr_db"] >= ours["psnr_db"]
