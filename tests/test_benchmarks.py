@@ -8,6 +8,8 @@ from PIL import Image
 
 # benchmarks.wavenet imports it.
 pytest.importorskip("vqvae_jax.tasks.speech")
+# benchmarks.codec imports it.
+pytest.importorskip("vqvae_jax.contrib.codec")
 
 from benchmarks import (
     command,

@@ -68,7 +68,8 @@ def test_all_systems_and_seeds_are_in_one_table(config, tmp_path, monkeypatch, c
     run_one = pipeline.run
     trained = []
 
-    def run(system, workdir, only):
+    def run(system, workdir, only, *, brief):
+        assert brief
         trained.append((system["model"]["kind"], system["seed"]))
         if trained[-1] == ("vae", 1):
             raise DivergedError("vae: loss is nan")

@@ -39,7 +39,8 @@ def test_each_quantizer_is_trained_and_measured(config, tmp_path, monkeypatch, c
     run_one = pipeline.run
     trained = []
 
-    def run(one, workdir, only):
+    def run(one, workdir, only, *, brief):
+        assert brief
         quantizer = one["model"]["quantizer"]
         trained.append((quantizer["kind"], one["seed"]))
         if trained[-1] == ("lfq", 1):
