@@ -41,7 +41,9 @@ class GumbelSoftmax(InitFromKey):
 
     The logits are a linear map of z_e, as in the dVAE of DALL-E (Ramesh et al. 2021)
     and the Gumbel variant of VQGAN (Esser et al. 2021). The reconstruction trains the
-    rows; the reconstruction and the KL term train the logits.
+    rows; the reconstruction and the KL term train the logits. On digits, with these
+    weights, 8 % of K = 512 codes were in use, and images were 3 dB below those of an
+    EMA codebook: docs/which_quantizer.md.
 
     Attributes:
       num_codes: K, rows of the codebook.

@@ -232,7 +232,8 @@ class LFQ(_Binary):
     """Lookup-free quantization, of MAGVIT-v2 (Yu et al. 2023, arXiv:2310.05737).
 
     z_e is projected to `bits` numbers, whose signs are the code. Memory does not grow
-    with K = 2^bits. The state is a `BinaryState`.
+    with K = 2^bits. The state is a `BinaryState`. On digits, with these weights, 59, 28
+    and 8 % of K = 512, 2 048 and 16 384 codes were in use: docs/which_quantizer.md.
 
     Attributes:
       bits: log2 K.

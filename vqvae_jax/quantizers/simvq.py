@@ -33,7 +33,9 @@ class SimVQState(NamedTuple):
 class SimVQ(InitFromKey):
     """The nearest row of base W: a frozen base, a learned W (Zhu et al. 2024).
 
-    A step on W moves all rows, the unused ones too, so that no code dies.
+    A step on W moves all rows, the unused ones too, so that no code should die. On
+    digits, in 600 steps, 40, 18 and 4 % of K = 512, 2 048 and 16 384 codes were in use,
+    and images were 2 dB below those of an EMA codebook: docs/which_quantizer.md.
 
     Attributes:
       num_codes: K, rows of the codebook.

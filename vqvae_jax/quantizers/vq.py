@@ -47,8 +47,9 @@ class VQ:
       distance: "euclidean", or "cosine", which normalises vectors and rows (ViT-VQGAN,
         Yu et al. 2022, section 3.2): z_q and all terms are of the normalised ones.
       estimator: how the gradient of z_q reaches z_e: "straight_through"; "rotation",
-        the rotation trick; "diveq", which is made for codebook_update="gradient" and
-        draws noise where `quantize` has a key (`quantizers.estimators`).
+        the rotation trick, no better on digits (docs/which_quantizer.md); "diveq",
+        which is made for codebook_update="gradient" and draws noise where `quantize`
+        has a key (`quantizers.estimators`).
       noise_variance: sigma^2 of the noise of "diveq".
       codebook_update: "loss" for the second term of equation 3, "ema" for appendix A.1,
         "gradient" for the gradient of z_q, which then reaches the rows too.
