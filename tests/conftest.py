@@ -49,8 +49,8 @@ _START = time.monotonic()
 _SMOKE = (
     "quantizers/test_vq.py",
     "quantizers/test_ema.py",
-    "quantizers/test_fsq.py",
-    "likelihoods",
+    "likelihoods/test_gaussian.py",
+    "likelihoods/test_categorical.py",
     "networks/test_pixelcnn.py",
     "sampling/test_categorical.py",
     "data/test_source.py",
