@@ -60,6 +60,15 @@ def test_a_finished_run_is_not_changed(finished_run, tiny_config, capsys):
     assert modification_times(finished_run) == before
 
 
+@pytest.mark.parametrize("content", ['{"test_psnr_db": "x"}', "[]", "{"])
+def test_damaged_results_of_a_finished_run_are_one_line(
+    tiny_config, copied_run, content
+):
+    (copied_run / "results.json").write_text(content)
+    with pytest.raises(UserError, match=r"results\.json"):
+        pipeline.run(tiny_config, str(copied_run))
+
+
 def test_an_unfinished_stage_and_all_later_ones_run_again(copied_run, tiny_config):
     expected = np.load(copied_run / "samples.npz")["images"]
     before = modification_times(copied_run)

@@ -8,7 +8,6 @@ import jax
 from vqvae_jax.experiment import Experiment
 from vqvae_jax.models import base
 from vqvae_jax.report.readable import highlights
-from vqvae_jax.runtime.safe_io import read_json
 from vqvae_jax.runtime.terminal import print_table
 from vqvae_jax.workdir import SPLITS, Workdir
 
@@ -30,7 +29,7 @@ def print_start(workdir: Workdir, experiment: Experiment, dataset: Any) -> None:
 
 def print_end(workdir: Workdir, experiment: Experiment) -> None:
     """Print what a run reached, where it is, and commands to go on with."""
-    reached = dict(highlights(read_json(workdir.results)))
+    reached = dict(highlights(workdir.read_results()))
     model = f"vqvae-jax {{}} {workdir.path}"
     further = {
         "sample": f"{model.format('sample')} OUT --num 100",
