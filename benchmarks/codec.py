@@ -19,15 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-import vqvae_jax
 from benchmarks import command
 from benchmarks.report import Row, Table
-from vqvae_jax.contrib.codec.commands import cheapest_labels
-from vqvae_jax.contrib.codec.grids import Codec
+from vqvae_jax.cli.loaded import load
+from vqvae_jax.contrib.codec.commands import cheapest_labels, codec_of
 from vqvae_jax.data.folder import read_image
 from vqvae_jax.image_quality import psnr_db
 from vqvae_jax.models import any_size
-from vqvae_jax.models.base import fingerprint
 from vqvae_jax.runtime import resources
 
 # Formats of Pillow and their options. JPEG halves the resolution of colours by default.
@@ -49,16 +47,8 @@ class Sizes:
 def measure(sizes: Sizes, rounds: int) -> Iterator[Table]:
     """Yield a table for each photo."""
     del rounds
-    model, params = vqvae_jax.restore(sizes.model)
-    prior, prior_params = vqvae_jax.restore(sizes.model, "prior")
-    codec = Codec(
-        grid=model.grid,
-        num_codes=model.num_codes,
-        fingerprint=fingerprint(model, params),
-        stride=model.stride,
-        prior=prior,
-        prior_params=prior_params,
-    )
+    loaded = load(sizes.model, "compress")
+    model, params, codec = loaded.model, loaded.params, codec_of(loaded)
     for path in sorted((resources.folder("weights") / "photos").glob("*.jpg")):
         image = read_image(str(path), channels=model.image_shape[-1])
         image = image[: sizes.crop or None, : sizes.crop or None]

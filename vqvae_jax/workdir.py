@@ -22,7 +22,7 @@ from vqvae_jax.experiment import (
     kind_of,
     second_stage_of,
 )
-from vqvae_jax.models.base import fingerprint
+from vqvae_jax.models.base import abstract_params, fingerprint
 from vqvae_jax.options import shown
 from vqvae_jax.runtime import distributed, safe_io
 from vqvae_jax.runtime.errors import UserError, require
@@ -233,9 +233,8 @@ class Workdir:
             )
             metadata = dataclasses.asdict(self.read_codes_metadata(second))
             model = experiment.second_models(metadata)[stage]
-        abstract = jax.eval_shape(model.init, jax.random.key(0), model.init_batch())
         one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = on_devices(abstract, one_device)
+        abstract = on_devices(abstract_params(model), one_device)
         found = restore_best(self.checkpoints(stage), abstract)
         if stage == experiment.kind:
             self.damage = found.damage

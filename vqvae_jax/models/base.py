@@ -191,9 +191,14 @@ def require_halvable(
     )
 
 
+def abstract_params(model: Any) -> Any:
+    """Return the shapes and dtypes of a model's parameters."""
+    return jax.eval_shape(model.init, jax.random.key(0), model.init_batch())
+
+
 def count_of_parameters(model: Any) -> str:
     """Return the number of parameters of a model, and those of each part."""
-    tree = jax.eval_shape(model.init, jax.random.key(0), model.init_batch())
+    tree = abstract_params(model)
     if not hasattr(tree, "_asdict"):
         return f"{_size(tree):,}"
     parts = {name: part for name, part in tree._asdict().items() if part is not None}

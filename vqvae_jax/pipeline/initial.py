@@ -4,10 +4,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from vqvae_jax import registry
 from vqvae_jax.experiment import Experiment, training_section
+from vqvae_jax.models.base import abstract_params
 from vqvae_jax.runtime.checksums import differences, shapes_of
 from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.training.config import TrainingConfig
@@ -56,12 +55,11 @@ def _require_fit(source: str, stage: str, model: Any, *, key: str) -> None:
         stage in stages,
         f"{key}={source}: it has no {stage}; it has {', '.join(stages)}",
     )
-    found = metadata.abstract_params(stage)
-    expected = jax.eval_shape(model.init, jax.random.key(0), model.init_batch())
-    problems = differences(shapes_of(found), shapes_of(expected), where="there")
+    found = shapes_of(metadata.abstract_params(stage))
+    problems = differences(found, shapes_of(abstract_params(model)), where="there")
     require(
         not problems,
-        f"{key}={source}: the {stage}'s sizes differ ({'; '.join(problems[:1])}"
+        f"{key}={source}: the {stage}'s sizes differ ({''.join(problems[:1])}"
         f"{f', and {len(problems) - 1} more' if len(problems) > 1 else ''}): set the "
         "same sizes, or leave it out",
     )

@@ -4,10 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-
 from vqvae_jax import options, registry
-from vqvae_jax.models.base import fingerprint, second_models
+from vqvae_jax.models.base import abstract_params, fingerprint, second_models
 from vqvae_jax.options import shown
 from vqvae_jax.runtime.errors import UserError, require
 from vqvae_jax.runtime.safe_io import is_number
@@ -49,7 +47,7 @@ class Metadata(NamedTuple):
     def abstract_params(self, stage: str) -> Any:
         """Return the shapes and dtypes of the parameters of a stage."""
         model = self.model if stage == self.kind else self.models[stage]
-        return jax.eval_shape(model.init, jax.random.key(0), model.init_batch())
+        return abstract_params(model)
 
 
 def to_json(metadata: Metadata) -> str:

@@ -34,7 +34,7 @@ def compress(options: argparse.Namespace) -> None:
     require_new(out, force=options.force)
     paths = [str(file.path) for file in files]
     require_apart([out], paths)
-    codec = _codec(loaded)
+    codec = codec_of(loaded)
     labels = _given_labels(codec, files, options.label)
     require_images(files)
     batch_size = min(options.batch_size, len(files))
@@ -68,7 +68,7 @@ def compress(options: argparse.Namespace) -> None:
 def decompress(options: argparse.Namespace) -> None:
     """Write the images of such a file."""
     loaded = load(options.model, "decompress")
-    codec, digest = _codec(loaded), loaded.fingerprint
+    codec, digest = codec_of(loaded), loaded.fingerprint
     data = read_bytes(Path(options.file), limit=_MAX_BYTES)
     try:
         with progress("decompress", codec.grids_in(data)) as advance:
@@ -159,7 +159,8 @@ def cheapest_labels(
     return costs.argmin(axis=1).astype(np.int32)
 
 
-def _codec(loaded: Loaded) -> Codec:
+def codec_of(loaded: Loaded) -> Codec:
+    """Return the codec of a model, with its prior if it has one."""
     model = loaded.model
     prior: dict[str, Any] = {}
     if "prior" in loaded.metadata.models:

@@ -18,7 +18,7 @@ import html
 import json
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -262,7 +262,7 @@ aria-label="Colours of changes from 0 to {image_grid.ERROR_SHOWN}"></canvas>\
 <fieldset><legend>New code for the selected cell</legend>
 <div class="codes"></div></fieldset>
 </div>
-<script type="application/json">{_json(facts)}</script>
+<script type="application/json">{json.dumps(facts)}</script>
 </div>
 <noscript><p>{html.escape(_NO_SCRIPT)}</p></noscript>
 """
@@ -277,11 +277,6 @@ def _select(label: str, name: str, options: Sequence[object]) -> str:
         f'<p><label class="named" for="playground-{name}">{label}</label>'
         f'<select id="playground-{name}" class="{name}">{items}</select></p>\n'
     )
-
-
-def _json(facts: Mapping[str, object]) -> str:
-    """Return JSON that cannot end the script element it is in."""
-    return json.dumps(facts).replace("<", "\\u003c")
 
 
 _NO_SCRIPT = "The playground needs JavaScript."
