@@ -130,7 +130,8 @@ class Codec:
             wrong shape, or labels are missing or unexpected.
         """
         if sizes is None:
-            return self._compress(codes, labels, None, progress)
+            windows = self._windows_of_own_size(len(codes))
+            return self._compress(codes, labels, windows, (), progress)
         windows = Windows.of(
             [(int(height), int(width)) for height, width in sizes],
             grid=self.grid,
@@ -153,10 +154,10 @@ class Codec:
                 np.asarray(labels), list(map(windows.windows_of, windows.sizes))
             )
         split = windows.split([np.asarray(grid) for grid in codes])
-        return self._compress(split, labels, windows, progress)
+        return self._compress(split, labels, windows, windows.runs, progress)
 
-    def _compress(self, codes, labels, windows, progress) -> Compressed:
-        """Compress grids of the prior's size; of windows, the cells inside."""
+    def _compress(self, codes, labels, windows, runs, progress) -> Compressed:
+        """Compress the cells inside of windows; the file states these runs."""
         codes = np.asarray(codes)
         require(
             np.issubdtype(codes.dtype, np.integer),
@@ -195,7 +196,7 @@ class Codec:
             grids=len(codes),
             how=how if labels is None else How.PRIOR_WITH_LABELS,
             payload=writer.getvalue(),
-            runs=windows.runs if windows else (),
+            runs=runs,
         )
         return Compressed(container.pack(contents), bits)
 
@@ -229,7 +230,7 @@ class Codec:
             not has_labels or self.prior.num_classes > 0,
             "the file has labels, and the prior has none: use that model",
         )
-        windows = None
+        windows = self._windows_of_own_size(contents.grids)
         if contents.runs:
             windows = Windows(self.grid, self.stride, contents.runs)
             require(
@@ -251,7 +252,7 @@ class Codec:
             raise UserError(_MISMATCH) from error
         require(container.hash_of_codes(*found) == contents.check, _MISMATCH)
         codes, labels = found
-        if windows is None:
+        if not contents.runs:
             return Decompressed(codes, labels)
         sizes = tuple(windows.sizes)
         if labels is not None:
@@ -267,7 +268,12 @@ class Codec:
         """
         return container.unpack(data).grids
 
-    def _require_room(self, contents: Contents, windows: Windows | None) -> None:
+    def _windows_of_own_size(self, count: int) -> Windows:
+        """Return the windows of images of the model's size: one each."""
+        size = self.stride * self.grid[0], self.stride * self.grid[1]
+        return Windows(self.grid, self.stride, ((count, size),))
+
+    def _require_room(self, contents: Contents, windows: Windows) -> None:
         """Raise UserError if the payload cannot hold what the header claims.
 
         A prior may assign almost 1 to a code, which then takes 24 - log2(2^24 - K + 1)
@@ -281,7 +287,7 @@ class Codec:
             labels = np.zeros((1, self.prior.num_classes))
             of_label = fewest_bits(frequencies(labels))
         room, payload = capacity(len(contents.payload)), len(contents.payload)
-        if windows is not None:
+        if contents.runs:
             codes = windows.num_codes
             require(
                 codes * of_code + contents.grids * of_label <= room,
@@ -313,7 +319,7 @@ class Codec:
         self,
         exchange: Exchange,
         grids: int,
-        windows: Windows | None,
+        windows: Windows,
         *,
         with_labels: bool,
         progress: Progress | None,
@@ -323,19 +329,16 @@ class Codec:
         `exchange` writes or reads the next symbols, given their logits.
         """
         codes, labels = [], []
-        per_cell = self.grid[2]
-        masks = None if windows is None else windows.masks()
+        per_cell, masks = self.grid[2], windows.masks()
         for part, size in _batches(grids):
             count = min(grids, part.stop) - part.start
-            coded = None if masks is None else _coded(masks, count, per_cell)
+            coded = _coded(masks, count, per_cell)
             batch_labels = None
             if with_labels:
                 labels.append(exchange(np.zeros((count, self.prior.num_classes))))
                 batch_labels = _zero_padded(labels[-1], size)
 
             def respond(logits, count=count, size=size, coded=coded):
-                if coded is None:
-                    return _zero_padded(exchange(logits[:count]), size)
                 here, symbols = next(coded), np.zeros(size, np.int32)
                 if here.any():
                     symbols[:count][here] = exchange(logits[:count][here])
@@ -367,18 +370,15 @@ class Codec:
 def _symbols_in_order(
     codes: Int[np.ndarray, "N H W C"],
     labels: Int[np.ndarray, " N"] | None,
-    windows: Windows | None,
+    windows: Windows,
 ) -> Iterator[Int[np.ndarray, " _"]]:
     """Yield symbols in file order: per batch its labels, then codes by position."""
-    masks = None if windows is None else windows.masks()
+    masks = windows.masks()
     for part, _ in _batches(len(codes)):
         batch = codes[part]
         if labels is not None:
             yield labels[part]
         positions = batch.reshape(len(batch), -1).T
-        if masks is None:
-            yield from positions
-            continue
         coded = _coded(masks, len(batch), codes.shape[-1])
         for position, here in zip(positions, coded, strict=True):
             if here.any():
